@@ -1,0 +1,253 @@
+//! One record a thing to restore: the rows of the tables that [`crate::RestoreArgs`] points to.
+//!
+//! `object` fields are indices into the plan's list of objects; the blob only carries them back in a report, so that
+//! the harness can say which VMA or descriptor was meant.
+
+use crate::Plain;
+
+/// A half-open range of target addresses, page-aligned in every table of this crate.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Range {
+    /// Bytes in the range; 0 if it is upside down.
+    pub const fn len(self) -> u32 {
+        self.end.saturating_sub(self.start)
+    }
+    /// True if no byte lies in the range.
+    pub const fn is_empty(self) -> bool {
+        self.end <= self.start
+    }
+    /// True if the two ranges share a byte.
+    pub const fn overlaps(self, other: Range) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+    /// True if every byte of `other` lies in `self`.
+    pub const fn contains(self, other: Range) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+}
+
+/// `mremap(from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to)`: one whole mapping moved, as it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// Where it lies.
+    pub from: u32,
+    /// Where it goes.
+    pub to: u32,
+    /// Bytes, a multiple of the page size.
+    pub len: u32,
+    /// Which object, for reports.
+    pub object: u32,
+}
+
+/// One SysV attachment: `shmat(shmid, at, flags)`, then moves of its pieces, then unmaps of what it must not cover.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// Segment id in the IPC namespace of the task.
+    pub shmid: i32,
+    /// Where to attach: the base of the attachment, or a scratch address. A multiple of SHMLBA.
+    pub at: u32,
+    /// Bytes that the kernel maps there: the segment's size rounded up to pages.
+    pub len: u32,
+    /// `SHM_RDONLY`, `SHM_EXEC`, `SHM_REMAP`.
+    pub flags: u32,
+    /// First row in the table of pieces.
+    pub piece: u32,
+    /// Rows: VMAs to move out of a scratch attachment; 0 for a direct one.
+    pub pieces: u32,
+    /// First row in the table of holes.
+    pub hole: u32,
+    /// Rows: ranges of the attachment that are unmapped after the moves.
+    pub holes: u32,
+    /// Which object (the first VMA of the attachment), for reports.
+    pub object: u32,
+}
+
+/// `shmctl(shmid, IPC_RMID)` after the last attach: the segment was marked for deletion in the checkpoint.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remove {
+    /// Segment id.
+    pub shmid: i32,
+    /// Which object, for reports.
+    pub object: u32,
+}
+
+/// `mmap2(start, len, prot, flags, fd, page_offset)`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// Where: page-aligned, mapped with MAP_FIXED.
+    pub start: u32,
+    /// Bytes.
+    pub len: u32,
+    /// `PROT_*` while it is filled; the final rights come with a [`Protect`] if they differ.
+    pub prot: u32,
+    /// `MAP_*`, MAP_FIXED included.
+    pub flags: u32,
+    /// Descriptor in the restoring task, or -1.
+    pub fd: i32,
+    /// Which object (the first VMA that it covers), for reports.
+    pub object: u32,
+    /// File offset in pages. 64 bits up to the call, which takes 32: a plan refuses what does not fit.
+    pub page_offset: u64,
+}
+
+/// `preadv(fd, &iovecs[first..first + count], count, offset)`: one run of a pages file into its places.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Byte offset in the file.
+    pub offset: u64,
+    /// Descriptor of the pages file.
+    pub fd: i32,
+    /// First row in the table of iovecs.
+    pub first: u32,
+    /// Rows, 1 to [`crate::IOV_MAX`].
+    pub count: u32,
+    /// Bytes: the sum of the rows' lengths.
+    pub len: u32,
+}
+
+/// `struct iovec` of a 32-bit task (include/uapi/linux/uio.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Iovec {
+    /// Address.
+    pub base: u32,
+    /// Bytes.
+    pub len: u32,
+}
+
+/// `mprotect(start, len, prot)`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protect {
+    /// Where.
+    pub start: u32,
+    /// Bytes.
+    pub len: u32,
+    /// `PROT_*`.
+    pub prot: u32,
+    /// Which VMA, for reports.
+    pub object: u32,
+}
+
+/// `cacheflush(start, end, 0)`: the ARM private call that makes written code visible to instruction fetch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+    /// Which VMA, for reports.
+    pub object: u32,
+}
+
+/// `madvise(start, len, advice)`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advise {
+    /// Where.
+    pub start: u32,
+    /// Bytes.
+    pub len: u32,
+    /// `MADV_*` number.
+    pub advice: u32,
+    /// Which VMA, for reports.
+    pub object: u32,
+}
+
+/// `mlock(start, len)`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Where.
+    pub start: u32,
+    /// Bytes.
+    pub len: u32,
+    /// Which VMA, for reports.
+    pub object: u32,
+}
+
+/// `setitimer(which, value)`: an interval timer with its remaining time (`struct itimerval`, 32-bit).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// 0 ITIMER_REAL, 1 ITIMER_VIRTUAL, 2 ITIMER_PROF.
+    pub which: u32,
+    /// `it_interval` seconds, microseconds, `it_value` seconds, microseconds.
+    pub value: [u32; 4],
+}
+
+/// A pending signal: `rt_sigqueueinfo` (shared) or `rt_tgsigqueueinfo` (private to the thread), sent to itself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Signal number.
+    pub signo: u32,
+    /// 1 if private to the thread, 0 if it belongs to the process.
+    pub private: u32,
+    /// `siginfo_t`, ARM layout, 128 bytes.
+    pub info: [u32; 32],
+}
+
+/// `struct prctl_mm_map` as a 32-bit ARM kernel lays it out: exactly 104 bytes (include/uapi/linux/prctl.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct MmMap {
+    /// Start of the text.
+    pub start_code: u64,
+    /// End of the text.
+    pub end_code: u64,
+    /// Start of the initialised data.
+    pub start_data: u64,
+    /// End of the initialised data.
+    pub end_data: u64,
+    /// Start of the heap.
+    pub start_brk: u64,
+    /// Current break.
+    pub brk: u64,
+    /// Bottom of the main stack.
+    pub start_stack: u64,
+    /// Start of the command line.
+    pub arg_start: u64,
+    /// End of the command line.
+    pub arg_end: u64,
+    /// Start of the environment.
+    pub env_start: u64,
+    /// End of the environment.
+    pub env_end: u64,
+    /// Address of the saved auxiliary vector (in the restore-args area).
+    pub auxv: u32,
+    /// Bytes of it.
+    pub auxv_size: u32,
+    /// Descriptor of the executable, or 0xffff_ffff.
+    pub exe_fd: u32,
+    /// The kernel's tail padding, zero.
+    pub pad: u32,
+}
+
+macro_rules! plain {
+    ($($name:ident = $size:literal),* $(,)?) => {$(
+        // SAFETY: repr(C) of fixed-width integers; the assertion below shows that the fields fill the size.
+        unsafe impl Plain for $name {}
+        const _: () = assert!(size_of::<$name>() == $size);
+    )*};
+}
+plain!(
+    Range = 8, Move = 16, Attach = 36, Remove = 8, Map = 32, Batch = 24, Iovec = 8, Protect = 16, Flush = 12,
+    Advise = 16, Lock = 12, Timer = 20, Queued = 136, MmMap = 104,
+);
+// SAFETY: integers without padding.
+unsafe impl Plain for u32 {}

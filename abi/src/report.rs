@@ -1,0 +1,149 @@
+//! What the blob says: one report when it fails, progress while it works.
+
+use crate::Plain;
+
+/// The steps of a restore in the order in which the blob takes them.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Before the first step.
+    Start = 0,
+    /// The arguments are checked.
+    Verify = 1,
+    /// Registrations of the old program are taken back: rseq, robust list, alternate stack, clear-tid address.
+    Detach = 2,
+    /// What the kernel cannot recreate is moved out of the way.
+    Park = 3,
+    /// The old address space goes.
+    Unmap = 4,
+    /// SysV segments are attached.
+    Shm = 5,
+    /// Every other VMA is mapped in its place.
+    Map = 6,
+    /// Contents are read into place.
+    Fill = 7,
+    /// Final protections, and the instruction cache.
+    Protect = 8,
+    /// Parked areas go to the checkpoint's addresses.
+    Unpark = 9,
+    /// madvise bits and mlock.
+    Advise = 10,
+    /// The mm fields of the kernel, and the name.
+    Mm = 11,
+    /// Threads, and what each thread registers.
+    Threads = 12,
+    /// Pending signals.
+    Signals = 13,
+    /// Timers are armed.
+    Timers = 14,
+    /// Credentials.
+    Creds = 15,
+    /// The area goes, the task is entered.
+    Enter = 16,
+}
+
+impl Step {
+    /// The step with this number.
+    pub const fn from_number(n: u32) -> Option<Step> {
+        const ALL: [Step; 17] = [
+            Step::Start, Step::Verify, Step::Detach, Step::Park, Step::Unmap, Step::Shm, Step::Map, Step::Fill,
+            Step::Protect, Step::Unpark, Step::Advise, Step::Mm, Step::Threads, Step::Signals, Step::Timers,
+            Step::Creds, Step::Enter,
+        ];
+        if (n as usize) < ALL.len() { Some(ALL[n as usize]) } else { None }
+    }
+    /// Its number, as in [`Report::step`] and [`Progress::step`].
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}
+
+/// What kind of failure a [`Report`] tells.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportKind {
+    /// A system call returned an error: `result` is the negative errno.
+    Errno = 1,
+    /// A mapping call returned another address than asked for: `result` is that address.
+    WrongAddress = 2,
+    /// A pages file ended early: `preadv` returned 0.
+    Truncated = 3,
+    /// The restore arguments contradict themselves: `result` is the number of the check.
+    BadArgs = 4,
+    /// The heap's arena is used up: `result` is the size asked for.
+    OutOfHeap = 5,
+    /// The blob panicked. `result` is the line.
+    Panic = 6,
+}
+
+impl ReportKind {
+    /// The kind with this number.
+    pub const fn from_number(n: u32) -> Option<ReportKind> {
+        match n {
+            1 => Some(ReportKind::Errno),
+            2 => Some(ReportKind::WrongAddress),
+            3 => Some(ReportKind::Truncated),
+            4 => Some(ReportKind::BadArgs),
+            5 => Some(ReportKind::OutOfHeap),
+            6 => Some(ReportKind::Panic),
+            _ => None,
+        }
+    }
+}
+
+/// The one record that a failing blob writes to the report descriptor before it exits with
+/// [`Report::EXIT_CODE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// [`Report::MAGIC`].
+    pub magic: u32,
+    /// [`crate::ABI_VERSION`].
+    pub version: u32,
+    /// A [`ReportKind`].
+    pub kind: u32,
+    /// A [`Step`].
+    pub step: u32,
+    /// Index of the object in the plan's list, or [`Report::NO_OBJECT`].
+    pub object: u32,
+    /// Row in the step's own table.
+    pub row: u32,
+    /// Number of the system call in r7, or 0.
+    pub syscall: u32,
+    /// r0 to r5 of the call.
+    pub args: [u32; 6],
+    /// What the call returned, or what [`ReportKind`] says.
+    pub result: i32,
+    /// Which thread (tid), or 0 for the leader.
+    pub tid: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+}
+
+impl Report {
+    /// The bytes `ARMR`.
+    pub const MAGIC: u32 = u32::from_le_bytes(*b"ARMR");
+    /// `object` when the failure belongs to none.
+    pub const NO_OBJECT: u32 = u32::MAX;
+    /// Status with which a blob exits after a report (and, without a report, when even that could not be written).
+    pub const EXIT_CODE: u32 = 112;
+}
+
+/// The shared page through which the blob shows where it is. Written with plain stores, read by the harness.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The [`Step`] that runs.
+    pub step: u32,
+    /// Rows of its table that are done.
+    pub row: u32,
+    /// Bytes of page contents read so far.
+    pub filled: u64,
+}
+
+// SAFETY: repr(C), sixteen 32-bit fields, no padding (asserted below).
+unsafe impl Plain for Report {}
+// SAFETY: repr(C), 4 + 4 + 8 bytes, no padding (asserted below).
+unsafe impl Plain for Progress {}
+const _: () = assert!(size_of::<Report>() == 64);
+const _: () = assert!(size_of::<Progress>() == 16);

@@ -1,0 +1,2 @@
+//! armrest
+fn main() {}
