@@ -3,7 +3,14 @@
 //! The device answers them with `svc` (`raw.rs`, feature `blob`), `armrest plan` with a recorder, the property tests
 //! with a model of an address space. A step never knows which.
 
-use armrest_abi::{Iovec, MmMap, Progress, Range, Report, Step};
+use armrest_abi::consts::{
+    IPC_64, IPC_RMID, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP, PR_SET_NAME,
+    PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, ROBUST_LIST_HEAD_SIZE, RSEQ_FLAG_UNREGISTER, SS_DISABLE,
+};
+use armrest_abi::{
+    Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, Progress, Protect, Queued, Range, Report, Rseq, Step, Timer,
+    bytes_of, bytes_of_slice,
+};
 
 /// A kernel error number (1 to 4095).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,4 +65,127 @@ pub trait Kernel {
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.
     fn step(&mut self, _step: Step) {}
+
+    /// `munmap`.
+    fn munmap(&mut self, range: Range) -> Res {
+        self.call(nr::MUNMAP, [range.start, range.len(), 0, 0, 0, 0], None)
+    }
+    /// `mremap` of a whole mapping to a fixed place.
+    fn mremap_fixed(&mut self, m: &Move) -> Res {
+        self.call(nr::MREMAP, [m.from, m.len, m.len, MREMAP_MAYMOVE | MREMAP_FIXED, m.to, 0], None)
+    }
+    /// `mmap2` at `page_offset`, which the caller has narrowed to what the call takes.
+    fn mmap2(&mut self, m: &Map, page_offset: u32) -> Res {
+        self.call(nr::MMAP2, [m.start, m.len, m.prot, m.flags, m.fd.cast_unsigned(), page_offset], None)
+    }
+    /// `mprotect`.
+    fn mprotect(&mut self, p: &Protect) -> Res {
+        self.call(nr::MPROTECT, [p.start, p.len, p.prot, 0, 0, 0], None)
+    }
+    /// `preadv`: the position is two longs, low first, not a register pair.
+    fn preadv(&mut self, fd: i32, iovecs: &[Iovec], offset: u64) -> Res {
+        let args = [fd.cast_unsigned(), 0, len32(iovecs.len()), low(offset), low(offset >> 32), 0];
+        self.call(nr::PREADV, args, Some(Data { arg: 1, bytes: bytes_of_slice(iovecs) }))
+    }
+    /// `shmat`: the address comes back as the result.
+    fn shmat(&mut self, a: &Attach) -> Res {
+        self.call(nr::SHMAT, [a.shmid.cast_unsigned(), a.at, a.flags, 0, 0, 0], None)
+    }
+    /// `shmctl(IPC_RMID)`.
+    fn shm_remove(&mut self, shmid: i32) -> Res {
+        self.call(nr::SHMCTL, [shmid.cast_unsigned(), IPC_RMID | IPC_64, 0, 0, 0, 0], None)
+    }
+    /// `madvise`.
+    fn madvise(&mut self, a: &Advise) -> Res {
+        self.call(nr::MADVISE, [a.start, a.len, a.advice, 0, 0, 0], None)
+    }
+    /// `mlock`.
+    fn mlock(&mut self, l: &Lock) -> Res {
+        self.call(nr::MLOCK, [l.start, l.len, 0, 0, 0, 0], None)
+    }
+    /// ARM's `cacheflush`: the end is exclusive.
+    fn cacheflush(&mut self, f: &Flush) -> Res {
+        self.call(nr::CACHEFLUSH, [f.start, f.end, 0, 0, 0, 0], None)
+    }
+    /// `close`.
+    fn close(&mut self, fd: u32) -> Res {
+        self.call(nr::CLOSE, [fd, 0, 0, 0, 0, 0], None)
+    }
+    /// `sigaltstack`: none.
+    fn altstack_off(&mut self) -> Res {
+        // stack_t on ARM: sp, flags, size.
+        let none = [0, SS_DISABLE, 0];
+        self.call(nr::SIGALTSTACK, [0; 6], Some(Data { arg: 0, bytes: bytes_of_slice::<u32>(&none) }))
+    }
+    /// `set_tid_address`: returns the caller's thread id.
+    fn set_tid_address(&mut self, addr: u32) -> Res {
+        self.call(nr::SET_TID_ADDRESS, [addr, 0, 0, 0, 0, 0], None)
+    }
+    /// `set_robust_list`: a head of 0 takes the registration back.
+    fn set_robust_list(&mut self, head: u32) -> Res {
+        self.call(nr::SET_ROBUST_LIST, [head, ROBUST_LIST_HEAD_SIZE, 0, 0, 0, 0], None)
+    }
+    /// `rseq`: register.
+    fn rseq_register(&mut self, r: &Rseq) -> Res {
+        self.call(nr::RSEQ, [r.addr, r.len, 0, r.sig, 0, 0], None)
+    }
+    /// `rseq`: take a registration back.
+    fn rseq_unregister(&mut self, r: &Rseq) -> Res {
+        self.call(nr::RSEQ, [r.addr, r.len, RSEQ_FLAG_UNREGISTER, r.sig, 0, 0], None)
+    }
+    /// ARM's `set_tls`.
+    fn set_tls(&mut self, value: u32) -> Res {
+        self.call(nr::SET_TLS, [value, 0, 0, 0, 0, 0], None)
+    }
+    /// `prctl(PR_SET_NAME)`: `name` ends with a NUL.
+    fn set_name(&mut self, name: &[u8; 16]) -> Res {
+        self.call(nr::PRCTL, [PR_SET_NAME, 0, 0, 0, 0, 0], Some(Data { arg: 1, bytes: name }))
+    }
+    /// `prctl(PR_SET_MM, PR_SET_MM_MAP)`.
+    fn set_mm_map(&mut self, mm: &MmMap) -> Res {
+        let args = [PR_SET_MM, PR_SET_MM_MAP, 0, len32(size_of::<MmMap>()), 0, 0];
+        self.call(nr::PRCTL, args, Some(Data { arg: 2, bytes: bytes_of(mm) }))
+    }
+    /// `prctl(PR_SET_THP_DISABLE, 1)`.
+    fn disable_thp(&mut self) -> Res {
+        self.call(nr::PRCTL, [PR_SET_THP_DISABLE, 1, 0, 0, 0, 0], None)
+    }
+    /// `prctl(PR_SET_DUMPABLE)`.
+    fn set_dumpable(&mut self, value: u32) -> Res {
+        self.call(nr::PRCTL, [PR_SET_DUMPABLE, value, 0, 0, 0, 0], None)
+    }
+    /// `prctl(PR_SET_PDEATHSIG)`.
+    fn set_pdeath(&mut self, signo: u32) -> Res {
+        self.call(nr::PRCTL, [PR_SET_PDEATHSIG, signo, 0, 0, 0, 0], None)
+    }
+    /// `rt_sigqueueinfo` or `rt_tgsigqueueinfo` to the caller, whose id is `tid`, in process `tgid`.
+    fn queue_signal(&mut self, tgid: u32, tid: u32, q: &Queued) -> Res {
+        let bytes = bytes_of_slice::<u32>(&q.info);
+        if q.private == 0 {
+            self.call(nr::RT_SIGQUEUEINFO, [tgid, q.signo, 0, 0, 0, 0], Some(Data { arg: 2, bytes }))
+        } else {
+            self.call(nr::RT_TGSIGQUEUEINFO, [tgid, tid, q.signo, 0, 0, 0], Some(Data { arg: 3, bytes }))
+        }
+    }
+    /// `setitimer`: the old value is not asked for.
+    fn setitimer(&mut self, t: &Timer) -> Res {
+        let data = Data { arg: 1, bytes: bytes_of_slice::<u32>(&t.value) };
+        self.call(nr::SETITIMER, [t.which, 0, 0, 0, 0, 0], Some(data))
+    }
+    /// `write` of a report.
+    fn write_report(&mut self, fd: i32, report: &Report) -> Res {
+        let args = [fd.cast_unsigned(), 0, len32(size_of::<Report>()), 0, 0, 0];
+        self.call(nr::WRITE, args, Some(Data { arg: 1, bytes: bytes_of(report) }))
+    }
+}
+
+/// A length of the blob's own, which is below 4 GiB on the device and in any test.
+fn len32(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The low word.
+fn low(n: u64) -> u32 {
+    let [a, b, c, d, ..] = n.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }

@@ -1,4 +1,49 @@
 //! The steps of a restore, generic over [`kernel::Kernel`].
+//!
+//! [`restore`] reads like the table of contents: one step a line, one file a step. Nothing here makes a system call of
+//! its own or touches an address of the task; that is the kernel's side of the trait. The device runs it on `svc`,
+//! `armrest plan` on a recorder, the tests on models. See docs/design.md.
 #![no_std]
 
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod args;
 pub mod kernel;
+mod run;
+pub mod step;
+
+pub use args::{Args, Check};
+pub use run::Stop;
+pub use step::enter::Entry;
+
+use kernel::Kernel;
+use run::Run;
+
+/// Make the caller the task that `args` describe, up to the point where only [`Entry`] is left to do.
+///
+/// The order is that of [`armrest_abi::Step`]; the reason for each place is told in the step's own file. On an error the
+/// old address space may be gone: the only thing to do is to report and to exit.
+pub fn restore<K: Kernel>(k: &mut K, args: &Args<'_>) -> Result<Entry, Stop> {
+    let run = &mut Run::new(k);
+    step::verify::run(run, args)?;
+    step::detach::run(run, args)?;
+    step::park::run(run, args)?;
+    step::unmap::run(run, args)?;
+    step::shm::run(run, args)?;
+    step::map::run(run, args)?;
+    step::fill::run(run, args)?;
+    step::protect::run(run, args)?;
+    step::unpark::run(run, args)?;
+    step::advise::run(run, args)?;
+    step::mm::run(run, args)?;
+    let tid = step::threads::run(run, args)?;
+    step::signals::run(run, args, tid)?;
+    step::timers::run(run, args)?;
+    step::creds::run(run, args)?;
+    step::enter::run(run, args)
+}
+
+#[cfg(test)]
+mod tests;

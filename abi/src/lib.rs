@@ -7,6 +7,7 @@
 #![no_std]
 
 mod bytes;
+pub mod consts;
 mod header;
 mod records;
 mod report;

@@ -28,15 +28,15 @@ pub enum Step {
     Unpark = 9,
     /// madvise bits and mlock.
     Advise = 10,
-    /// The mm fields of the kernel, and the name.
+    /// The mm fields of the kernel.
     Mm = 11,
-    /// Threads, and what each thread registers.
+    /// Threads, and what each thread registers: name, clear-tid address, TLS, robust list, rseq.
     Threads = 12,
     /// Pending signals.
     Signals = 13,
     /// Timers are armed.
     Timers = 14,
-    /// Credentials.
+    /// Credentials: dumpable and the parent-death signal.
     Creds = 15,
     /// The area goes, the task is entered.
     Enter = 16,

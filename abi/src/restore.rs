@@ -66,7 +66,7 @@ pub mod want {
     pub const OLD_ROBUST: u32 = 1 << 1;
     /// Mm: `prctl(PR_SET_MM, PR_SET_MM_MAP)`.
     pub const MM_MAP: u32 = 1 << 2;
-    /// Mm: `prctl(PR_SET_THP_DISABLE, 1)`.
+    /// Map, before the first mapping: `prctl(PR_SET_THP_DISABLE, 1)`.
     pub const THP_DISABLE: u32 = 1 << 3;
     /// Creds: `prctl(PR_SET_DUMPABLE, dumpable)`.
     pub const DUMPABLE: u32 = 1 << 4;
@@ -74,7 +74,7 @@ pub mod want {
     pub const ROBUST: u32 = 1 << 8;
     /// Thread: `rseq(rseq)`.
     pub const RSEQ: u32 = 1 << 9;
-    /// Thread: `prctl(PR_SET_PDEATHSIG)`.
+    /// Creds, by each thread: `prctl(PR_SET_PDEATHSIG)`.
     pub const PDEATH: u32 = 1 << 10;
 }
 

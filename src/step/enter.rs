@@ -1,0 +1,50 @@
+//! Enter: descriptors of the restore are closed, and what is left is told to the exit routine.
+//!
+//! The exit routine (arch/arm/exit.S) lies in the kept page and needs neither stack nor data: it removes the rest of
+//! the area, closes the report descriptor, whose end of file tells the harness that the task is being entered, and
+//! loads the registers with `rt_sigreturn`.
+
+use crate::args::{Args, Check};
+use crate::kernel::{Kernel, nr};
+use crate::run::{Run, Stop};
+use armrest_abi::{Range, Report, ReportKind, Step};
+
+/// The last three calls of a restore, made by the exit routine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The area without the kept page, unmapped first.
+    pub unmap: Range,
+    /// Closed second; none if negative.
+    pub report_fd: i32,
+    /// Address of the signal frame for `rt_sigreturn`.
+    pub frame: u32,
+}
+
+impl Entry {
+    /// The calls with their arguments, in order. `rt_sigreturn` has none: its frame is the stack pointer.
+    pub fn calls(&self) -> [(u32, [u32; 6]); 3] {
+        [
+            (nr::MUNMAP, [self.unmap.start, self.unmap.len(), 0, 0, 0, 0]),
+            (nr::CLOSE, [self.report_fd.cast_unsigned(), 0, 0, 0, 0, 0]),
+            (nr::RT_SIGRETURN, [0; 6]),
+        ]
+    }
+}
+
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<Entry, Stop> {
+    run.begin(Step::Enter);
+    for (i, fd) in args.closes.iter().enumerate() {
+        run.row(i, Report::NO_OBJECT);
+        let res = run.k.close(*fd);
+        run.ok(res)?;
+    }
+    let f = args.fixed;
+    let [leader] = args.threads else {
+        return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
+    };
+    Ok(Entry {
+        unmap: Range { start: f.keep.end, end: f.area.end },
+        report_fd: f.report_fd,
+        frame: leader.frame,
+    })
+}

@@ -1,0 +1,43 @@
+//! Shm: SysV segments are attached, pieces moved to where `shmat` would not put them, and holes cut.
+//!
+//! Before ordinary mappings: an attachment covers its whole segment, and where the program had unmapped a part of it,
+//! other memory may have to follow. Marked segments are removed after the last attach, as their ids end with it.
+
+use crate::args::{Args, Check};
+use crate::kernel::Kernel;
+use crate::run::{Run, Stop};
+use crate::step::verify::slice;
+use crate::step::unmap::unmap;
+use armrest_abi::{Attach, ReportKind, Step};
+
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+    run.begin(Step::Shm);
+    for (i, a) in args.attaches.iter().enumerate() {
+        run.row(i, a.object);
+        attach(run, args, a)?;
+    }
+    for (i, r) in args.removes.iter().enumerate() {
+        run.row(i, r.object);
+        let res = run.k.shm_remove(r.shmid);
+        run.ok(res)?;
+    }
+    Ok(())
+}
+
+fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Result<(), Stop> {
+    let (Some(pieces), Some(holes)) = (slice(args.pieces, a.piece, a.pieces), slice(args.holes, a.hole, a.holes)) else {
+        return Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()));
+    };
+    let res = run.k.shmat(a);
+    run.at(res, a.at)?;
+    for (i, m) in pieces.iter().enumerate() {
+        run.row(a.piece as usize + i, m.object);
+        let res = run.k.mremap_fixed(m);
+        run.at(res, m.to)?;
+    }
+    for (i, r) in holes.iter().enumerate() {
+        run.row(a.hole as usize + i, a.object);
+        unmap(run, *r)?;
+    }
+    Ok(())
+}

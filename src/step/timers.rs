@@ -1,0 +1,16 @@
+//! Timers: armed as late as possible, so that little of their time passes in the restore.
+
+use crate::args::Args;
+use crate::kernel::Kernel;
+use crate::run::{Run, Stop};
+use armrest_abi::{Report, Step};
+
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+    run.begin(Step::Timers);
+    for (i, t) in args.timers.iter().enumerate() {
+        run.row(i, Report::NO_OBJECT);
+        let res = run.k.setitimer(t);
+        run.ok(res)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Unpark: what was parked goes to the checkpoint's addresses; the kernel follows such moves.
+//!
+//! After the contents, so that a saved vdso could be read before the decision where the own one goes.
+
+use crate::args::Args;
+use crate::kernel::Kernel;
+use crate::run::{Run, Stop};
+use crate::step::park::moves;
+use armrest_abi::Step;
+
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+    run.begin(Step::Unpark);
+    moves(run, args.unparks)
+}
