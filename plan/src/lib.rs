@@ -1,1 +1,504 @@
-//! The pure decisions of a restore.
+//! The pure decisions of a restore: [`plan()`] turns a checked [`Checkpoint`] and the facts of a [`Machine`] into a
+//! [`Plan`], or into everything that cannot be restored, at once. Nothing here makes a system call.
+//!
+//! Where to look: `space` finds room, `shm` decides SysV attachments, `memory` the mappings and batches, `vdso` patches
+//! a foreign vdso, `refuse` names what is not supported, `args` lays the result out as bytes.
+
+pub mod args;
+pub mod consts;
+pub mod machine;
+pub mod memory;
+mod refuse;
+pub mod shm;
+pub mod space;
+pub mod types;
+pub mod vdso;
+
+pub use machine::{Machine, MapRange, OwnMap};
+pub use types::*;
+
+use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, ThreadArgs, Timer, want};
+use armrest_arch::{AltStack, Regs, Vfp, sigframe};
+use armrest_images::{Checkpoint, LiveTask, PageRun, Task, Thread, Vma, VmaKind};
+use memory::Sources;
+use space::{Space, page_up};
+
+/// `usize` as the ABI's `u32`; tables never have 2^32 rows, because a checked checkpoint cannot.
+pub(crate) fn u32_of(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Decide everything about restoring the first task of `cp` on `machine`.
+///
+/// # Errors
+/// All refusals at once; nothing has been touched.
+pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Plan, Refusals> {
+    let mut refuse = Vec::new();
+    refuse::unsupported(cp, &mut refuse);
+    let Some((task, live)) = cp.tasks.first().and_then(|t| Some((t, t.live.as_ref()?))) else {
+        return Err(Refusals(refuse));
+    };
+    refuse::cpu(&live.mm.auxv, machine, &mut refuse);
+    ids(cp, task, machine, options, &mut refuse);
+    if !refuse.is_empty() {
+        return Err(Refusals(refuse));
+    }
+    let mut out = Draft { cp, live, machine, notes: Vec::new(), warnings: Vec::new(), sources: Vec::new(), next_fd: 0 };
+    out.draw(task, options)
+}
+
+fn ids(cp: &Checkpoint, task: &Task, machine: &Machine, options: &Options, refuse: &mut Vec<Refusal>) {
+    let mut no = |what: String, hint: &str| refuse.push(Refusal { kind: RefusalKind::Ids, what, hint: hint.into() });
+    if !options.any_pid && !options.new_namespaces {
+        if let Some(by) = &machine.pid_taken_by {
+            no(format!("pid {} is taken by {by}", task.pid), "end that process, or use --new-namespaces or --any-pid");
+        } else if !machine.may_choose_pid {
+            no(format!("pid {} may not be chosen here", task.pid), "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the pid namespace; --any-pid takes another");
+        }
+    }
+    if !options.any_ids && !options.new_namespaces && !cp.segments.is_empty() && !machine.may_choose_ids {
+        no("SysV ids may not be chosen here".into(), "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the ipc namespace; --any-ids takes others");
+    }
+}
+
+/// A plan being drawn.
+struct Draft<'a> {
+    cp: &'a Checkpoint,
+    live: &'a LiveTask,
+    machine: &'a Machine,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+    sources: Vec<Source>,
+    next_fd: u32,
+}
+
+impl Sources for Draft<'_> {
+    fn backing(&self, v: &Vma) -> Option<u32> {
+        let wanted = source_of(v, &self.live.mm.vmas)?;
+        self.sources.iter().find(|s| s.what == wanted).map(|s| s.fd)
+    }
+}
+
+/// Which source a VMA maps; `None` for anonymous memory.
+fn source_of(v: &Vma, all: &[Vma]) -> Option<SourceKind> {
+    match v.kind {
+        VmaKind::File { file } => Some(SourceKind::File { file, access: v.access.unwrap_or(0) }),
+        VmaKind::Memfd { inode, .. } => Some(SourceKind::Memfd { inode }),
+        VmaKind::AnonShared { shmid } => {
+            let end = |o: &&Vma| o.kind == v.kind;
+            let size = all.iter().filter(end).map(|o| o.offset + u64::from(o.range.size())).max().unwrap_or(0);
+            Some(SourceKind::AnonShared { shmid, size })
+        }
+        _ => None,
+    }
+}
+
+impl Draft<'_> {
+    fn source(&mut self, what: SourceKind) -> u32 {
+        if let Some(s) = self.sources.iter().find(|s| s.what == what) {
+            return s.fd;
+        }
+        let fd = self.next_fd;
+        self.next_fd += 1;
+        self.sources.push(Source { fd, what });
+        fd
+    }
+
+    fn draw(mut self, task: &Task, options: &Options) -> Result<Plan, Refusals> {
+        let live = self.live;
+        let vmas = &live.mm.vmas;
+        let mut refuse = Vec::new();
+        let mut tables = Tables::default();
+        self.bounds(vmas, &mut refuse);
+
+        // Helper descriptors lie above all of the task's.
+        self.next_fd = live.fds.iter().map(|f| f.fd + 1).max().unwrap_or(0).max(3);
+        let report_fd = self.next_fd;
+        self.next_fd += 1;
+
+        let (runs, overlay) = self.overlay_vdso();
+        for v in vmas {
+            if let Some(s) = source_of(v, vmas) {
+                self.source(s);
+            }
+        }
+        let mut files: Vec<usize> = runs.iter().map(|r| r.file).collect();
+        files.sort_unstable();
+        files.dedup();
+        for f in files {
+            self.source(SourceKind::Pages(f));
+        }
+        let filled = memory::filled(vmas, &live.pages);
+        memory::plan_maps(vmas, &filled, &self, &mut tables);
+        memory::plan_fill(&runs, &|f| self.pages_fd(f), &mut tables);
+        if let Some((bytes, run)) = overlay {
+            let fd = self.source(SourceKind::Overlay(bytes));
+            memory::plan_fill(&[run], &|_| fd, &mut tables);
+        }
+        let known = |advice: u32| self.machine.madvise.contains(&advice);
+        let lost = memory::plan_advice(vmas, &known, &mut tables);
+        self.notes.extend(lost);
+        self.threads(task, &mut tables);
+        timers(live, &mut tables);
+
+        // Room for the area: its tables still lack the rows of shm, unmap and closes, so those are counted first.
+        let extra = vmas.len() * 64 + cp_attach_bytes(self.cp, vmas) + 64 * 16 + self.sources.len() * 4 + 4096;
+        let args_len = page_up(args::size(&tables, &live.mm.auxv) + extra as u64);
+        let Some(area) = args_len.and_then(|len| self.area(options.blob, len)) else {
+            refuse.push(Refusal {
+                kind: RefusalKind::Machine,
+                what: "no free range for the bootstrap area".into(),
+                hint: "the checkpoint and this program fill the address space".into(),
+            });
+            return Err(Refusals(refuse));
+        };
+        let (_, mut space) = self.spaces();
+        space.take(area.all);
+        let facts = shm::ShmFacts {
+            space: &space,
+            vmas,
+            task_size: self.machine.task_size,
+            own: &[area.all],
+            may_ask: &|base| base.is_multiple_of(consts::SHMLBA) || !self.machine.shmlba_enforced,
+            cache_aliases: self.machine.cache_aliases,
+            shmlba_enforced: self.machine.shmlba_enforced,
+        };
+        let shm_plan = shm::plan_shm(self.cp, &facts, &mut tables, &mut refuse);
+        shm::protects(&shm_plan.attached, vmas, &mut tables);
+        tables.protects.sort_by_key(|p| p.start);
+        self.warnings.extend(shm_plan.warnings);
+        tables.unmaps = self.unmaps(&area);
+        self.count_maps(&tables, &mut refuse);
+
+        let exe_fd = if self.machine.has_mm_map { Some(self.source(SourceKind::Exe { file: live.mm.exe })) } else { None };
+        tables.closes = self.sources.iter().map(|s| s.fd).collect();
+        let mut want_bits = self.wants();
+        tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
+        self.say_what_is_missing(task);
+        let frame = frame(&live.threads[0]);
+        let dumpable = live.mm.dumpable.unwrap_or(1);
+        if dumpable < 2 {
+            want_bits |= want::DUMPABLE;
+        } else {
+            self.notes.push("dumpable 2 cannot be set by a program: it stays 0".into());
+        }
+        if !refuse.is_empty() {
+            return Err(Refusals(refuse));
+        }
+        let pages = live.pages.runs.iter().map(|r| u64::from(r.pages)).sum();
+        Ok(Plan {
+            task: 0,
+            area,
+            scratch: shm_plan.scratch.into_iter().collect(),
+            tables,
+            want: want_bits,
+            old_rseq: self.machine.own_rseq.map_or(Rseq::default(), |(addr, len, sig)| Rseq { addr, len, sig }),
+            dumpable: dumpable.min(1),
+            mm: mm_map(&live.mm.fields, exe_fd),
+            auxv: live.mm.auxv.clone(),
+            frame,
+            report_fd,
+            sources: self.sources,
+            fds: live.fds.iter().map(|f| WantedFd { fd: f.fd, cloexec: f.cloexec, file: f.file }).collect(),
+            objects: vmas.iter().map(|v| Object { name: vma_name(self.cp, v) }).collect(),
+            pages,
+            notes: self.notes,
+            warnings: self.warnings,
+        })
+    }
+
+    fn pages_fd(&self, file: usize) -> u32 {
+        self.sources.iter().find(|s| s.what == SourceKind::Pages(file)).map_or(u32::MAX, |s| s.fd)
+    }
+
+    /// Target VMAs must fit this kernel's address space.
+    fn bounds(&self, vmas: &[Vma], refuse: &mut Vec<Refusal>) {
+        for v in vmas.iter().filter(|v| v.kind != VmaKind::Vectors) {
+            let name = || vma_name(self.cp, v);
+            if v.range.end() > self.machine.task_size {
+                refuse.push(Refusal {
+                    kind: RefusalKind::Machine,
+                    what: format!("{} lies above this kernel's task size {:08x}", name(), self.machine.task_size),
+                    hint: "restore on a kernel with the user/kernel split of the checkpoint".into(),
+                });
+            }
+            if v.range.start() < self.machine.mmap_min_addr && self.machine.euid != 0 {
+                refuse.push(Refusal {
+                    kind: RefusalKind::Machine,
+                    what: format!("{} lies below vm.mmap_min_addr {:#x}", name(), self.machine.mmap_min_addr),
+                    hint: "lower the sysctl vm.mmap_min_addr, or restore as root".into(),
+                });
+            }
+        }
+    }
+
+    /// Page runs without those of a vdso that is patched, and the patched bytes with their place.
+    fn overlay_vdso(&mut self) -> (Vec<PageRun>, Option<(Vec<u8>, PageRun)>) {
+        let runs = self.live.pages.runs.clone();
+        let vdso = self.live.mm.vmas.iter().find(|v| v.kind == VmaKind::Vdso);
+        let (Some(v), Some(elf)) = (vdso, &self.live.mm.vdso) else { return (runs, None) };
+        let Some((bytes, unknown)) = vdso::patched(elf) else {
+            self.warnings.push("the dumped vdso cannot be understood: its clock functions may answer wrongly".into());
+            return (runs, None);
+        };
+        if unknown.is_empty() {
+            self.notes.push("vdso of the checkpoint: its functions now make system calls".into());
+        } else {
+            self.notes.push(format!("vdso of the checkpoint: its functions now make system calls; {} return ENOSYS", unknown.join(", ")));
+        }
+        let cut = cut_runs(&runs, u64::from(v.range.start()), u64::from(v.range.end()));
+        let run = PageRun { addr: u64::from(v.range.start()), pages: v.range.pages(), file: 0, offset: 0 };
+        (cut, Some((bytes, run)))
+    }
+
+    /// What is taken by targets and by our own mappings: with elbow room for growing stacks and heaps, and without.
+    fn spaces(&self) -> (Space, Space) {
+        let low = self.machine.mmap_min_addr.max(0x1_0000);
+        let mut hard = Space::new(low, self.machine.task_size);
+        for m in &self.machine.maps {
+            hard.take(m.range.into());
+        }
+        for v in &self.live.mm.vmas {
+            // The kernel keeps a guard gap of 256 pages below a growing stack.
+            let below = if v.grows_down { 257 * PAGE_SIZE } else { 0 };
+            hard.take(Range { start: v.range.start().saturating_sub(below), end: v.range.end() });
+        }
+        for a in shm::attachments(self.cp, &self.live.mm.vmas) {
+            hard.take(Range { start: a.base, end: a.base.saturating_add(a.len) });
+        }
+        let mut soft = hard.clone();
+        for v in &self.live.mm.vmas {
+            if v.grows_down {
+                soft.take(Range { start: v.range.start().saturating_sub(16 << 20), end: v.range.end() });
+            } else if v.heap {
+                soft.take(Range { start: v.range.start(), end: v.range.end().saturating_add(64 << 20) });
+            }
+        }
+        (soft, hard)
+    }
+
+    fn area(&self, blob: BlobSizes, args_len: u32) -> Option<Area> {
+        let (rx, rw) = (blob.rx, blob.rw);
+        let stack = page_up(u64::from(blob.stack))?;
+        let heap = page_up(u64::from(blob.heap))?;
+        let len = rx.checked_add(rw)?.checked_add(stack)?.checked_add(heap)?.checked_add(args_len)?.checked_add(PAGE_SIZE)?;
+        let (soft, hard) = self.spaces();
+        let all = soft.find(len, PAGE_SIZE).or_else(|| hard.find(len, PAGE_SIZE))?;
+        let mut at = all.start;
+        let mut next = |len: u32| {
+            let r = Range { start: at, end: at + len };
+            at = r.end;
+            r
+        };
+        let rx = next(rx);
+        Some(Area {
+            all,
+            keep: Range { start: rx.start, end: rx.start + PAGE_SIZE },
+            rx,
+            rw: next(rw),
+            stack: next(stack),
+            heap: next(heap),
+            args: next(args_len),
+            progress: next(PAGE_SIZE),
+        })
+    }
+
+    /// Everything below the end of the highest mapping of ours, without the area and without `[vectors]`.
+    fn unmaps(&self, area: &Area) -> Vec<Range> {
+        let ours = |m: &&OwnMap| m.range.start < 0xffff_0000;
+        let top = self.machine.maps.iter().filter(ours).map(|m| m.range.end).max().unwrap_or(0).max(area.all.end);
+        space::uncovered(Range { start: 0, end: top.min(self.machine.task_size) }, &[area.all])
+    }
+
+    /// Refuse before ENOMEM would strike in the middle: targets, ours, and what splits need at the worst moment.
+    fn count_maps(&self, tables: &Tables, refuse: &mut Vec<Refusal>) {
+        let special = self.live.mm.vmas.iter().filter(|v| matches!(v.kind, VmaKind::SysV { .. })).count();
+        let need = self.live.mm.vmas.len().max(tables.maps.len() + special) + 8 + 3;
+        let max = self.machine.max_map_count as usize;
+        if need > max {
+            refuse.push(Refusal {
+                kind: RefusalKind::Machine,
+                what: format!("{need} mappings are needed (targets, ours and splits), vm.max_map_count allows {max}"),
+                hint: format!("sysctl -w vm.max_map_count={}", need.next_multiple_of(1024)),
+            });
+        }
+    }
+
+    fn wants(&self) -> u32 {
+        let m = self.machine;
+        let mut w = 0;
+        if m.own_rseq.is_some() {
+            w |= want::OLD_RSEQ;
+        }
+        if m.has_robust_list {
+            w |= want::OLD_ROBUST;
+        }
+        if m.has_mm_map {
+            w |= want::MM_MAP;
+        }
+        if self.live.mm.thp_disabled && m.has_thp_disable {
+            w |= want::THP_DISABLE;
+        }
+        w
+    }
+
+    fn threads(&mut self, task: &Task, tables: &mut Tables) {
+        for t in &self.live.threads {
+            let mut bits = 0;
+            if t.robust.1 != 0 && self.machine.has_robust_list {
+                bits |= want::ROBUST;
+            }
+            let rseq = t.rseq.filter(|r| r.0 != 0);
+            if rseq.is_some() && self.machine.has_rseq {
+                bits |= want::RSEQ;
+            }
+            let name = t.comm.as_deref().unwrap_or(&task.comm).as_bytes();
+            let mut comm = [0; 16];
+            let len = name.len().min(15);
+            comm[..len].copy_from_slice(&name[..len]);
+            tables.threads.push(ThreadArgs {
+                tid: t.tid,
+                want: bits,
+                tls: t.tls,
+                clear_tid: t.clear_tid,
+                robust_head: t.robust.0,
+                robust_len: t.robust.1,
+                rseq: rseq.map_or(Rseq::default(), |(addr, len, sig, _)| Rseq { addr, len, sig }),
+                comm,
+                ..ThreadArgs::default()
+            });
+        }
+    }
+
+    /// What this kernel lacks and the checkpoint had: said, never hidden.
+    fn say_what_is_missing(&mut self, task: &Task) {
+        let m = self.machine;
+        let t = &self.live.threads[0];
+        let mut lost = Vec::new();
+        if t.robust.1 != 0 && !m.has_robust_list {
+            lost.push("the robust futex list");
+        }
+        if t.rseq.is_some_and(|r| r.0 != 0) && !m.has_rseq {
+            lost.push("the rseq registration");
+        }
+        if !m.has_mm_map {
+            lost.push("the kernel's mm fields (PR_SET_MM_MAP)");
+        }
+        if !lost.is_empty() {
+            self.notes.push(format!("not here, so left out: {}", lost.join(", ")));
+        }
+        if m.emulated {
+            let brk = self.live.mm.fields[5];
+            let state = if brk < m.own_brk { "sbrk() would return memory that is not mapped" } else { "sbrk() does not continue the checkpoint's heap" };
+            self.notes.push(format!("brk belongs to the emulator: after the restore {state}"));
+        }
+        if let Some(c) = self.cp.clocks {
+            let jump = i128::from(m.monotonic_ns) - i128::from(c.monotonic_ns);
+            if jump.abs() > 1_000_000_000 {
+                let (way, secs) = if jump < 0 { ("back", -jump) } else { ("forward", jump) };
+                self.notes.push(format!("CLOCK_MONOTONIC jumps {way} by {} s for pid {}", secs / 1_000_000_000, task.pid));
+            }
+        }
+    }
+}
+
+/// Bytes that the rows of attaches, pieces and holes can need at most.
+fn cp_attach_bytes(cp: &Checkpoint, vmas: &[Vma]) -> usize {
+    shm::attachments(cp, vmas).iter().map(|a| 36 + (16 + 8) * (a.vmas.len() + 1)).sum::<usize>() + cp.segments.len() * 8
+}
+
+/// `runs` without the bytes from `start` to `end`.
+fn cut_runs(runs: &[PageRun], start: u64, end: u64) -> Vec<PageRun> {
+    let page = u64::from(PAGE_SIZE);
+    let mut out = Vec::new();
+    let mut part = |r: &PageRun, from: u64, to: u64| {
+        if from < to {
+            let pages = u32::try_from((to - from) / page).unwrap_or(u32::MAX);
+            out.push(PageRun { addr: from, pages, file: r.file, offset: r.offset + (from - r.addr) });
+        }
+    };
+    for r in runs {
+        let r_end = r.addr + u64::from(r.pages) * page;
+        part(r, r.addr, r_end.min(start).max(r.addr));
+        part(r, r.addr.max(end).min(r_end), r_end);
+    }
+    out
+}
+
+fn timers(live: &LiveTask, tables: &mut Tables) {
+    for (which, t) in (0..).zip(&live.itimers) {
+        let mut value = t.map(|v| u32::try_from(v).unwrap_or(u32::MAX));
+        if value == [0; 4] {
+            continue;
+        }
+        // About to fire when it was dumped: the interval stands for the time that is left.
+        if value[2] == 0 && value[3] == 0 {
+            (value[2], value[3]) = (value[0], value[1]);
+        }
+        tables.timers.push(Timer { which, value });
+    }
+}
+
+fn mm_map(f: &[u32; 11], exe_fd: Option<u32>) -> MmMap {
+    let at = |i: usize| u64::from(f[i]);
+    MmMap {
+        start_code: at(0),
+        end_code: at(1),
+        start_data: at(2),
+        end_data: at(3),
+        start_brk: at(4),
+        brk: at(5),
+        start_stack: at(6),
+        arg_start: at(7),
+        arg_end: at(8),
+        env_start: at(9),
+        env_end: at(10),
+        auxv: 0,
+        auxv_size: 0,
+        exe_fd: exe_fd.unwrap_or(u32::MAX),
+        pad: 0,
+    }
+}
+
+fn frame(t: &Thread) -> Vec<u8> {
+    let mut r = [0; 16];
+    r.copy_from_slice(&t.regs[..16]);
+    let alt = t.altstack.map_or(AltStack::NONE, |(sp, size, flags)| AltStack { sp, size, flags });
+    sigframe(&Regs { r, cpsr: t.regs[16] }, &Vfp { d: t.vfp, fpscr: t.fpscr }, t.sigmask, alt).to_vec()
+}
+
+/// A VMA in the words of an error message.
+pub fn vma_name(cp: &Checkpoint, v: &Vma) -> String {
+    let bit = |b: u32, c: char| if v.prot & b != 0 { c } else { '-' };
+    let what = match v.kind {
+        VmaKind::Anon if v.grows_down => "[stack]".into(),
+        VmaKind::Anon if v.heap => "[heap]".into(),
+        VmaKind::Anon => "anonymous".into(),
+        VmaKind::Sigpage => "[sigpage]".into(),
+        VmaKind::Vdso => "[vdso]".into(),
+        VmaKind::Vvar => "[vvar]".into(),
+        VmaKind::Vectors => "[vectors]".into(),
+        VmaKind::File { file } => match cp.files.get(&file) {
+            Some(armrest_images::File::Reg(r)) => format!("{}+{:#x}", r.path, v.offset),
+            _ => format!("file {file}+{:#x}", v.offset),
+        },
+        VmaKind::Memfd { inode, .. } => match cp.memfds.get(&inode) {
+            Some(m) => format!("memfd {}+{:#x}", m.name, v.offset),
+            None => format!("memfd {inode}+{:#x}", v.offset),
+        },
+        VmaKind::AnonShared { .. } => "anonymous shared".into(),
+        VmaKind::SysV { shmid } => format!("SysV segment {shmid}+{:#x}", v.offset),
+        VmaKind::Socket => "packet socket".into(),
+        VmaKind::AioRing => "AIO ring".into(),
+        VmaKind::Plugin => "plugin".into(),
+    };
+    format!(
+        "VMA {:08x}-{:08x} {}{}{}{} {what}",
+        v.range.start(),
+        v.range.end(),
+        bit(1, 'r'),
+        bit(2, 'w'),
+        bit(4, 'x'),
+        if v.shared { 's' } else { 'p' }
+    )
+}

@@ -1,0 +1,88 @@
+//! Facts of the kernel and of our own process, gathered once by the harness: plain data, so tests can make up machines.
+
+use armrest_abi::Range;
+use serde::Serialize;
+
+/// What the restore runs on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// Kernel release, e.g. `6.1.0-50-armmp`.
+    pub release: String,
+    /// True under qemu's user-mode emulation.
+    pub emulated: bool,
+    /// Maps of the restoring process, ascending.
+    #[serde(skip)]
+    pub maps: Vec<OwnMap>,
+    /// One past the last address that a task may map.
+    pub task_size: u32,
+    /// `vm.mmap_min_addr`.
+    pub mmap_min_addr: u32,
+    /// `vm.max_map_count`.
+    pub max_map_count: u32,
+    /// `shmat` at an address that is page-aligned but off SHMLBA is EINVAL.
+    pub shmlba_enforced: bool,
+    /// The data cache aliases: shared pages must keep their colour.
+    pub cache_aliases: bool,
+    /// `SHM_REMAP` is needed for `shmat` at an address (qemu-user 7.2) and allowed everywhere.
+    pub has_robust_list: bool,
+    /// `rseq` exists.
+    pub has_rseq: bool,
+    /// The registration that libc made for us, to be taken back: address, length, signature.
+    pub own_rseq: Option<(u32, u32, u32)>,
+    /// `clone3` with `set_tid` exists.
+    pub has_set_tid: bool,
+    /// `PR_SET_MM_MAP` of 104 bytes exists.
+    pub has_mm_map: bool,
+    /// `ptrace` works.
+    pub has_ptrace: bool,
+    /// `set_robust_list`, `mlock`, `madvise` advice numbers that the kernel takes.
+    pub madvise: Vec<u32>,
+    /// `PR_SET_THP_DISABLE` exists.
+    pub has_thp_disable: bool,
+    /// We may choose pids.
+    pub may_choose_pid: bool,
+    /// We may choose SysV ids.
+    pub may_choose_ids: bool,
+    /// The wanted pid is taken by this process (filled for the pid asked for).
+    pub pid_taken_by: Option<String>,
+    /// AT_HWCAP, AT_HWCAP2, AT_PAGESZ, AT_PLATFORM of our own auxiliary vector.
+    pub hwcap: u32,
+    /// AT_HWCAP2.
+    pub hwcap2: u32,
+    /// AT_PAGESZ.
+    pub page_size: u32,
+    /// AT_PLATFORM, e.g. `v7l`.
+    pub platform: String,
+    /// Current CLOCK_MONOTONIC in nanoseconds.
+    pub monotonic_ns: u64,
+    /// The break of our own process (under an emulator the emulator keeps it).
+    pub own_brk: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// True if we have CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE here.
+    pub privileged: bool,
+}
+
+/// One line of our own `/proc/self/maps`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OwnMap {
+    /// Where.
+    pub range: MapRange,
+    /// `[vectors]`, a path, or empty.
+    pub name: String,
+}
+
+/// A range that serialises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MapRange {
+    /// First byte.
+    pub start: u32,
+    /// One past the last; the last page of 4 GiB is cut off.
+    pub end: u32,
+}
+
+impl From<MapRange> for Range {
+    fn from(r: MapRange) -> Range {
+        Range { start: r.start, end: r.end }
+    }
+}

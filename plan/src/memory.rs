@@ -1,0 +1,174 @@
+//! VMAs and their contents: which calls map them, which rights they have while they are filled, and the batches.
+
+use armrest_abi::{Advise, Batch, IOV_MAX, Iovec, Lock, Map, PAGE_SIZE, Protect};
+use armrest_images::{PageMap, PageRun, Vma, VmaKind};
+
+use crate::types::Tables;
+use crate::{consts, u32_of};
+
+/// Bytes that one `preadv` may be asked for: enough to make calls rare, small enough for a progress bar to move.
+const BATCH_BYTES: u32 = 64 << 20;
+
+/// Where the bytes of a mapping come from, as the blob sees it.
+pub trait Sources {
+    /// Descriptor of the file behind a VMA; `None` for anonymous memory.
+    fn backing(&self, vma: &Vma) -> Option<u32>;
+}
+
+/// True if the blob makes this VMA with `mmap2`.
+pub fn is_mapped(kind: VmaKind) -> bool {
+    matches!(
+        kind,
+        VmaKind::Anon
+            | VmaKind::Sigpage
+            | VmaKind::Vdso
+            | VmaKind::Vvar
+            | VmaKind::File { .. }
+            | VmaKind::Memfd { .. }
+            | VmaKind::AnonShared { .. }
+    )
+}
+
+/// Rights while contents are read: writable, never executable.
+pub fn fill_prot(prot: u32, filled: bool) -> u32 {
+    if filled { (prot | consts::PROT_READ | consts::PROT_WRITE) & !consts::PROT_EXEC } else { prot }
+}
+
+/// Fill the tables of maps and final protections. `filled[i]`: VMA i gets contents.
+pub fn plan_maps(vmas: &[Vma], filled: &[bool], sources: &dyn Sources, tables: &mut Tables) {
+    let mut last: Option<(Map, u32)> = None;
+    for (i, v) in vmas.iter().enumerate().filter(|(_, v)| is_mapped(v.kind)) {
+        let fd = sources.backing(v);
+        let next = Map {
+            start: v.range.start(),
+            len: v.range.size(),
+            prot: fill_prot(v.prot, filled[i]),
+            flags: map_flags(v, fd.is_some()),
+            fd: fd.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
+            object: u32_of(i),
+            page_offset: if fd.is_some() { v.offset / u64::from(PAGE_SIZE) } else { 0 },
+        };
+        match &mut last {
+            Some((m, prot)) if *prot == v.prot && joins(m, &next) => {
+                m.len += next.len;
+                if let Some(p) = tables.protects.last_mut().filter(|p| p.start + p.len == next.start && next.prot != v.prot) {
+                    p.len += next.len;
+                }
+                continue;
+            }
+            _ => {}
+        }
+        if let Some((m, _)) = last.take() {
+            tables.maps.push(m);
+        }
+        if next.prot != v.prot {
+            tables.protects.push(Protect { start: next.start, len: next.len, prot: v.prot, object: next.object });
+        }
+        last = Some((next, v.prot));
+    }
+    tables.maps.extend(last.map(|(m, _)| m));
+}
+
+/// The kernel would merge the two mappings anyway.
+fn joins(a: &Map, b: &Map) -> bool {
+    a.start + a.len == b.start
+        && a.prot == b.prot
+        && a.flags == b.flags
+        && a.fd == b.fd
+        && a.flags & consts::MAP_GROWSDOWN == 0
+        && (a.fd < 0 || a.page_offset + u64::from(a.len / PAGE_SIZE) == b.page_offset)
+        && !(a.fd < 0 && a.flags & consts::MAP_SHARED != 0)
+}
+
+fn map_flags(v: &Vma, backed: bool) -> u32 {
+    let mut flags = consts::MAP_FIXED | if v.shared { consts::MAP_SHARED } else { consts::MAP_PRIVATE };
+    if !backed {
+        flags |= consts::MAP_ANONYMOUS;
+    }
+    if v.grows_down {
+        flags |= consts::MAP_GROWSDOWN;
+    }
+    if v.noreserve {
+        flags |= consts::MAP_NORESERVE;
+    }
+    flags
+}
+
+/// Which VMAs have contents of their own to be read.
+pub fn filled(vmas: &[Vma], pages: &PageMap) -> Vec<bool> {
+    let mut out = vec![false; vmas.len()];
+    for run in &pages.runs {
+        let (start, end) = run_range(run);
+        let first = vmas.partition_point(|v| u64::from(v.range.end()) <= start);
+        for (i, v) in vmas.iter().enumerate().skip(first) {
+            if u64::from(v.range.start()) >= end {
+                break;
+            }
+            out[i] = true;
+        }
+    }
+    out
+}
+
+fn run_range(run: &PageRun) -> (u64, u64) {
+    (run.addr, run.addr + u64::from(run.pages) * u64::from(PAGE_SIZE))
+}
+
+/// Fill the tables of iovecs and batches. `fd_of` gives the descriptor of a pages file. Runs go in file order, so that
+/// what is contiguous in the file is one batch.
+pub fn plan_fill(runs: &[PageRun], fd_of: &dyn Fn(usize) -> u32, tables: &mut Tables) {
+    let mut sorted: Vec<&PageRun> = runs.iter().collect();
+    sorted.sort_by_key(|r| (r.file, r.offset));
+    for run in sorted {
+        let fd = i32::try_from(fd_of(run.file)).unwrap_or(-1);
+        let (mut addr, mut offset) = (run.addr, run.offset);
+        let mut left = u64::from(run.pages) * u64::from(PAGE_SIZE);
+        while left > 0 {
+            let len = u32::try_from(left.min(u64::from(BATCH_BYTES))).unwrap_or(BATCH_BYTES);
+            push_iovec(tables, fd, offset, Iovec { base: u32::try_from(addr).unwrap_or(0), len });
+            addr += u64::from(len);
+            offset += u64::from(len);
+            left -= u64::from(len);
+        }
+    }
+}
+
+fn push_iovec(tables: &mut Tables, fd: i32, offset: u64, iov: Iovec) {
+    if let Some(b) = tables.batches.last_mut()
+        && b.fd == fd
+        && b.offset + u64::from(b.len) == offset
+        && b.len + iov.len <= BATCH_BYTES
+    {
+        if let Some(last) = tables.iovecs.last_mut().filter(|l| l.base + l.len == iov.base) {
+            last.len += iov.len;
+            b.len += iov.len;
+            return;
+        }
+        if b.count < IOV_MAX {
+            b.count += 1;
+            b.len += iov.len;
+            tables.iovecs.push(iov);
+            return;
+        }
+    }
+    tables.batches.push(Batch { offset, fd, first: u32_of(tables.iovecs.len()), count: 1, len: iov.len });
+    tables.iovecs.push(iov);
+}
+
+/// madvise bits and locks.
+pub fn plan_advice(vmas: &[Vma], known: &dyn Fn(u32) -> bool, tables: &mut Tables) -> Vec<String> {
+    let mut lost = Vec::new();
+    for (i, v) in vmas.iter().enumerate() {
+        for advice in (0..64).filter(|b| v.madv >> b & 1 != 0) {
+            if known(advice) {
+                tables.advises.push(Advise { start: v.range.start(), len: v.range.size(), advice, object: u32_of(i) });
+            } else {
+                lost.push(format!("madvise {advice} of {:08x}-{:08x}: this kernel does not know it", v.range.start(), v.range.end()));
+            }
+        }
+        if v.locked {
+            tables.locks.push(Lock { start: v.range.start(), len: v.range.size(), object: u32_of(i) });
+        }
+    }
+    lost
+}

@@ -1,0 +1,201 @@
+//! What a plan is: the options that it was asked with, its objects, its tables, and what it cannot do.
+
+use armrest_abi::{
+    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, Protect, Range, Remove, Rseq, ThreadArgs, Timer,
+};
+use serde::Serialize;
+
+/// What the user asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Take whatever pid the kernel gives.
+    pub any_pid: bool,
+    /// Take whatever SysV ids the kernel gives.
+    pub any_ids: bool,
+    /// Fresh pid, ipc and mount namespaces: pids and ids are free there.
+    pub new_namespaces: bool,
+    /// Sizes of the blob, from its header.
+    pub blob: BlobSizes,
+}
+
+/// What the plan must know of the blob.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BlobSizes {
+    /// Read-execute bytes, whole pages.
+    pub rx: u32,
+    /// Read-write bytes, whole pages.
+    pub rw: u32,
+    /// Stack bytes.
+    pub stack: u32,
+    /// Heap bytes.
+    pub heap: u32,
+}
+
+/// Where the parts of the bootstrap area lie. Each is whole pages; they follow each other without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// The whole.
+    pub all: Range,
+    /// The blob's first page: the one that stays.
+    pub keep: Range,
+    /// Read-execute part, `keep` included.
+    pub rx: Range,
+    /// Read-write part.
+    pub rw: Range,
+    /// Stack.
+    pub stack: Range,
+    /// Heap arena.
+    pub heap: Range,
+    /// Restore-args and tables.
+    pub args: Range,
+    /// Progress page.
+    pub progress: Range,
+}
+
+/// A thing that can fail: what `object` in records and reports is an index of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Object {
+    /// In the words of an error message, e.g. `VMA b6e03000-b6e05000 r-- SysV 5+0x0`.
+    pub name: String,
+}
+
+/// A source of page contents or of a mapping, opened by the harness and installed at `fd`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Descriptor number in the restoring task.
+    pub fd: u32,
+    /// What is opened.
+    pub what: SourceKind,
+}
+
+/// Kinds of [`Source`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A pages file, index in `Checkpoint::pages_files`.
+    Pages(usize),
+    /// Pages that the plan itself changed (a patched vdso): put into a memfd.
+    Overlay(Vec<u8>),
+    /// A file of the checkpoint with this id, opened with this access mode (0, 1, 2).
+    File {
+        /// File id.
+        file: u32,
+        /// Access mode.
+        access: u32,
+    },
+    /// A memory object with this inode id.
+    Memfd {
+        /// Inode id in `Checkpoint::memfds`.
+        inode: u32,
+    },
+    /// Anonymous shared memory recorded by inode number.
+    AnonShared {
+        /// Key in `Checkpoint::anon_shared`.
+        shmid: u64,
+        /// Bytes: the end of its last VMA.
+        size: u64,
+    },
+    /// The executable.
+    Exe {
+        /// File id.
+        file: u32,
+    },
+}
+
+/// A descriptor of the restored task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedFd {
+    /// Number.
+    pub fd: u32,
+    /// FD_CLOEXEC.
+    pub cloexec: bool,
+    /// File id: descriptors with the same id share one description.
+    pub file: u32,
+}
+
+/// The tables that the blob works through; see `armrest_abi::RestoreArgs`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Tables {
+    pub unmaps: Vec<Range>,
+    pub parks: Vec<Move>,
+    pub attaches: Vec<Attach>,
+    pub pieces: Vec<Move>,
+    pub holes: Vec<Range>,
+    pub removes: Vec<Remove>,
+    pub maps: Vec<Map>,
+    pub iovecs: Vec<Iovec>,
+    pub batches: Vec<Batch>,
+    pub protects: Vec<Protect>,
+    pub flushes: Vec<Flush>,
+    pub unparks: Vec<Move>,
+    pub advises: Vec<Advise>,
+    pub locks: Vec<Lock>,
+    pub closes: Vec<u32>,
+    pub threads: Vec<ThreadArgs>,
+    pub timers: Vec<Timer>,
+}
+
+/// A plan: everything decided, nothing done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Index of the task in the checkpoint.
+    pub task: usize,
+    /// The bootstrap area.
+    pub area: Area,
+    /// Scratch ranges of SysV attaches.
+    pub scratch: Vec<Range>,
+    /// The tables.
+    pub tables: Tables,
+    /// Bits of `want` for the process.
+    pub want: u32,
+    /// Our own registration, to take back.
+    pub old_rseq: Rseq,
+    /// `PR_SET_DUMPABLE` value.
+    pub dumpable: u32,
+    /// The kernel's mm fields; `auxv` is the address of the plan's auxv table.
+    pub mm: MmMap,
+    /// auxv words.
+    pub auxv: Vec<u32>,
+    /// The signal frame.
+    pub frame: Vec<u8>,
+    /// Descriptor of the report pipe in the task.
+    pub report_fd: u32,
+    /// Helper descriptors.
+    pub sources: Vec<Source>,
+    /// Descriptors of the restored task.
+    pub fds: Vec<WantedFd>,
+    /// Objects that reports name.
+    pub objects: Vec<Object>,
+    /// Pages with contents.
+    pub pages: u64,
+    /// What is done otherwise than the checkpoint says, in sentences for the summary.
+    pub notes: Vec<String>,
+    /// Warnings.
+    pub warnings: Vec<String>,
+}
+
+/// One thing that cannot be restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// Which kind, for the exit code.
+    pub kind: RefusalKind,
+    /// What, by name.
+    pub what: String,
+    /// What to try.
+    pub hint: String,
+}
+
+/// Kinds of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum RefusalKind {
+    /// armrest does not restore this yet, or never.
+    Unsupported,
+    /// This machine or kernel cannot.
+    Machine,
+    /// The pid or a SysV id cannot be had.
+    Ids,
+}
+
+/// All refusals at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusals(pub Vec<Refusal>);
