@@ -26,7 +26,7 @@ pub fn judge(elf: &Elf<'_>, header: &BlobHeader, bin: &[u8], findings: &mut Vec<
     relocations(elf, image, findings);
     dynamic_tags(elf, findings);
     got_sections(elf, image, findings);
-    write_exec(elf, findings);
+    write_exec(elf, image, findings);
     section_places(elf, image, findings);
     same_bytes(elf, image, bin, findings);
     flat::judge_frame_room(bin, base, elf, findings);
@@ -116,6 +116,8 @@ fn judge_emitted(elf: &Elf<'_>, image: Image, relocation: &Relocation) -> Option
         kinds::Meaning::Absolute if absolute_number => None,
         kinds::Meaning::Absolute => Some(as_relocation(elf, relocation)),
         kinds::Meaning::Relative if kinds::is_marker(relocation.kind) => None,
+        // The distance to a fixed number changes with the load address.
+        kinds::Meaning::Relative if absolute_number => Some(as_relocation(elf, relocation)),
         kinds::Meaning::Relative => {
             let inside = relocation
                 .symbol
@@ -226,7 +228,7 @@ fn got_sections(elf: &Elf<'_>, image: Image, findings: &mut Vec<Finding>) {
     }
 }
 
-fn write_exec(elf: &Elf<'_>, findings: &mut Vec<Finding>) {
+fn write_exec(elf: &Elf<'_>, image: Image, findings: &mut Vec<Finding>) {
     for segment in elf
         .segments
         .iter()
@@ -242,7 +244,7 @@ fn write_exec(elf: &Elf<'_>, findings: &mut Vec<Finding>) {
     for section in elf
         .sections
         .iter()
-        .filter(|s| s.alloc && s.write && s.exec && s.size > 0)
+        .filter(|s| image.touches(s) && s.write && s.exec && s.size > 0)
     {
         let what = format!("section {}", section.name);
         findings.push(Finding::WriteExec {

@@ -284,7 +284,7 @@ fn code_left_out_of_the_flat_file_is_refused() {
     );
     among(
         &offences,
-        "in step refers to .rodata, which is not in the flat file".trim_start_matches("in "),
+        "refers to .rodata, which is not in the flat file",
     );
 }
 
