@@ -1,6 +1,6 @@
 //! The steps of a restore, generic over [`kernel::Kernel`].
 //!
-//! [`restore`] reads like the table of contents: one step a line, one file a step. Nothing here makes a system call of
+//! [`restore`] reads like a table of contents: one step a line, one file a step. Nothing here makes a system call of
 //! its own or touches an address of the task; that is the kernel's side of the trait. The device runs it on `svc`,
 //! `armrest plan` on a recorder, the tests on models. See docs/design.md.
 #![no_std]
@@ -19,7 +19,7 @@ pub use run::Stop;
 pub use step::enter::Entry;
 
 use kernel::Kernel;
-use run::Run;
+use run::{Done, Run};
 
 /// Make the caller the task that `args` describe, up to the point where only [`Entry`] is left to do.
 ///
@@ -27,6 +27,10 @@ use run::Run;
 /// old address space may be gone: the only thing to do is to report and to exit.
 pub fn restore<K: Kernel>(k: &mut K, args: &Args<'_>) -> Result<Entry, Stop> {
     let run = &mut Run::new(k);
+    steps(run, args).map_err(|_| run.why())
+}
+
+fn steps<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entry> {
     step::verify::run(run, args)?;
     step::detach::run(run, args)?;
     step::park::run(run, args)?;

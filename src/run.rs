@@ -18,51 +18,68 @@ pub struct Stop {
     pub result: u32,
 }
 
+/// A step that failed: the [`Stop`] waits in [`Run`], so that nothing big is handed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped;
+
+/// What a step returns.
+pub(crate) type Done<T = ()> = Result<T, Stopped>;
+
 /// The kernel and the place in the list of steps.
 pub(crate) struct Run<'k, K> {
     pub k: &'k mut K,
-    step: Step,
-    row: u32,
+    at: Progress,
     object: u32,
-    filled: u64,
+    why: Stop,
 }
 
 impl<'k, K: Kernel> Run<'k, K> {
     pub fn new(k: &'k mut K) -> Self {
-        Run { k, step: Step::Start, row: 0, object: Report::NO_OBJECT, filled: 0 }
+        let object = Report::NO_OBJECT;
+        // Replaced before anyone looks.
+        let why = Stop { kind: ReportKind::Panic, step: Step::Start, object, row: 0, result: 0 };
+        Run { k, at: Progress { step: Step::Start.number(), row: 0, filled: 0 }, object, why }
     }
     /// A step begins.
+    #[inline(never)]
     pub fn begin(&mut self, step: Step) {
-        self.step = step;
+        self.why.step = step;
+        self.at.step = step.number();
         self.k.step(step);
         self.row(0, Report::NO_OBJECT);
     }
     /// A row of the step's table begins.
+    #[inline(never)]
     pub fn row(&mut self, row: usize, object: u32) {
-        self.row = u32::try_from(row).unwrap_or(u32::MAX);
+        self.at.row = u32::try_from(row).unwrap_or(u32::MAX);
         self.object = object;
-        self.show();
+        self.k.progress(self.at);
     }
     /// Page contents arrived.
     pub fn filled(&mut self, bytes: u32) {
-        self.filled = self.filled.wrapping_add(u64::from(bytes));
-        self.show();
+        self.at.filled = self.at.filled.wrapping_add(u64::from(bytes));
+        self.k.progress(self.at);
     }
-    fn show(&mut self) {
-        self.k.progress(Progress { step: self.step.number(), row: self.row, filled: self.filled });
-    }
-    /// Stop here.
+    /// Stop here: `return Err(run.stop(..))`.
     #[cold]
-    pub fn stop(&self, kind: ReportKind, result: u32) -> Stop {
-        Stop { kind, step: self.step, object: self.object, row: self.row, result }
+    #[inline(never)]
+    pub fn stop(&mut self, kind: ReportKind, result: u32) -> Stopped {
+        self.why = Stop { kind, step: self.why.step, object: self.object, row: self.at.row, result };
+        Stopped
     }
     /// The result of a call, or a stop with its errno.
-    pub fn ok(&self, res: Res) -> Result<u32, Stop> {
+    #[inline(never)]
+    pub fn ok(&mut self, res: Res) -> Done<u32> {
         res.map_err(|e| self.stop(ReportKind::Errno, u32::from(e.0).wrapping_neg()))
     }
     /// The result of a call that had to return `want`.
-    pub fn at(&self, res: Res, want: u32) -> Result<(), Stop> {
+    #[inline(never)]
+    pub fn at(&mut self, res: Res, want: u32) -> Done {
         let got = self.ok(res)?;
         if got == want { Ok(()) } else { Err(self.stop(ReportKind::WrongAddress, got)) }
+    }
+    /// Why a step failed.
+    pub fn why(&self) -> Stop {
+        self.why
     }
 }

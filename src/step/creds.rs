@@ -2,10 +2,10 @@
 
 use crate::args::Args;
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{Step, want};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Creds);
     if args.fixed.want & want::DUMPABLE != 0 {
         let res = run.k.set_dumpable(args.fixed.dumpable);

@@ -6,7 +6,7 @@
 
 use crate::args::{Args, Check};
 use crate::kernel::{Kernel, nr};
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{Range, Report, ReportKind, Step};
 
 /// The last three calls of a restore, made by the exit routine.
@@ -31,7 +31,7 @@ impl Entry {
     }
 }
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<Entry, Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entry> {
     run.begin(Step::Enter);
     for (i, fd) in args.closes.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);

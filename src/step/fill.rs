@@ -5,12 +5,12 @@
 
 use crate::args::{Args, Check};
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use crate::step::verify;
 use alloc::vec::Vec;
 use armrest_abi::{Batch, Iovec, Report, ReportKind, Step};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Fill);
     for (i, b) in args.batches.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);
@@ -22,7 +22,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<()
     Ok(())
 }
 
-fn batch<K: Kernel>(run: &mut Run<'_, K>, b: &Batch, iovecs: &[Iovec]) -> Result<(), Stop> {
+fn batch<K: Kernel>(run: &mut Run<'_, K>, b: &Batch, iovecs: &[Iovec]) -> Done {
     let (mut offset, mut left) = (b.offset, b.len);
     let mut rest: Vec<Iovec> = Vec::new();
     loop {

@@ -4,10 +4,10 @@
 
 use crate::args::{Args, Check};
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{ReportKind, Step, want};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Map);
     if args.fixed.want & want::THP_DISABLE != 0 {
         let res = run.k.disable_thp();

@@ -4,16 +4,16 @@
 
 use crate::args::Args;
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{Move, Step};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Park);
     moves(run, args.parks)
 }
 
 /// Move each mapping to its place and see that it got there.
-pub(crate) fn moves<K: Kernel>(run: &mut Run<'_, K>, rows: &[Move]) -> Result<(), Stop> {
+pub(crate) fn moves<K: Kernel>(run: &mut Run<'_, K>, rows: &[Move]) -> Done {
     for (i, m) in rows.iter().enumerate() {
         run.row(i, m.object);
         let res = run.k.mremap_fixed(m);

@@ -5,12 +5,12 @@
 
 use crate::args::{Args, Check};
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use crate::step::verify::slice;
 use crate::step::unmap::unmap;
 use armrest_abi::{Attach, ReportKind, Step};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Shm);
     for (i, a) in args.attaches.iter().enumerate() {
         run.row(i, a.object);
@@ -24,7 +24,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<()
     Ok(())
 }
 
-fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Result<(), Stop> {
+fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Done {
     let (Some(pieces), Some(holes)) = (slice(args.pieces, a.piece, a.pieces), slice(args.holes, a.hole, a.holes)) else {
         return Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()));
     };

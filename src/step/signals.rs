@@ -4,10 +4,10 @@
 
 use crate::args::Args;
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{Report, Step};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, tid: u32) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, tid: u32) -> Done {
     run.begin(Step::Signals);
     for (i, q) in args.queue.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);

@@ -4,11 +4,11 @@
 
 use crate::args::{Args, Check};
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{ReportKind, Step, ThreadArgs, want};
 
 /// Returns the leader's id as the kernel knows it, which with `--any-pid` is not the checkpoint's.
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<u32, Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<u32> {
     run.begin(Step::Threads);
     let [leader] = args.threads else {
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
@@ -16,7 +16,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<u3
     register(run, leader)
 }
 
-fn register<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Result<u32, Stop> {
+fn register<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<u32> {
     let res = run.k.set_name(&t.comm);
     run.ok(res)?;
     let res = run.k.set_tid_address(t.clear_tid);

@@ -2,10 +2,10 @@
 
 use crate::args::Args;
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{Report, Step};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Timers);
     for (i, t) in args.timers.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);

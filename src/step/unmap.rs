@@ -5,10 +5,10 @@
 
 use crate::args::Args;
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{Range, Report, Step};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Unmap);
     for (i, r) in args.unmaps.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);
@@ -18,7 +18,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<()
 }
 
 /// Unmap one range.
-pub(crate) fn unmap<K: Kernel>(run: &mut Run<'_, K>, range: Range) -> Result<(), Stop> {
+pub(crate) fn unmap<K: Kernel>(run: &mut Run<'_, K>, range: Range) -> Done {
     let res = run.k.munmap(range);
     run.ok(res)?;
     Ok(())

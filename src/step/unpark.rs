@@ -4,11 +4,11 @@
 
 use crate::args::Args;
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use crate::step::park::moves;
 use armrest_abi::Step;
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Unpark);
     moves(run, args.unparks)
 }

@@ -6,50 +6,74 @@
 
 use crate::args::{Args, Check};
 use crate::kernel::Kernel;
-use crate::run::{Run, Stop};
+use crate::run::{Done, Run};
 use armrest_abi::{Batch, IOV_MAX, Iovec, PAGE_SIZE, Progress, Range, Report, ReportKind, Step};
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Stop> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Verify);
-    check(run, args).map_err(|c| run.stop(ReportKind::BadArgs, c.number()))
+    let mut at = At { row: 0, object: Report::NO_OBJECT, area: args.fixed.area };
+    check(&mut at, args).map_err(|c| {
+        run.row(at.row, at.object);
+        run.stop(ReportKind::BadArgs, c.number())
+    })
 }
 
-fn check<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Result<(), Check> {
-    area(args)?;
-    let area = args.fixed.area;
-    let mut row = |i: usize, object: u32, start: u32, len: u32| {
-        run.row(i, object);
-        outside(area, start, len)
-    };
-    for (i, r) in args.unmaps.iter().chain(args.holes).enumerate() {
-        row(i, Report::NO_OBJECT, r.start, r.len())?;
+/// Which row is looked at.
+struct At {
+    area: Range,
+    row: usize,
+    object: u32,
+}
+
+impl At {
+    /// Whole pages that cannot wrap, and none of the area's.
+    #[inline(never)]
+    fn outside(&mut self, row: usize, object: u32, start: u32, len: u32) -> Result<(), Check> {
+        self.row = row;
+        self.object = object;
+        let range = Range { start, end: start.checked_add(len).ok_or(Check::RowShape)? };
+        if !aligned(range) {
+            return Err(Check::RowShape);
+        }
+        if range.overlaps(self.area) { Err(Check::RowHitsArea) } else { Ok(()) }
     }
-    for (i, m) in args.parks.iter().chain(args.pieces).chain(args.unparks).enumerate() {
-        row(i, m.object, m.from, m.len)?;
-        row(i, m.object, m.to, m.len)?;
+}
+
+fn check(at: &mut At, args: &Args<'_>) -> Result<(), Check> {
+    area(args)?;
+    for table in [args.unmaps, args.holes] {
+        for (i, r) in table.iter().enumerate() {
+            at.outside(i, Report::NO_OBJECT, r.start, r.len())?;
+        }
+    }
+    for table in [args.parks, args.pieces, args.unparks] {
+        for (i, m) in table.iter().enumerate() {
+            at.outside(i, m.object, m.from, m.len)?;
+            at.outside(i, m.object, m.to, m.len)?;
+        }
     }
     for (i, a) in args.attaches.iter().enumerate() {
-        row(i, a.object, a.at, a.len)?;
+        at.outside(i, a.object, a.at, a.len)?;
         slice(args.pieces, a.piece, a.pieces).ok_or(Check::RowIndex)?;
         slice(args.holes, a.hole, a.holes).ok_or(Check::RowIndex)?;
     }
     for (i, m) in args.maps.iter().enumerate() {
-        row(i, m.object, m.start, m.len)?;
+        at.outside(i, m.object, m.start, m.len)?;
         if m.page_offset > u64::from(u32::MAX) {
             return Err(Check::PageOffset);
         }
     }
     for (i, p) in args.protects.iter().enumerate() {
-        row(i, p.object, p.start, p.len)?;
+        at.outside(i, p.object, p.start, p.len)?;
     }
     for (i, a) in args.advises.iter().enumerate() {
-        row(i, a.object, a.start, a.len)?;
+        at.outside(i, a.object, a.start, a.len)?;
     }
     for (i, v) in args.iovecs.iter().enumerate() {
-        row(i, Report::NO_OBJECT, v.base, v.len)?;
+        at.outside(i, Report::NO_OBJECT, v.base, v.len)?;
     }
     for (i, b) in args.batches.iter().enumerate() {
-        run.row(i, Report::NO_OBJECT);
+        at.row = i;
         batch(args, b)?;
     }
     Ok(())
@@ -78,15 +102,6 @@ const _: () = assert!(size_of::<Progress>() == 16);
 
 fn aligned(r: Range) -> bool {
     r.start.is_multiple_of(PAGE_SIZE) && r.end.is_multiple_of(PAGE_SIZE) && !r.is_empty()
-}
-
-/// Whole pages that cannot wrap, and none of the area's.
-fn outside(area: Range, start: u32, len: u32) -> Result<(), Check> {
-    let range = Range { start, end: start.checked_add(len).ok_or(Check::RowShape)? };
-    if !aligned(range) {
-        return Err(Check::RowShape);
-    }
-    if range.overlaps(area) { Err(Check::RowHitsArea) } else { Ok(()) }
 }
 
 fn batch(args: &Args<'_>, b: &Batch) -> Result<(), Check> {

@@ -1,0 +1,60 @@
+//! The entry of the flat blob and its panic handler; everything else is in the library.
+//!
+//! Runs alone in its process, with all signals blocked, at any page-aligned address. Must never be linked into anything
+//! else. How to load and enter it: docs/abi.md.
+#![no_std]
+#![no_main]
+
+mod heap;
+mod raw;
+mod report;
+
+use armrest_abi::{ABI_VERSION, ARGS_MAGIC, Range, ReportKind, RestoreArgs, Step};
+use armrest_blob::{Args, Check, Stop, restore};
+use raw::Raw;
+
+/// Called by `armrest_entry` (arch/arm/entry.S) on the blob's own stack.
+///
+/// # Safety
+/// `fixed` is what the loader passed in r0: restore arguments in the area that it has set up as docs/abi.md says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn armrest_main(fixed: &'static RestoreArgs) -> ! {
+    if fixed.magic != ARGS_MAGIC {
+        raw::exit_group();
+    }
+    // Up to and including the descriptor, the arguments look the same in every version.
+    let mut k = Raw::new(fixed.report_fd);
+    if fixed.version == ABI_VERSION {
+        let end = fixed.progress.saturating_add(16);
+        if fixed.area.contains(Range { start: fixed.progress, end }) && fixed.progress.is_multiple_of(8) {
+            k.show_at(fixed.progress);
+        }
+        if fixed.area.contains(fixed.heap) {
+            // SAFETY: the loader gives the blob this part of the area as its heap, and nobody else uses it.
+            unsafe { heap::init(fixed.heap) };
+        }
+    }
+    // SAFETY: the area is the loader's, mapped and unchanged until the exit routine runs.
+    let result = unsafe { Args::in_area(fixed) }.map_err(bad).and_then(|args| restore(&mut k, &args));
+    match result {
+        Ok(entry) => k.enter(&entry),
+        Err(stop) => report::fail(&mut k, &stop),
+    }
+}
+
+/// Arguments that are not even tables.
+fn bad(check: Check) -> Stop {
+    Stop {
+        kind: ReportKind::BadArgs,
+        step: Step::Verify,
+        object: armrest_abi::Report::NO_OBJECT,
+        row: 0,
+        result: check.number(),
+    }
+}
+
+/// Silent: messages would need relocations. The report says that it happened, and in which step.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    report::panicked()
+}
