@@ -8,11 +8,14 @@ pub mod args;
 pub mod consts;
 pub mod machine;
 pub mod memory;
+pub mod model;
+pub mod record;
 mod refuse;
 pub mod shm;
 pub mod space;
 pub mod types;
 pub mod vdso;
+pub mod words;
 
 pub use machine::{Machine, MapRange, OwnMap};
 pub use types::*;
