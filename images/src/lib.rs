@@ -1,3 +1,18 @@
 //! CRIU image files into a checked [`Checkpoint`].
+//!
+//! [`load`] is the door: hostile bytes go in, and either types come out that cannot be wrong, or an [`Error`] that names
+//! file, entry and field. Nothing in this crate writes, follows a link out of the images directory (but the documented
+//! `parent`), or panics on any input. The format is described in `docs` of the project and in `criu-images.md`.
+mod check;
 pub mod checkpoint;
+pub mod container;
+pub mod dir;
+pub mod error;
+pub mod magic;
+pub mod proto;
+pub mod view;
+
+pub use check::load;
 pub use checkpoint::*;
+pub use dir::{FsDir, ImageDir, MemDir};
+pub use error::{Class, Error, Fault, Place};

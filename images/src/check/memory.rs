@@ -1,0 +1,423 @@
+//! Address spaces: VMAs, page maps, and the special pages of ARM.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::at::{At, need, word};
+use super::files;
+use super::source::{Source, Space};
+use crate::checkpoint::{AddrRange, Checkpoint, File, Mm, PAGE, PageMap, Vma, VmaKind};
+use crate::error::{Error, Fault};
+use crate::{magic, proto};
+
+/// VMAs that two full address spaces of the default `vm.max_map_count` have.
+const MAX_VMAS: usize = 65_530 * 2;
+/// Start of `[vectors]`; nothing else lies at or above it.
+const VECTORS: u32 = 0xffff_0000;
+/// Largest vdso whose contents are kept.
+const MAX_VDSO: u32 = 16 * PAGE;
+
+mod status {
+    pub const REGULAR: u32 = 1;
+    pub const VSYSCALL: u32 = 4;
+    pub const VDSO: u32 = 8;
+    pub const HEAP: u32 = 0x20;
+    pub const FILE_PRIVATE: u32 = 0x40;
+    pub const FILE_SHARED: u32 = 0x80;
+    pub const ANON_SHARED: u32 = 0x100;
+    pub const ANON_PRIVATE: u32 = 0x200;
+    pub const SYSVIPC: u32 = 0x400;
+    pub const SOCKET: u32 = 0x800;
+    pub const VVAR: u32 = 0x1000;
+    pub const AIORING: u32 = 0x2000;
+    pub const MEMFD: u32 = 0x4000;
+    pub const GUARD: u32 = 0x1_0000;
+    pub const PLUGIN: u32 = 0x800_0000;
+    /// STACK (never set any more) included.
+    pub const KNOWN: u32 = 0x7fef | GUARD | PLUGIN;
+    pub const BACKING: u32 = FILE_PRIVATE | FILE_SHARED | ANON_SHARED | ANON_PRIVATE;
+}
+
+mod flag {
+    pub const SHARED: u32 = 1;
+    pub const PRIVATE: u32 = 2;
+    pub const DROPPABLE: u32 = 8;
+    pub const GROWSDOWN: u32 = 0x100;
+    pub const LOCKED: u32 = 0x2000;
+    pub const NORESERVE: u32 = 0x4000;
+    pub const HUGETLB: u32 = 0x4_0000;
+    pub const ANONYMOUS: u32 = 0x20;
+    pub const KNOWN: u32 = SHARED | PRIVATE | DROPPABLE | ANONYMOUS | GROWSDOWN | LOCKED | NORESERVE | HUGETLB;
+}
+
+/// madvise advices that are recorded.
+const MADV: u64 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18;
+
+/// Reads the address space of `pid` and its private pages.
+pub(super) fn read(source: &mut Source<'_>, checkpoint: &Checkpoint, pid: u32) -> Result<(Mm, PageMap), Error> {
+    let name = format!("mm-{pid}.img");
+    let at = At::file(&name);
+    let mm: proto::Mm = source.one(&name, magic::MM)?;
+    let fields = [
+        word!(at, mm.mm_start_code),
+        word!(at, mm.mm_end_code),
+        word!(at, mm.mm_start_data),
+        word!(at, mm.mm_end_data),
+        word!(at, mm.mm_start_brk),
+        word!(at, mm.mm_brk),
+        word!(at, mm.mm_start_stack),
+        word!(at, mm.mm_arg_start),
+        word!(at, mm.mm_arg_end),
+        word!(at, mm.mm_env_start),
+        word!(at, mm.mm_env_end),
+    ];
+    let exe = files::regular_id(&at, "exe_file_id", &checkpoint.files, need!(at, mm.exe_file_id))?;
+    let dumpable = match mm.dumpable {
+        None => None,
+        Some(n) => match u32::try_from(n) {
+            Ok(n @ 0..=2) => Some(n),
+            _ => return Err(at.bad("dumpable", u64::from(n.unsigned_abs()), "not 0, 1 or 2")),
+        },
+    };
+    let auxv = auxv(&at, &mm.mm_saved_auxv)?;
+    let (vmas, guards) = vmas(&at, &mm.vmas, checkpoint)?;
+
+    let map_name = format!("pagemap-{pid}.img");
+    let pages = source.page_map(&map_name, Space::Task)?.ok_or_else(|| Error::new(&map_name, Fault::Missing))?;
+    inside(&map_name, &pages, &vmas)?;
+
+    let mut mm = Mm {
+        fields,
+        auxv,
+        exe,
+        dumpable,
+        thp_disabled: mm.thp_disabled.unwrap_or(false),
+        aios: mm.aios.iter().enumerate().map(|(n, a)| at.index("aios", n).req("id", a.id)).collect::<Result<_, _>>()?,
+        vmas,
+        guards,
+        vdso: None,
+        sigpage: None,
+    };
+    find_vdso(source, &mut mm, &pages)?;
+    find_sigpage(source, &mut mm, &pages)?;
+    Ok((mm, pages))
+}
+
+fn auxv(at: &At, words: &[u64]) -> Result<Vec<u32>, Error> {
+    if words.len() > 512 {
+        let found = u64::try_from(words.len()).unwrap_or(u64::MAX);
+        return Err(at.err("mm_saved_auxv", Fault::BadCount { expected: "at most 512 words", found }));
+    }
+    let mut auxv = Vec::new();
+    for (n, w) in words.iter().enumerate() {
+        let word = u32::try_from(*w);
+        auxv.push(word.map_err(|_| at.bad(&format!("mm_saved_auxv[{n}]"), *w, "more than 32 bits"))?);
+    }
+    // AT_PAGESZ is 6.
+    if let Some(pair) = auxv.chunks_exact(2).take_while(|p| p[0] != 0).find(|p| p[0] == 6)
+        && pair[1] != PAGE
+    {
+        return Err(at.err("mm_saved_auxv", Fault::PageSize(pair[1])));
+    }
+    Ok(auxv)
+}
+
+fn vmas(
+    at: &At,
+    entries: &[proto::VmaEntry],
+    checkpoint: &Checkpoint,
+) -> Result<(Vec<Vma>, Vec<AddrRange>), Error> {
+    if entries.len() > MAX_VMAS {
+        let found = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        return Err(at.err("vmas", Fault::BadCount { expected: "at most 131060", found }));
+    }
+    let (mut vmas, mut guards): (Vec<Vma>, Vec<(usize, AddrRange)>) = (Vec::new(), Vec::new());
+    for (n, e) in entries.iter().enumerate() {
+        let at = at.index("vmas", n);
+        let bits = need!(at, e.status);
+        let range = range(&at, e, bits)?;
+        if bits & status::GUARD != 0 {
+            if bits != status::GUARD {
+                return Err(bad(&at, e, "a guard range that is more than that"));
+            }
+            guards.push((n, range));
+            continue;
+        }
+        let vma = vma(&at, e, range, checkpoint)?;
+        if vmas.last().is_some_and(|before| before.range.end() > range.start()) {
+            return Err(bad(&at, e, "overlaps the one before it, or they are out of order"));
+        }
+        vmas.push(vma);
+    }
+    if vmas.is_empty() {
+        return Err(at.err("vmas", Fault::BadCount { expected: "at least one", found: 0 }));
+    }
+    let areas = areas(&vmas, |_| true);
+    for (n, g) in &guards {
+        if !covered(&areas, u64::from(g.start()), u64::from(g.end())) {
+            let fault = Fault::BadVma {
+                start: u64::from(g.start()),
+                end: u64::from(g.end()),
+                why: "a guard range outside of all mappings",
+            };
+            return Err(at.index("vmas", *n).err("", fault));
+        }
+    }
+    Ok((vmas, guards.into_iter().map(|(_, g)| g).collect()))
+}
+
+fn bad(at: &At, e: &proto::VmaEntry, why: &'static str) -> Error {
+    at.err("", Fault::BadVma { start: e.start.unwrap_or(0), end: e.end.unwrap_or(0), why })
+}
+
+fn range(at: &At, e: &proto::VmaEntry, bits: u32) -> Result<AddrRange, Error> {
+    let (start, end) = (need!(at, e.start), need!(at, e.end));
+    if start == end {
+        return Err(bad(at, e, "empty"));
+    }
+    if start > end {
+        return Err(bad(at, e, "ends before it starts"));
+    }
+    if !start.is_multiple_of(u64::from(PAGE)) || !end.is_multiple_of(u64::from(PAGE)) {
+        return Err(bad(at, e, "not page-aligned"));
+    }
+    let Some(range) = AddrRange::new(start, end) else { return Err(bad(at, e, "beyond 32 bits of address")) };
+    let vectors = bits & status::VSYSCALL != 0;
+    if vectors && (range.start() != VECTORS || range.size() != PAGE) {
+        return Err(bad(at, e, "not where the vectors page is"));
+    }
+    if !vectors && range.end() > VECTORS {
+        return Err(bad(at, e, "above the highest address of a task"));
+    }
+    Ok(range)
+}
+
+fn vma(at: &At, e: &proto::VmaEntry, range: AddrRange, checkpoint: &Checkpoint) -> Result<Vma, Error> {
+    let (bits, flags, prot) = (need!(at, e.status), need!(at, e.flags), need!(at, e.prot));
+    let (offset, shmid) = (need!(at, e.pgoff), need!(at, e.shmid));
+    need!(at, e.fd);
+    if bits & !status::KNOWN != 0 {
+        return Err(at.unknown("status", bits));
+    }
+    let huge_bits = flags >> 26;
+    if flags & !(flag::KNOWN | 0xfc00_0000) != 0 || (flags & flag::HUGETLB == 0 && huge_bits != 0) {
+        return Err(at.unknown("flags", flags));
+    }
+    if prot > 7 {
+        return Err(at.unknown("prot", prot));
+    }
+    let madv = e.madv.unwrap_or(0);
+    if madv & !MADV != 0 {
+        return Err(at.unknown("madv", madv));
+    }
+    if e.fdflags.is_some_and(|f| f > 2) {
+        return Err(at.unknown("fdflags", e.fdflags.unwrap_or(0)));
+    }
+    if !offset.is_multiple_of(u64::from(PAGE)) {
+        return Err(at.bad("pgoff", offset, "not page-aligned"));
+    }
+    if offset > (1 << 43) {
+        return Err(at.bad("pgoff", offset, "beyond the end of any file"));
+    }
+    let sharing = flags & (flag::SHARED | flag::PRIVATE | flag::DROPPABLE);
+    if !sharing.is_power_of_two() {
+        return Err(bad(at, e, "not exactly one of MAP_SHARED, MAP_PRIVATE and MAP_DROPPABLE"));
+    }
+    let shared = sharing == flag::SHARED;
+    let kind = kind(at, e, bits, shared, shmid, checkpoint)?;
+    let has_offset = matches!(
+        kind,
+        VmaKind::File { .. } | VmaKind::Memfd { .. } | VmaKind::SysV { .. } | VmaKind::AnonShared { .. }
+    );
+    let vma = Vma {
+        range,
+        kind,
+        prot,
+        shared,
+        grows_down: flags & flag::GROWSDOWN != 0,
+        locked: flags & flag::LOCKED != 0,
+        noreserve: flags & flag::NORESERVE != 0,
+        hugetlb: (flags & flag::HUGETLB != 0).then_some(huge_bits),
+        droppable: sharing == flag::DROPPABLE,
+        heap: bits & status::HEAP != 0,
+        madv,
+        access: e.fdflags,
+        offset: if has_offset { offset } else { 0 },
+    };
+    if let VmaKind::SysV { shmid } = kind {
+        in_segment(at, e, &vma, shmid, checkpoint)?;
+    }
+    Ok(vma)
+}
+
+fn kind(
+    at: &At,
+    e: &proto::VmaEntry,
+    bits: u32,
+    shared: bool,
+    shmid: u64,
+    checkpoint: &Checkpoint,
+) -> Result<VmaKind, Error> {
+    let has = |bit: u32| bits & bit != 0;
+    if has(status::VSYSCALL) {
+        if has(status::REGULAR) {
+            return Err(bad(at, e, "the vectors page as something to restore"));
+        }
+        return Ok(VmaKind::Vectors);
+    }
+    if has(status::AIORING) {
+        return Ok(VmaKind::AioRing);
+    }
+    if has(status::PLUGIN) {
+        return Ok(VmaKind::Plugin);
+    }
+    if !has(status::REGULAR) {
+        return Err(bad(at, e, "not marked as something to restore"));
+    }
+    if has(status::SOCKET) {
+        return Ok(VmaKind::Socket);
+    }
+    let backing = bits & status::BACKING;
+    if !backing.is_power_of_two() {
+        return Err(bad(at, e, "not exactly one of the four kinds of backing"));
+    }
+    if (backing & (status::FILE_SHARED | status::ANON_SHARED) != 0) != shared {
+        return Err(bad(at, e, "its status and its flags differ in sharing"));
+    }
+    let file = |what| u32::try_from(shmid).map_err(|_| at.dangling("shmid", what, shmid));
+    match backing {
+        status::ANON_SHARED if has(status::SYSVIPC) => Ok(VmaKind::SysV { shmid: file("SysV segment")? }),
+        _ if has(status::SYSVIPC) => Err(bad(at, e, "SysV memory that is not anonymous and shared")),
+        status::ANON_SHARED => Ok(VmaKind::AnonShared { shmid }),
+        status::ANON_PRIVATE if has(status::VVAR) => Ok(VmaKind::Vvar),
+        status::ANON_PRIVATE if has(status::VDSO) => Ok(VmaKind::Vdso),
+        status::ANON_PRIVATE => Ok(VmaKind::Anon),
+        _ if has(status::MEMFD) => match checkpoint.files.get(&file("memfd file")?) {
+            Some(File::Memfd { inode, .. }) => Ok(VmaKind::Memfd { file: file("memfd file")?, inode: *inode }),
+            _ => Err(at.dangling("shmid", "memfd file", shmid)),
+        },
+        _ => {
+            let id = files::regular_id(at, "shmid", &checkpoint.files, file("regular file")?)?;
+            Ok(VmaKind::File { file: id })
+        }
+    }
+}
+
+fn in_segment(at: &At, e: &proto::VmaEntry, vma: &Vma, shmid: u32, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let Some(segment) = checkpoint.segments.iter().find(|s| s.id == shmid) else {
+        return Err(at.dangling("shmid", "SysV segment", shmid));
+    };
+    // Both are below 2^44.
+    let end = vma.offset + u64::from(vma.range.size());
+    if end > segment.size.next_multiple_of(u64::from(PAGE)) {
+        return Err(bad(at, e, "beyond the end of its SysV segment"));
+    }
+    if vma.offset > u64::from(vma.range.start()) {
+        return Err(bad(at, e, "an attachment that would start below address 0"));
+    }
+    Ok(())
+}
+
+/// VMAs that may have saved pages.
+fn holds_pages(vma: &Vma) -> bool {
+    match vma.kind {
+        VmaKind::Anon | VmaKind::Sigpage | VmaKind::Vdso | VmaKind::AioRing => true,
+        VmaKind::File { .. } | VmaKind::Memfd { .. } => !vma.shared,
+        _ => false,
+    }
+}
+
+/// Merged ranges of the VMAs that are wanted, ascending.
+fn areas(vmas: &[Vma], want: impl Fn(&Vma) -> bool) -> Vec<(u64, u64)> {
+    let mut areas: Vec<(u64, u64)> = Vec::new();
+    for v in vmas.iter().filter(|v| want(v)) {
+        let (start, end) = (u64::from(v.range.start()), u64::from(v.range.end()));
+        match areas.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => areas.push((start, end)),
+        }
+    }
+    areas
+}
+
+fn covered(areas: &[(u64, u64)], start: u64, end: u64) -> bool {
+    let at = areas.partition_point(|a| a.1 <= start);
+    areas.get(at).is_some_and(|a| a.0 <= start && end <= a.1)
+}
+
+/// Every run must lie in mappings that can hold saved pages; it may span several.
+fn inside(file: &str, pages: &PageMap, vmas: &[Vma]) -> Result<(), Error> {
+    let areas = areas(vmas, holds_pages);
+    for run in &pages.runs {
+        let end = run.addr + u64::from(run.pages) * u64::from(PAGE);
+        if !covered(&areas, run.addr, end) {
+            let fault = Fault::BadPagemap {
+                addr: run.addr,
+                pages: u64::from(run.pages),
+                why: "outside of the mappings that have pages of their own",
+            };
+            return Err(Error::new(file, fault));
+        }
+    }
+    Ok(())
+}
+
+fn find_vdso(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result<(), Error> {
+    let mut found = mm.vmas.iter().filter(|v| v.kind == VmaKind::Vdso);
+    if let (Some(vdso), None) = (found.next(), found.next())
+        && vdso.range.size() <= MAX_VDSO
+    {
+        mm.vdso = source.contents(pages, vdso.range)?;
+    }
+    Ok(())
+}
+
+/// The kernel's signal trampoline page looks like any page of code; only place and contents tell it.
+fn find_sigpage(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result<(), Error> {
+    let special: BTreeSet<u32> = mm
+        .vmas
+        .iter()
+        .filter(|v| matches!(v.kind, VmaKind::Vvar | VmaKind::Vdso))
+        .map(|v| v.range.start())
+        .collect();
+    let looks = |v: &Vma| v.kind == VmaKind::Anon && v.prot == 5 && v.range.size() == PAGE && !v.shared;
+    let mut candidates: Vec<usize> = (0..mm.vmas.len()).filter(|n| looks(&mm.vmas[*n])).collect();
+    // Just below vvar or vdso first, then from the top.
+    candidates.sort_by_key(|n| (!special.contains(&mm.vmas[*n].range.end()), usize::MAX - n));
+    for n in candidates.into_iter().take(1024) {
+        if let Some(page) = source.contents(pages, mm.vmas[n].range)?
+            && is_sigpage(&page)
+        {
+            mm.vmas[n].kind = VmaKind::Sigpage;
+            mm.sigpage = Some(page);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Filler all over but for one small block with the code `mov r7, #__NR_sigreturn`.
+fn is_sigpage(page: &[u8]) -> bool {
+    const FILLER: u32 = 0xe7fd_def1;
+    const MOV_R7_SIGRETURN: u32 = 0xe3a0_7077;
+    let words: Vec<u32> = page.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)).collect();
+    let code = |w: &u32| *w != FILLER;
+    let (Some(first), Some(last)) = (words.iter().position(code), words.iter().rposition(code)) else { return false };
+    last - first < 32 && words[first..=last].contains(&MOV_R7_SIGRETURN)
+}
+
+/// Contents of anonymous shared memory that is recorded by inode number.
+pub(super) fn anon_shared(source: &mut Source<'_>, checkpoint: &mut Checkpoint) -> Result<(), Error> {
+    let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();
+    for vma in checkpoint.tasks.iter().filter_map(|t| t.live.as_ref()).flat_map(|l| &l.mm.vmas) {
+        if let VmaKind::AnonShared { shmid } = vma.kind {
+            let end = vma.offset + u64::from(vma.range.size());
+            let size = sizes.entry(shmid).or_insert(0);
+            *size = (*size).max(end);
+        }
+    }
+    for (shmid, size) in sizes {
+        let map = source.page_map(&format!("pagemap-shmem-{shmid}.img"), Space::Object(size))?;
+        checkpoint.anon_shared.insert(shmid, map.unwrap_or_default());
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The one check: messages into a [`Checkpoint`] in which nothing is wrong any more.
+//! Order: inventory, files, IPC objects, memory objects, then the tasks, so that every reference can be resolved.
+
+mod at;
+mod files;
+mod memory;
+mod objects;
+mod others;
+mod source;
+mod task;
+
+use std::collections::BTreeSet;
+
+use at::{At, need};
+use source::Source;
+
+use crate::checkpoint::{Checkpoint, Clocks, Task, TaskState};
+use crate::dir::ImageDir;
+use crate::error::{Error, Fault};
+use crate::{magic, proto};
+
+/// Largest process id that a kernel can have.
+const PID_MAX: u32 = 4 << 20;
+
+/// Reads and checks the checkpoint in `dir`.
+///
+/// # Errors
+/// The first thing that is wrong, by file, entry and field.
+pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
+    let mut source = Source::new(dir);
+    let inventory = inventory(&mut source)?;
+    let tree = tree(&mut source)?;
+    let ids = namespaces(&mut source, &tree)?;
+    let mut others = others::named(&mut source, &inventory, &ids)?;
+
+    let files = files::read(&mut source)?;
+    let own_ipc_namespace = ids.own(&inventory, |i| i.ipc_ns_id);
+    let segments = objects::segments(&mut source, ids.of_first(|i| i.ipc_ns_id))?;
+    let memfds = objects::memfds(&mut source)?;
+    files::check_memfds(&files, &memfds)?;
+
+    let mut checkpoint = Checkpoint {
+        tasks: Vec::new(),
+        files,
+        segments,
+        memfds,
+        anon_shared: Default::default(),
+        pages_files: Vec::new(),
+        own_ipc_namespace,
+        clocks: clocks(&mut source, ids.of_first(|i| i.time_ns_id))?,
+        others: Vec::new(),
+        image_bytes: 0,
+    };
+    let filters = task::filters(&mut source)?;
+    let mut regions = Vec::new();
+    for entry in &tree {
+        let context = task::Context { inventory: &inventory, ids: ids.of(entry.pid), filters };
+        let task = task::read(&mut source, &mut checkpoint, &context, entry)?;
+        regions.push(task);
+    }
+    checkpoint.tasks = regions;
+    memory::anon_shared(&mut source, &mut checkpoint)?;
+    if filters > 0 {
+        others.push(format!("seccomp filters: {filters}"));
+    }
+    checkpoint.others = others;
+    checkpoint.pages_files = std::mem::take(&mut source.pages_files);
+    checkpoint.image_bytes = source.bytes;
+    Ok(checkpoint)
+}
+
+fn inventory(source: &mut Source<'_>) -> Result<proto::Inventory, Error> {
+    let name = "inventory.img";
+    let at = At::file(name);
+    let inventory: proto::Inventory = source.one(name, magic::INVENTORY)?;
+    let version = need!(at, inventory.img_version);
+    if version != 2 {
+        return Err(at.err("img_version", Fault::Version(format!("images of version {version}, only 2 is known"))));
+    }
+    if inventory.fdinfo_per_id != Some(true) {
+        return Err(at.err("fdinfo_per_id", Fault::Version("old images: descriptors are not kept by table".to_owned())));
+    }
+    Ok(inventory)
+}
+
+/// One entry of the process tree.
+#[derive(Clone, Debug)]
+struct Node {
+    pid: u32,
+    ppid: u32,
+    pgid: u32,
+    sid: u32,
+    /// Leader first.
+    tids: Vec<u32>,
+    /// From the core image.
+    dead: bool,
+    core: proto::Core,
+}
+
+fn tree(source: &mut Source<'_>) -> Result<Vec<Node>, Error> {
+    let name = "pstree.img";
+    let file = At::file(name);
+    let entries: Vec<proto::Pstree> = source.array(name, magic::PSTREE)?;
+    if entries.is_empty() {
+        let fault = if source.image(name)?.is_none() {
+            Fault::Missing
+        } else {
+            Fault::Entries { expected: "at least one", found: 0 }
+        };
+        return Err(Error::new(name, fault));
+    }
+    let (mut nodes, mut pids, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    for (n, e) in entries.into_iter().enumerate() {
+        let at = file.entry(n);
+        let pid = need!(at, e.pid);
+        let in_range = |field, id: u32, least| {
+            if (least..=PID_MAX).contains(&id) { Ok(()) } else { Err(at.bad(field, id, "no process id")) }
+        };
+        in_range("pid", pid, 1)?;
+        let (ppid, pgid, sid) = (need!(at, e.ppid), need!(at, e.pgid), need!(at, e.sid));
+        in_range("pgid", pgid, 0)?;
+        in_range("sid", sid, 0)?;
+        match (n, ppid) {
+            (0, 0) => {}
+            (0, _) => return Err(at.bad("ppid", ppid, "the first task is the root of the tree")),
+            (_, p) if !pids.contains(&p) => return Err(at.dangling("ppid", "earlier task", p)),
+            _ => {}
+        }
+        if !pids.insert(pid) || !seen.insert(pid) {
+            return Err(at.twice("process", pid));
+        }
+        let core_name = format!("core-{pid}.img");
+        let core: proto::Core = source.one(&core_name, magic::CORE)?;
+        let core_at = At::file(&core_name);
+        task::machine(&core_at, &core)?;
+        let tc = core_at.req("tc", core.tc.as_ref())?;
+        let dead = core_at.sub("tc").req("task_state", tc.task_state)? == 2;
+        let mut tids = vec![pid];
+        if !dead {
+            if !e.threads.contains(&pid) {
+                return Err(at.err("threads", Fault::BadReference { what: "the leader", id: u64::from(pid) }));
+            }
+            for tid in e.threads.iter().copied() {
+                in_range("threads", tid, 1)?;
+                if tid != pid {
+                    if !seen.insert(tid) {
+                        return Err(at.twice("thread", tid));
+                    }
+                    tids.push(tid);
+                }
+            }
+            if e.threads.len() != tids.len() {
+                return Err(at.twice("thread", pid));
+            }
+        }
+        nodes.push(Node { pid, ppid, pgid, sid, tids, dead, core });
+    }
+    Ok(nodes)
+}
+
+/// The object ids of all live tasks.
+struct AllIds(Vec<(u32, proto::Ids)>);
+
+impl AllIds {
+    fn of(&self, pid: u32) -> Option<&proto::Ids> {
+        self.0.iter().find(|(p, _)| *p == pid).map(|(_, i)| i)
+    }
+    fn of_first(&self, which: impl Fn(&proto::Ids) -> Option<u32>) -> Option<u32> {
+        self.0.first().and_then(|(_, i)| which(i))
+    }
+    /// True if the first task's namespace is not the dumper's.
+    fn own(&self, inventory: &proto::Inventory, which: impl Fn(&proto::Ids) -> Option<u32>) -> bool {
+        match (self.of_first(&which), inventory.root_ids.as_ref().and_then(&which)) {
+            (Some(own), Some(root)) => own != root,
+            _ => false,
+        }
+    }
+}
+
+fn namespaces(source: &mut Source<'_>, tree: &[Node]) -> Result<AllIds, Error> {
+    let mut all = Vec::new();
+    for node in tree.iter().filter(|n| !n.dead) {
+        all.push((node.pid, source.one(&format!("ids-{}.img", node.pid), magic::IDS)?));
+    }
+    Ok(AllIds(all))
+}
+
+fn clocks(source: &mut Source<'_>, id: Option<u32>) -> Result<Option<Clocks>, Error> {
+    let mut name = "timens-0.img".to_owned();
+    let mut found = source.one_or_none::<proto::Timens>(&name, magic::TIMENS)?;
+    if let (None, Some(id)) = (&found, id) {
+        name = format!("timens-{id}.img");
+        found = source.one_or_none(&name, magic::TIMENS)?;
+    }
+    let Some(entry) = found else { return Ok(None) };
+    let at = At::file(&name);
+    let ns = |field: &str, t: Option<proto::Timespec>| {
+        let t = at.req(field, t)?;
+        let at = at.sub(field);
+        let (sec, nsec) = (need!(at, t.tv_sec), need!(at, t.tv_nsec));
+        if nsec >= 1_000_000_000 {
+            return Err(at.bad("tv_nsec", nsec, "a second or more"));
+        }
+        let total = sec.checked_mul(1_000_000_000).and_then(|s| s.checked_add(nsec));
+        total.ok_or_else(|| at.bad("tv_sec", sec, "longer than any machine runs"))
+    };
+    Ok(Some(Clocks {
+        monotonic_ns: ns("monotonic", entry.monotonic)?,
+        boottime_ns: ns("boottime", entry.boottime)?,
+    }))
+}
+
+impl Task {
+    fn from_node(node: &Node, state: TaskState, comm: String) -> Task {
+        Task { pid: node.pid, ppid: node.ppid, pgid: node.pgid, sid: node.sid, state, comm, live: None }
+    }
+}

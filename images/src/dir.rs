@@ -1,0 +1,173 @@
+//! Where image files come from: a directory of the file system, or memory (tests, fuzzing).
+//! Reads only, only plain names, and nothing outside the directory but its documented `parent` link.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Largest image that is read whole (pages files are never).
+pub const MAX_IMAGE: u64 = 64 << 20;
+
+/// A directory of image files.
+pub trait ImageDir {
+    /// The whole file, `None` if there is no such file.
+    ///
+    /// # Errors
+    /// What the system says; `FileTooLarge` above [`MAX_IMAGE`].
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Bytes of the file, `None` if there is no such file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn size(&self, name: &str) -> io::Result<Option<u64>>;
+    /// Exactly `len` bytes at `offset`.
+    ///
+    /// # Errors
+    /// What the system says; `UnexpectedEof` if the file is shorter.
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+    /// Names of all files, sorted.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// The directory of the previous dump of an incremental series, if there is one.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn parent(&self) -> io::Result<Option<Box<dyn ImageDir>>>;
+}
+
+/// A directory of the file system.
+#[derive(Clone, Debug)]
+pub struct FsDir {
+    path: PathBuf,
+}
+
+impl FsDir {
+    /// The directory at `path`; nothing is opened yet.
+    pub fn new(path: impl Into<PathBuf>) -> FsDir {
+        FsDir { path: path.into() }
+    }
+
+    fn open(&self, name: &str) -> io::Result<Option<fs::File>> {
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name"));
+        }
+        // NOFOLLOW: a link could lead anywhere. NONBLOCK: a FIFO would hang us.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path.join(name)) {
+            Ok(f) => f,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "is a symbolic link"));
+            }
+            Err(e) => return Err(e),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
+        }
+        Ok(Some(file))
+    }
+}
+
+impl ImageDir for FsDir {
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.open(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(MAX_IMAGE + 1).read_to_end(&mut bytes)?;
+        if u64::try_from(bytes.len()).is_ok_and(|n| n > MAX_IMAGE) {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        self.open(name)?.map(|f| f.metadata().map(|m| m.len())).transpose()
+    }
+
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let file = self.open(name)?.ok_or(io::ErrorKind::NotFound)?;
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn parent(&self) -> io::Result<Option<Box<dyn ImageDir>>> {
+        let path = self.path.join("parent");
+        match fs::metadata(&path) {
+            Ok(m) if m.is_dir() => Ok(Some(Box::new(FsDir { path }))),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "`parent` is not a directory")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Image files in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemDir {
+    /// Contents by name.
+    pub files: BTreeMap<String, Arc<Vec<u8>>>,
+    /// The previous dump.
+    pub parent: Option<Arc<MemDir>>,
+}
+
+impl MemDir {
+    /// Puts a file.
+    pub fn put(&mut self, name: &str, bytes: Vec<u8>) {
+        self.files.insert(name.to_owned(), Arc::new(bytes));
+    }
+
+    /// Reads all files of a directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn from_fs(path: impl Into<PathBuf>) -> io::Result<MemDir> {
+        let dir = FsDir::new(path);
+        let mut mem = MemDir::default();
+        for name in dir.list()? {
+            if let Some(bytes) = dir.read(&name)? {
+                mem.put(&name, bytes);
+            }
+        }
+        Ok(mem)
+    }
+}
+
+impl ImageDir for MemDir {
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.files.get(name).map(|b| b.as_ref().clone()))
+    }
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.files.get(name).and_then(|b| u64::try_from(b.len()).ok()))
+    }
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.files.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let end = start.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(bytes.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?.to_vec())
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.keys().cloned().collect())
+    }
+    fn parent(&self) -> io::Result<Option<Box<dyn ImageDir>>> {
+        Ok(self.parent.as_ref().map(|p| Box::new(p.as_ref().clone()) as Box<dyn ImageDir>))
+    }
+}

@@ -1,0 +1,131 @@
+//! Every sample checkpoint loads, and what it says is what `criu-images.md` says of it.
+
+use std::path::{Path, PathBuf};
+
+use armrest_images::{Checkpoint, File, FsDir, TaskState, VmaKind, load, view};
+
+fn images() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images")
+}
+
+fn sample(name: &str) -> Checkpoint {
+    load(&FsDir::new(images().join(name))).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn names() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(images())
+        .unwrap()
+        .map(|e| e.unwrap())
+        .filter(|e| e.file_type().unwrap().is_dir())
+        .map(|e| e.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(names.len() >= 18, "samples are missing: {names:?}");
+    names
+}
+
+#[test]
+fn all_samples_load() {
+    for name in names() {
+        let c = sample(&name);
+        assert!(!c.tasks.is_empty(), "{name}");
+        for live in c.tasks.iter().filter_map(|t| t.live.as_ref()) {
+            assert!(live.mm.sigpage.is_some(), "{name}: sigpage");
+            assert!(live.mm.vdso.is_some(), "{name}: vdso");
+            assert_eq!(live.sigactions.len(), 62, "{name}");
+            assert_eq!(live.mm.auxv.len(), 40, "{name}");
+            assert!(live.default_cgroup, "{name}");
+            assert_eq!(live.mm.vmas.last().map(|v| v.kind), Some(VmaKind::Vectors), "{name}");
+        }
+        assert!(c.clocks.is_some(), "{name}");
+    }
+}
+
+/// The one sample that is too large for the repository.
+#[test]
+fn crowd_loads_where_it_lies() {
+    let crowd = Path::new("/work/shared/samples/images/crowd");
+    if crowd.exists() {
+        let c = load(&FsDir::new(crowd)).unwrap();
+        assert_eq!(c.tasks[0].live.as_ref().unwrap().threads.len(), 1001);
+    }
+}
+
+#[test]
+fn memory_is_as_documented() {
+    let c = sample("memory");
+    let live = c.tasks[0].live.as_ref().unwrap();
+    let vma = |start: u32| live.mm.vmas.iter().find(|v| v.range.start() == start).unwrap();
+    assert!(matches!(vma(0xb6eb_3000).kind, VmaKind::File { file: 2 }));
+    assert_eq!((vma(0xb6eb_3000).offset, vma(0xb6eb_3000).shared, vma(0xb6eb_3000).access), (0x4000, true, Some(2)));
+    assert!(!vma(0xb6eb_7000).shared);
+    assert_eq!(vma(0xb6eb_f000).prot, 0);
+    assert!(matches!(vma(0xb6ec_7000).kind, VmaKind::Memfd { file: 3, .. }));
+    assert!(vma(0xbefb_7000).grows_down);
+    assert_eq!(vma(0xbefe_3000).kind, VmaKind::Sigpage);
+    let memfd = c.memfds.values().next().unwrap();
+    assert_eq!((memfd.name.as_str(), memfd.size, memfd.pages.runs.len()), ("/dev/zero", 65536, 1));
+    let pages: u32 = live.pages.runs.iter().map(|r| r.pages).sum();
+    assert_eq!(pages, 131);
+    assert_eq!(live.personality, Some(0x0080_0000));
+    assert_eq!(live.loginuid, None);
+    let File::Reg(exe) = &c.files[&live.mm.exe] else { panic!() };
+    assert_eq!(exe.path, "/samples/bin/memory");
+    assert_eq!(exe.build_id.len(), 20);
+}
+
+#[test]
+fn segments_are_as_documented() {
+    let c = sample("sysvshm");
+    assert!(c.own_ipc_namespace);
+    let sizes: Vec<_> = c.segments.iter().map(|s| (s.id, s.size, s.mode)).collect();
+    let want = [(0, 16384), (1, 12288), (2, 20480), (3, 4096), (4, 65536), (5, 8192)];
+    assert_eq!(sizes, want.map(|(id, size)| (id, size, 0o600)));
+    for s in &c.segments {
+        assert_eq!(u64::from(s.pages.runs.iter().map(|r| r.pages).sum::<u32>()) * 4096, s.size);
+    }
+    let vmas = &c.tasks[0].live.as_ref().unwrap().mm.vmas;
+    assert_eq!(vmas.iter().filter(|v| matches!(v.kind, VmaKind::SysV { .. })).count(), 7);
+    assert!(!sample("counter").own_ipc_namespace);
+    assert!(sample("sysvsplit").segments.iter().any(|s| s.dest));
+}
+
+#[test]
+fn trees_zombies_and_threads_are_read() {
+    let family = sample("family");
+    assert_eq!(family.tasks.len(), 6);
+    let zombie = family.tasks.iter().find(|t| t.live.is_none()).unwrap();
+    assert!(matches!(zombie.state, TaskState::Dead { exit_code: 0x700 }));
+    assert_eq!(zombie.comm, "family");
+    let threads = sample("threads");
+    assert_eq!(threads.tasks[0].live.as_ref().unwrap().threads.len(), 6);
+}
+
+#[test]
+fn unsupported_things_are_named() {
+    assert!(sample("shm300").others.iter().any(|o| o.starts_with("ipc semaphores: ")));
+    assert!(sample("shm300").others.iter().any(|o| o.starts_with("ipc message queues: ")));
+    assert!(sample("files").others.iter().any(|o| o.starts_with("file locks: ")));
+    assert!(sample("seccomp").others.iter().any(|o| o.starts_with("seccomp filters: ")));
+    assert!(sample("sockets").files.values().any(|f| *f == File::Other { kind: "UNIXSK" }));
+    assert!(sample("task").files.values().any(|f| matches!(f, File::Reg(r) if r.remapped)));
+    for quiet in ["counter", "memory", "sysvshm", "sysvsplit", "dyn"] {
+        assert_eq!(sample(quiet).others, Vec::<String>::new(), "{quiet}");
+    }
+}
+
+#[test]
+fn every_image_can_be_shown() {
+    for name in names() {
+        let dir = images().join(&name);
+        for entry in std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap()) {
+            let file = entry.file_name().into_string().unwrap();
+            if !file.ends_with(".img") || file.starts_with("pages-") {
+                continue;
+            }
+            let bytes = std::fs::read(entry.path()).unwrap();
+            let tree = view::show(&file, &bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(!tree["entries"].as_array().unwrap().is_empty(), "{name}/{file}");
+        }
+    }
+}
