@@ -27,8 +27,8 @@ HARNESS_FLAGS := -C target-feature=+crt-static
 BLOB_CRATE := -p armrest-blob --bin armrest-blob --features blob --target $(TARGET)
 HARNESS_CRATE := -p armrest --target $(TARGET)
 ARM_BLOB := RUSTFLAGS="$(BLOB_FLAGS)" CARGO_TARGET_DIR=target/blob
-ARM_HARNESS := RUSTFLAGS="$(HARNESS_FLAGS)" CARGO_TARGET_DIR=target/harness ARMREST_BLOB=$(ROOT)/target/armrest.bin
-HOST := CARGO_TARGET_DIR=target/host ARMREST_BLOB=$(ROOT)/target/armrest.bin
+ARM_HARNESS := RUSTFLAGS="$(HARNESS_FLAGS)" CARGO_TARGET_DIR=target/harness ARMREST_BLOB=$(ROOT)/target/armrest.bin ARMREST_GEN_DIR=$(ROOT)/target/share
+ON_HOST := CARGO_TARGET_DIR=target/host ARMREST_BLOB=$(ROOT)/target/armrest.bin
 # What the end-to-end tests need to find. A test that cannot prove its point here says so in ARMREST_NOT_PROVED.
 E2E := ARMREST=$(ROOT)/target/armrest QEMU=$(QEMU) ARMREST_NOT_PROVED=$(ROOT)/target/not-proved.txt
 
@@ -41,7 +41,7 @@ blob: | target/toolchain.mk ## Build the flat blob target/armrest.bin alone, for
 	@$(ARM_BLOB) $(ARM_CARGO) build --profile blob $(BLOB_CRATE) $(ARM_BLOB_STD)
 	arm-linux-gnueabihf-objcopy -O binary -j .page0 -j .text -j .data \
 	    --set-section-flags .data=alloc,load,contents,data $(BUILT_ELF) target/armrest.bin.new
-	$(HOST) $(CARGO) run -q -p blob-check -- $(BUILT_ELF) target/armrest.bin.new || { rm -f target/armrest.bin.new; exit 1; }
+	$(ON_HOST) $(CARGO) run -q -p blob-check -- $(BUILT_ELF) target/armrest.bin.new || { rm -f target/armrest.bin.new; exit 1; }
 	cmp -s target/armrest.bin.new target/armrest.bin || cp target/armrest.bin.new target/armrest.bin
 	rm target/armrest.bin.new
 	cmp -s $(BUILT_ELF) target/armrest.elf || cp $(BUILT_ELF) target/armrest.elf
@@ -54,7 +54,7 @@ harness: blob ## Build the static ARMv7 executable target/armrest, with the blob
 test: harness ## Run all tests: on the host, then end to end under qemu-arm (ALLOW_UNPROVED=1 where ids may not be chosen)
 	@rm -f target/not-proved.txt target/test.log
 	status=0
-	$(E2E) $(HOST) $(CARGO) test --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?
+	$(E2E) $(ON_HOST) $(CARGO) test --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?
 	if [ -s target/not-proved.txt ]; then
 	    echo
 	    echo "not proved here:"
@@ -73,7 +73,7 @@ test: harness ## Run all tests: on the host, then end to end under qemu-arm (ALL
 	exit $$status
 
 bench: harness ## Count calls, instructions and bytes under qemu-arm; print the table
-	@$(E2E) $(HOST) $(CARGO) run -q --release -p bench
+	@$(E2E) $(ON_HOST) $(CARGO) run -q --release -p bench
 
 check: fmt clippy doc ## Formatting, clippy for host and target, documentation; every warning is an error
 
@@ -82,29 +82,29 @@ fmt: | target/toolchain.mk
 
 clippy: blob
 	@echo "clippy: host"
-	$(HOST) $(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(ON_HOST) $(CARGO) clippy --workspace --all-targets -- -D warnings
 	echo "clippy: $(TARGET), the blob"
 	$(ARM_BLOB) $(ARM_CLIPPY) --profile blob $(BLOB_CRATE) $(ARM_BLOB_STD) -- -D warnings
 	echo "clippy: $(TARGET), the harness"
 	$(ARM_HARNESS) $(ARM_CLIPPY) --release $(HARNESS_CRATE) $(ARM_STD) -- -D warnings
 
 doc: blob
-	@RUSTDOCFLAGS="-D warnings" $(HOST) $(CARGO) doc --workspace --no-deps
+	@RUSTDOCFLAGS="-D warnings" $(ON_HOST) $(CARGO) doc --workspace --no-deps
 
 demo: harness ## See a checkpoint of a real ARMv7 machine run again under qemu-arm
 	@tools/demo
 
 vm: harness ## A shell on a real ARMv7 kernel (qemu-system-arm)
 	@tools/setup --vm --quiet
-	$(HOST) $(CARGO) run -q -p vm -- shell
+	$(ON_HOST) $(CARGO) run -q -p vm -- shell
 
 test-vm: harness ## Run the tests that need a real ARMv7 kernel, in qemu-system-arm
 	@tools/setup --vm --quiet
-	$(HOST) $(CARGO) run -q -p vm -- test
+	$(ON_HOST) $(CARGO) run -q -p vm -- test
 
 bench-vm: harness ## Measure on a real ARMv7 kernel, in qemu-system-arm
 	@tools/setup --vm --quiet
-	$(HOST) $(CARGO) run -q -p vm -- bench
+	$(ON_HOST) $(CARGO) run -q -p vm -- bench
 
 clean: ## Remove everything that was built
 	rm -rf target
