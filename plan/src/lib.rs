@@ -46,7 +46,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     if !refuse.is_empty() {
         return Err(Refusals(refuse));
     }
-    let mut out = Draft { cp, live, machine, notes: Vec::new(), warnings: Vec::new(), sources: Vec::new(), next_fd: 0 };
+    let out = Draft { cp, live, machine, notes: Vec::new(), warnings: Vec::new(), sources: Vec::new(), next_fd: 0 };
     out.draw(task, options)
 }
 

@@ -86,3 +86,50 @@ impl From<MapRange> for Range {
         Range { start: r.start, end: r.end }
     }
 }
+
+impl Machine {
+    /// A made-up machine to plan for where no ARM machine is at hand: Debian 12's kernel (6.1 armmp, 3 GiB for tasks),
+    /// root, every CPU feature, and the maps that a small static program has there.
+    pub fn generic() -> Machine {
+        let map = |start, end, name: &str| OwnMap { range: MapRange { start, end }, name: name.to_owned() };
+        Machine {
+            release: "6.1.0-armmp".to_owned(),
+            emulated: false,
+            maps: vec![
+                map(0x0001_0000, 0x0012_0000, "/usr/bin/armrest"),
+                map(0x0012_f000, 0x0013_8000, "/usr/bin/armrest"),
+                map(0x0080_0000, 0x0084_2000, "[heap]"),
+                map(0xb6f0_0000, 0xb6f8_0000, ""),
+                map(0xb6ff_c000, 0xb6ff_d000, "[sigpage]"),
+                map(0xb6ff_d000, 0xb6ff_e000, "[vvar]"),
+                map(0xb6ff_e000, 0xb6ff_f000, "[vdso]"),
+                map(0xbefd_f000, 0xbf00_0000, "[stack]"),
+                map(0xffff_0000, 0xffff_1000, "[vectors]"),
+            ],
+            task_size: 0xbf00_0000,
+            mmap_min_addr: 32768,
+            max_map_count: 65530,
+            shmlba_enforced: true,
+            cache_aliases: false,
+            has_robust_list: true,
+            has_rseq: true,
+            own_rseq: None,
+            has_set_tid: true,
+            has_mm_map: true,
+            has_ptrace: true,
+            madvise: vec![1, 2, 10, 12, 14, 15, 16, 18],
+            has_thp_disable: true,
+            may_choose_pid: true,
+            may_choose_ids: true,
+            pid_taken_by: None,
+            hwcap: u32::MAX,
+            hwcap2: u32::MAX,
+            page_size: 4096,
+            platform: "v7l".to_owned(),
+            monotonic_ns: 0,
+            own_brk: 0x0084_2000,
+            euid: 0,
+            privileged: true,
+        }
+    }
+}

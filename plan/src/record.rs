@@ -141,7 +141,7 @@ impl Recorder {
             result: armrest_blob::Check::Table.number(),
         };
         let host = HostArgs::of(plan).ok_or(lost)?;
-        let entry = armrest_blob::restore(self, &host.args())?;
+        let entry = armrest_blob::restore(self, &host.args(), &mut heap())?;
         for (nr, args) in entry.calls() {
             // The steps are done: whether these succeed is the exit routine's business.
             let _ = self.call(nr, args, None);
@@ -211,6 +211,11 @@ fn answer(nr: u32, args: &[u32; 6], data: Option<&[u8]>, read_limit: Option<u32>
         nr::WRITE => args[2],
         _ => 0,
     }
+}
+
+/// Room for the rest of any batch after a short read.
+pub(crate) fn heap() -> [Iovec; armrest_abi::IOV_MAX as usize] {
+    [Iovec { base: 0, len: 0 }; armrest_abi::IOV_MAX as usize]
 }
 
 /// Every call that the blob would make for a plan, the exit routine's included. A plan whose arguments the blob itself

@@ -1,0 +1,198 @@
+//! The command line: parsed into plain structures that know nothing of how they were typed.
+//!
+//! `build.rs` compiles this file too, for completions and the man page; so it uses clap and std alone.
+//! Each `--help` fits a screen of 24 lines of 80 columns; a test counts.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const TEMPLATE: &str = "{about}\n{usage-heading} {usage}\n{all-args}{after-help}";
+
+/// The program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "armrest",
+    version,
+    about = "Restores checkpointed processes (CRIU images) on ARMv7 Linux.",
+    after_help = "Examples:
+  armrest check                                 what can this kernel do?
+  armrest x IMAGES mems                         what lies where in the checkpoint?
+  armrest plan -D IMAGES                        what would a restore do?
+  armrest restore -D IMAGES -r ROOT             restore, wait, pass on the status
+  armrest restore -D IMAGES -d --pidfile F      restore and leave it running
+Errors end with exit codes of their own (docs/exit-codes.md) and say `armrest:`.",
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Restore a checkpoint: the process runs on from where it was.
+    Restore(Box<RestoreOptions>),
+    /// Say what a restore would do: map, areas, every call. Does nothing.
+    Plan(PlanOptions),
+    /// Show one image file.
+    Show(ShowOptions),
+    /// Explore a checkpoint: processes, memory, descriptors, pages.
+    X(ExploreOptions),
+    /// Say what this kernel can do for a restore.
+    Check(CheckOptions),
+}
+
+/// What `armrest restore` was asked for.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Restore a checkpoint: the process runs on from where it was.",
+    help_template = TEMPLATE,
+    override_usage = "armrest restore -D IMAGES [OPTIONS]",
+    after_help = "Examples:
+  armrest restore -D img -r root           foreground: passes signals, status on
+  armrest restore -D img --new-namespaces  any number of copies side by side
+  armrest restore -D img --any-pid --any-ids    where ids may not be chosen"
+)]
+pub struct RestoreOptions {
+    /// The checkpoint, as criu dump wrote it
+    #[arg(short = 'D', long = "images-dir", value_name = "IMAGES")]
+    pub images: PathBuf,
+    /// Resolve all recorded paths below this directory
+    #[arg(short, long, value_name = "ROOT")]
+    pub root: Option<PathBuf>,
+    /// Leave the process running and return
+    #[arg(short = 'd', long = "restore-detached")]
+    pub detached: bool,
+    /// Write the pid there
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// Fresh pid, ipc and mount namespaces
+    #[arg(long)]
+    pub new_namespaces: bool,
+    /// Take any pid, not the checkpoint's
+    #[arg(long)]
+    pub any_pid: bool,
+    /// Take any SysV ids, not the checkpoint's
+    #[arg(long)]
+    pub any_ids: bool,
+    /// Accept this changed file (glob, repeatable)
+    #[arg(long, value_name = "PATH")]
+    pub allow_changed: Vec<String>,
+    /// Give up if not restored after that long
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: Option<u64>,
+    /// Where logs and pidfile go, if relative
+    #[arg(short = 'W', long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Log to this file instead of stderr
+    #[arg(short = 'o', long, value_name = "LOG")]
+    pub log_file: Option<PathBuf>,
+    /// Say more (up to three times)
+    #[arg(short, long = "verbose", action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Check and plan everything, restore nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write the outcome there, one JSON line
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(0..))]
+    pub status_fd: Option<i32>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `armrest plan` was asked for.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Say what a restore would do: map, areas, every call. Does nothing.",
+    help_template = TEMPLATE,
+    after_help = "Examples:\n  armrest plan -D img | less\n  armrest plan -D img --json | jq '.calls[] | select(.name == \"shmat\")'"
+)]
+pub struct PlanOptions {
+    /// The checkpoint, as criu dump wrote it
+    #[arg(short = 'D', long = "images-dir", value_name = "IMAGES")]
+    pub images: PathBuf,
+    /// Compare files below this directory
+    #[arg(short, long, value_name = "ROOT")]
+    pub root: Option<PathBuf>,
+    /// As for a restore in fresh namespaces
+    #[arg(long)]
+    pub new_namespaces: bool,
+    /// As for a restore that takes any pid
+    #[arg(long)]
+    pub any_pid: bool,
+    /// As for a restore that takes any SysV ids
+    #[arg(long)]
+    pub any_ids: bool,
+    /// The summary only
+    #[arg(short, long)]
+    pub summary: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `armrest show` was asked for.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Show one image file.",
+    help_template = TEMPLATE,
+    after_help = "Examples:\n  armrest show img/pstree.img\n  armrest show img/mm-136.img --json | jq .entries[0]"
+)]
+pub struct ShowOptions {
+    /// The image file
+    #[arg(value_name = "FILE.img")]
+    pub file: PathBuf,
+    /// Print compact JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `armrest x` looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// Processes
+    Ps,
+    /// Mappings
+    Mems,
+    /// Descriptors
+    Fds,
+    /// Pages present
+    Rss,
+}
+
+/// What `armrest x` was asked for.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(
+    about = "Explore a checkpoint: processes, memory, descriptors, pages.",
+    help_template = TEMPLATE,
+    after_help = "Examples:\n  armrest x img ps\n  armrest x img mems --json"
+)]
+pub struct ExploreOptions {
+    /// The checkpoint, as criu dump wrote it
+    #[arg(value_name = "IMAGES")]
+    pub images: PathBuf,
+    /// ps: processes, mems: mappings, fds: descriptors, rss: pages present
+    #[arg(value_name = "WHAT", value_enum, hide_possible_values = true)]
+    pub what: What,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `armrest check` was asked for.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Say what this kernel can do for a restore.",
+    help_template = TEMPLATE,
+    after_help = "Ends with 0 if a restore is possible here, with 102 if something every restore\nneeds is missing.\n\nExamples:\n  armrest check\n  armrest check --json | jq '.[] | select(.found == false)'"
+)]
+pub struct CheckOptions {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,146 @@
+//! The bootstrap area: mapped where the plan says, filled, and its rights taken away again before anyone runs in it.
+//!
+//! Built by the parent, so that the child that is forked from it maps nothing of its own.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use armrest_abi::{BLOB_MAGIC, BlobHeader, FRAME_OFFSET, Progress, Range};
+use armrest_plan::{BlobSizes, Plan};
+
+use crate::blob::BLOB;
+use crate::error::Error;
+
+/// The ARM private call `cacheflush` (arch/arm/include/uapi/asm/unistd.h).
+const CACHEFLUSH: libc::c_long = 0x000f_0002;
+
+/// The header of the blob, checked against the ABI of this program.
+pub fn header() -> Result<BlobHeader, Error> {
+    let words: Vec<u32> = BLOB.chunks_exact(4).take(16).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+    let [magic, version, header_size, args_size, rx_size, rx_used, rw_size, entry_offset, thread_entry_offset, exit_offset, frame_offset, stack_size, heap_size, a, b, c] =
+        words[..]
+    else {
+        return Err(Error::NoBlob);
+    };
+    let h = BlobHeader {
+        magic, version, header_size, args_size, rx_size, rx_used, rw_size, entry_offset, thread_entry_offset, exit_offset, frame_offset, stack_size, heap_size,
+        reserved: [a, b, c],
+    };
+    let ours = h.magic == BLOB_MAGIC
+        && h.version == armrest_abi::ABI_VERSION
+        && h.args_size as usize == size_of::<armrest_abi::RestoreArgs>()
+        && h.frame_offset == FRAME_OFFSET
+        && u64::from(h.rx_size) + u64::from(h.rw_size) == BLOB.len() as u64
+        && h.entry_offset < h.rx_size;
+    if ours { Ok(h) } else { Err(Error::NoBlob) }
+}
+
+/// What the plan must know of it. A build without a blob can still plan, with the sizes of a usual one.
+pub fn sizes() -> BlobSizes {
+    match header() {
+        Ok(h) => BlobSizes { rx: h.rx_size, rw: h.rw_size, stack: h.stack_size, heap: h.heap_size },
+        Err(_) => BlobSizes { rx: 0x3000, rw: 0x1000, stack: 0x2000, heap: 0x4000 },
+    }
+}
+
+/// The area, mapped in this process. Unmapped when dropped (the child never drops it).
+#[derive(Debug)]
+pub struct Loaded {
+    all: Range,
+    progress: Range,
+    entry: u32,
+    args: u32,
+    stack_top: u32,
+}
+
+impl Loaded {
+    /// Map and fill the area of `plan`.
+    pub fn new(plan: &Plan) -> Result<Loaded, Error> {
+        let h = header()?;
+        let a = &plan.area;
+        let fail = |what: &str, e: &io::Error| Error::Machine { what: format!("bootstrap area {:08x}-{:08x}: {what}", a.all.start, a.all.end), why: e.to_string() };
+        map(a.all, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE, -1).map_err(|e| fail("mmap", &e))?;
+        let loaded = Loaded {
+            all: a.all,
+            progress: a.progress,
+            entry: a.rx.start + h.entry_offset,
+            args: a.args.start,
+            stack_top: a.stack.end,
+        };
+        // Shared with the child through the fork: it shows where it is without a call.
+        map(a.progress, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED, -1).map_err(|e| fail("progress page", &e))?;
+        let args = armrest_plan::args::bytes(plan);
+        for (at, room, bytes) in [
+            (a.rx.start, a.rx.len() + a.rw.len(), BLOB),
+            (a.keep.start + FRAME_OFFSET, a.keep.len() - FRAME_OFFSET, plan.frame.as_slice()),
+            (a.args.start, a.args.len(), args.as_slice()),
+        ] {
+            if bytes.len() > room as usize {
+                return Err(Error::Internal { what: "bootstrap area".into(), why: format!("{} bytes for {room} at {at:08x}", bytes.len()) });
+            }
+            // SAFETY: [at, at + room) lies in the area that was mapped writable above and that nothing else uses.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(at), bytes.len()) };
+        }
+        protect(a.rx, libc::PROT_READ | libc::PROT_EXEC).map_err(|e| fail("mprotect of the code", &e))?;
+        protect(a.args, libc::PROT_READ).map_err(|e| fail("mprotect of the arguments", &e))?;
+        // Gaining PROT_EXEC makes the kernel clean the caches of these pages; asking as well costs one call.
+        // SAFETY: cache maintenance on the area; the call touches no memory contents.
+        unsafe { libc::syscall(CACHEFLUSH, a.rx.start, a.rx.end, 0) };
+        Ok(loaded)
+    }
+
+    /// Where the child is.
+    pub fn progress(&self) -> Progress {
+        let p: *const Progress = pointer(self.progress.start).cast();
+        // SAFETY: the progress page is mapped as long as `self` lives, page-aligned, and any bit pattern is a Progress.
+        // The child writes to it at the same time: volatile, and a torn value only spoils a progress bar.
+        unsafe { p.read_volatile() }
+    }
+
+    /// Jump into the blob. Only for the child that is to become the task; it does not come back.
+    pub fn enter(&self) -> ! {
+        let entry: *const () = std::ptr::with_exposed_provenance(self.entry as usize);
+        // SAFETY: the blob's header gives the offset of an ARM-state function of this signature; its page is mapped
+        // readable and executable, and the stack lies in the same area.
+        let entry: extern "C" fn(u32, u32) -> ! = unsafe { std::mem::transmute(entry) };
+        entry(self.args, self.stack_top)
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // SAFETY: our own area; `self` was the only way to it.
+        unsafe { libc::munmap(pointer(self.all.start).cast(), self.all.len() as usize) };
+    }
+}
+
+fn pointer(addr: u32) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(addr as usize)
+}
+
+fn map(r: Range, flags: i32, fd: i32) -> io::Result<()> {
+    let at: *mut libc::c_void = pointer(r.start).cast();
+    // SAFETY: NOREPLACE cannot hit a mapping; the only other use is MAP_FIXED inside the area just made.
+    let p = unsafe { libc::mmap(at, r.len() as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0) };
+    if p == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    if p != at {
+        // SAFETY: a kernel that does not know NOREPLACE mapped it elsewhere: that is ours to take away.
+        unsafe { libc::munmap(p, r.len() as usize) };
+        return Err(io::Error::from_raw_os_error(libc::EEXIST));
+    }
+    p.expose_provenance();
+    Ok(())
+}
+
+fn protect(r: Range, prot: i32) -> io::Result<()> {
+    // SAFETY: rights of our own area are narrowed; no reference into it exists.
+    crate::os::check(unsafe { libc::mprotect(pointer(r.start).cast(), r.len() as usize, prot) }).map(drop)
+}
+
+/// Write all bytes to a raw descriptor; for the child, which has nothing else.
+pub fn write_raw(fd: &impl AsRawFd, bytes: &[u8]) {
+    // SAFETY: `bytes` is readable. Nothing can be done about an error here.
+    unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+}

@@ -1,0 +1,120 @@
+//! `--new-namespaces`: fresh pid, ipc and mount namespaces, so that copies of one checkpoint run side by side.
+//!
+//! The first process of a pid namespace is its init: a fork of this program that mounts a /proc, restores the task as
+//! its child, passes signals on, reaps orphans, and ends with the task's status. It stays until the task ends.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+
+use crate::cli::RestoreOptions;
+use crate::error::Error;
+use crate::load::write_raw;
+use crate::os;
+use crate::summary::{Log, PidFile};
+use crate::watch::{Child, Forward};
+
+/// Restore by `inside`, run by the init of new namespaces; the exit status to pass on.
+///
+/// # Errors
+/// The namespaces cannot be made. Errors of the restore itself are told by the init: its exit status is passed on.
+pub fn run(
+    o: &RestoreOptions,
+    log: &mut Log,
+    pidfile: Option<PidFile>,
+    inside: &dyn Fn(&mut Log) -> Result<i32, Error>,
+) -> Result<i32, Error> {
+    let failed = |what: &'static str| move |e: io::Error| Error::Namespaces { what: what.into(), why: e.to_string() };
+    // SAFETY: numbers only; this process has a single thread.
+    os::check(unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWNS) })
+        .map_err(failed("unshare(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNS)"))?;
+    let (read, write) = os::pipe().map_err(failed("pipe"))?;
+    let forward = Forward::new()?;
+    // SAFETY: this process has a single thread, so the child may go on with everything.
+    let pid = os::check(unsafe { libc::fork() }).map_err(failed("fork of the init"))?;
+    if pid == 0 {
+        drop((read, forward));
+        init(log, write, inside, o);
+    }
+    drop(write);
+    let mut init = Child::new(pid);
+    let answer = answer(read).map_err(failed("pipe of the init"))?;
+    if answer != "restored" {
+        // The init has said why; its status is ours.
+        if let Some(p) = pidfile {
+            drop(p);
+        }
+        return Ok(forward.wait(&mut init, false).status());
+    }
+    if let Some(mut p) = pidfile {
+        p.fill(task_of(pid).unwrap_or(pid))?;
+    }
+    init.let_go();
+    if o.detached {
+        return Ok(0);
+    }
+    Ok(forward.wait(&mut init, false).status())
+}
+
+/// The init of the new pid namespace. Does not return.
+fn init(log: &mut Log, write: OwnedFd, inside: &dyn Fn(&mut Log) -> Result<i32, Error>, o: &RestoreOptions) -> ! {
+    let mut tell = Some(write);
+    log.on_restored(Box::new(move || {
+        if let Some(w) = tell.take() {
+            write_raw(&w, b"restored");
+        }
+    }));
+    let done = mounts().and_then(|()| {
+        if !o.detached {
+            // An init must not outlive the program that waits for it.
+            // SAFETY: numbers only.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        }
+        inside(log)
+    });
+    let status = match done {
+        Ok(status) => status,
+        Err(e) => {
+            for line in e.lines() {
+                eprintln!("{line}");
+            }
+            log.status(&e.json());
+            i32::from(e.exit_code())
+        }
+    };
+    // SAFETY: ends this process, and with it everything in its pid namespace.
+    unsafe { libc::_exit(status & 0xff) }
+}
+
+/// A /proc of the new pid namespace, seen by nobody outside.
+fn mounts() -> Result<(), Error> {
+    let failed = |what: &'static str| move |e: io::Error| Error::Namespaces { what: what.into(), why: e.to_string() };
+    // SAFETY: all strings are NUL-terminated; a null source and type are allowed for a change of propagation.
+    unsafe {
+        os::check(libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()))
+            .map_err(failed("mount --make-rprivate /"))?;
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        os::check(libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), flags, std::ptr::null()))
+            .map_err(failed("mount of /proc"))?;
+    }
+    Ok(())
+}
+
+fn answer(read: OwnedFd) -> io::Result<String> {
+    let mut text = [0u8; 8];
+    let mut file = std::fs::File::from(read);
+    match file.read_exact(&mut text) {
+        Ok(()) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(String::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The restored task as seen from here: the init's only child.
+fn task_of(init: libc::pid_t) -> Option<libc::pid_t> {
+    let parent = format!("PPid:\t{init}\n");
+    std::fs::read_dir("/proc").ok()?.find_map(|e| {
+        let pid: libc::pid_t = e.ok()?.file_name().to_str()?.parse().ok()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.contains(&parent).then_some(pid)
+    })
+}

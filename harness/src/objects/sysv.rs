@@ -1,0 +1,135 @@
+//! SysV segments: made with their own ids, filled, and taken back if the restore fails.
+
+use std::io;
+
+use armrest_images::{Checkpoint, Segment};
+
+use crate::error::Error;
+use crate::objects::memory::PagesFiles;
+use crate::os;
+
+const NEXT_ID: &str = "/proc/sys/kernel/shm_next_id";
+
+/// Segments made for a restore. Dropped before [`Segments::keep`], they are removed again.
+#[derive(Debug, Default)]
+pub struct Segments {
+    made: Vec<Made>,
+}
+
+/// One segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    /// Id in the checkpoint.
+    pub was: u32,
+    /// Id here.
+    pub id: i32,
+}
+
+impl Segments {
+    /// Make every segment of the checkpoint.
+    pub fn make(cp: &Checkpoint, pages: &PagesFiles, any_ids: bool) -> Result<Segments, Error> {
+        let mut all = Segments::default();
+        // Ascending ids, so that a segment cannot take the id of one that is still to come.
+        let mut sorted: Vec<&Segment> = cp.segments.iter().collect();
+        sorted.sort_by_key(|s| s.id);
+        for s in sorted {
+            all.one(s, pages, any_ids)?;
+        }
+        Ok(all)
+    }
+
+    /// What was made.
+    pub fn made(&self) -> &[Made] {
+        &self.made
+    }
+
+    /// The restore succeeded: they belong to the task now.
+    pub fn keep(mut self) {
+        self.made.clear();
+    }
+
+    fn one(&mut self, s: &Segment, pages: &PagesFiles, any_ids: bool) -> Result<(), Error> {
+        let what = || format!("SysV segment {} ({} bytes, key {:#x})", s.id, s.size, s.key);
+        let wrong = |call: &str, e: &io::Error| match e.raw_os_error() {
+            Some(libc::EEXIST) => Error::ShmTaken { what: what(), why: "its key is in use".into() },
+            Some(libc::EPERM | libc::EACCES) => Error::MayNotChoose { what: what(), why: format!("{call}: {e}") },
+            _ => Error::Machine { what: what(), why: format!("{call}: {e}") },
+        };
+        if !any_ids {
+            std::fs::write(NEXT_ID, s.id.to_string())
+                .map_err(|e| Error::MayNotChoose { what: what(), why: format!("{NEXT_ID}: {e}") })?;
+        }
+        let size = usize::try_from(s.size).map_err(|_| Error::Machine { what: what(), why: "larger than an address space".into() })?;
+        let mode = (s.mode & 0o777).cast_signed();
+        let flags = mode | libc::IPC_CREAT | libc::IPC_EXCL | s.hugetlb.cast_signed();
+        // SAFETY: numbers only.
+        let id = os::check(unsafe { libc::shmget(s.key.cast_signed(), size, flags) }).map_err(|e| wrong("shmget", &e))?;
+        self.made.push(Made { was: s.id, id });
+        if !any_ids && u32::try_from(id) != Ok(s.id) {
+            return Err(Error::ShmTaken { what: what(), why: format!("its id is in use (the kernel gave {id})") });
+        }
+        fill(s, id, size, pages).map_err(|f| match f {
+            Fill::Call(call, e) => wrong(call, &e),
+            Fill::Pages(e) => e,
+        })?;
+        set(s, id).map_err(|(call, e)| wrong(call, &e))
+    }
+}
+
+enum Fill {
+    Call(&'static str, io::Error),
+    Pages(Error),
+}
+
+fn fill(s: &Segment, id: i32, size: usize, pages: &PagesFiles) -> Result<(), Fill> {
+    if s.pages.runs.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: the kernel chooses a free place; nothing of ours is replaced.
+    let at = unsafe { libc::shmat(id, std::ptr::null(), 0) };
+    if at.addr() == usize::MAX {
+        return Err(Fill::Call("shmat", io::Error::last_os_error()));
+    }
+    let len = size.next_multiple_of(4096);
+    let done = pages.each(&s.pages, |offset, bytes| {
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidData)?;
+        if start.checked_add(bytes.len()).is_none_or(|end| end > len) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // SAFETY: [start, start + bytes.len()) lies in the `len` bytes attached at `at`, and `bytes` is ours.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.cast::<u8>().add(start), bytes.len()) };
+        Ok(())
+    });
+    // SAFETY: attached above; no reference into it is left.
+    unsafe { libc::shmdt(at) };
+    done.map_err(Fill::Pages)
+}
+
+/// Owner, mode and lock.
+fn set(s: &Segment, id: i32) -> Result<(), (&'static str, io::Error)> {
+    let mut ds = std::mem::MaybeUninit::<libc::shmid_ds>::zeroed();
+    // SAFETY: IPC_STAT fills the structure; zeroed it is valid.
+    let mut ds = unsafe {
+        os::check(libc::shmctl(id, libc::IPC_STAT, ds.as_mut_ptr())).map_err(|e| ("shmctl(IPC_STAT)", e))?;
+        ds.assume_init()
+    };
+    if (ds.shm_perm.uid, ds.shm_perm.gid) != (s.uid, s.gid) {
+        (ds.shm_perm.uid, ds.shm_perm.gid) = (s.uid, s.gid);
+        // SAFETY: IPC_SET reads the structure that IPC_STAT filled.
+        os::check(unsafe { libc::shmctl(id, libc::IPC_SET, &mut ds) }).map_err(|e| ("shmctl(IPC_SET)", e))?;
+    }
+    if s.locked {
+        // SAFETY: SHM_LOCK takes no structure.
+        os::check(unsafe { libc::shmctl(id, libc::SHM_LOCK, std::ptr::null_mut()) }).map_err(|e| ("shmctl(SHM_LOCK)", e))?;
+    }
+    Ok(())
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        for m in &self.made {
+            // SAFETY: removes a segment that this restore made.
+            unsafe { libc::shmctl(m.id, libc::IPC_RMID, std::ptr::null_mut()) };
+        }
+    }
+}

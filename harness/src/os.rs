@@ -1,0 +1,110 @@
+//! The harness's own system calls: small safe wrappers over libc, errors as `io::Error`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The result of a libc call that returns -1 on error.
+pub fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}
+
+/// The result of a raw system call through libc's `syscall`.
+pub fn check_long(ret: libc::c_long) -> io::Result<usize> {
+    usize::try_from(ret).map_err(|_| io::Error::last_os_error())
+}
+
+/// A path as libc wants it.
+pub fn c_path(path: &str) -> io::Result<CString> {
+    CString::new(path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// `openat(dir, name, flags | O_CLOEXEC, mode)`.
+pub fn openat(dir: BorrowedFd<'_>, name: &str, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let name = c_path(name)?;
+    // SAFETY: `name` is NUL-terminated and lives through the call; `dir` is an open descriptor.
+    let fd = check(unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC, mode) })?;
+    // SAFETY: the call succeeded, so `fd` is open and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The target of a symbolic link `name` in `dir`.
+pub fn readlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
+    let name = c_path(name)?;
+    let mut buf = vec![0u8; 4096];
+    // SAFETY: `buf` has as many bytes as the call is told.
+    let n = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+    buf.truncate(n);
+    String::from_utf8(buf).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// `fstat`: works on O_PATH descriptors too.
+pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<std::fs::Metadata> {
+    std::fs::File::from(fd.try_clone_to_owned()?).metadata()
+}
+
+/// An anonymous memory file with these bytes.
+pub fn memfd(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let name = c_path(name)?;
+    // SAFETY: `name` is NUL-terminated.
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: just created, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut file = std::fs::File::from(fd);
+    io::Write::write_all(&mut file, bytes)?;
+    Ok(file.into())
+}
+
+/// A pipe, both ends close-on-exec: (read, write).
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` has room for two descriptors.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: the call succeeded: both are open and ours.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+/// Duplicate `fd` to the number `to` without close-on-exec.
+pub fn dup_to(fd: RawFd, to: RawFd, cloexec: bool) -> io::Result<()> {
+    if fd == to {
+        let flag = if cloexec { libc::FD_CLOEXEC } else { 0 };
+        // SAFETY: F_SETFD takes an integer.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, flag) })?;
+        return Ok(());
+    }
+    // SAFETY: numbers only; `to` is a number that the plan gave and nobody owns here.
+    check(unsafe { libc::dup3(fd, to, if cloexec { libc::O_CLOEXEC } else { 0 }) })?;
+    Ok(())
+}
+
+/// Block every signal of the calling thread; the previous mask.
+pub fn block_all_signals() -> io::Result<libc::sigset_t> {
+    let mut all = std::mem::MaybeUninit::uninit();
+    let mut old = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigfillset initialises `all`; sigprocmask reads it and initialises `old`.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        check(libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()))?;
+        Ok(old.assume_init())
+    }
+}
+
+/// Give the calling thread this signal mask.
+pub fn set_signal_mask(mask: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: `mask` is an initialised set; the old one is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// The first line of `/proc/PID/comm`, or `?`.
+pub fn comm(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".into(), |s| s.trim_end().to_owned())
+}
+
+/// The blocked signals of a task's leader, from `/proc/PID/status`; bit n-1 = signal n.
+pub fn blocked_signals(pid: libc::pid_t) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("SigBlk:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}

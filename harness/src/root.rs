@@ -1,0 +1,140 @@
+//! Paths of the images below ROOT: a walker that no symlink, `..` or absolute link can lead out.
+//!
+//! `openat2(RESOLVE_IN_ROOT)` would do, but qemu-user and kernels before 5.6 lack it, so each component is opened by
+//! itself, without following, and links are walked by us from ROOT.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crate::os;
+
+/// Links that one path may go through, as in the kernel (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+/// Device numbers that come from the host: memory devices 3, 5, 7, 8, 9 and the controlling terminal.
+const DEVICES: [(u32, u32, &str); 6] = [
+    (1, 3, "/dev/null"),
+    (1, 5, "/dev/zero"),
+    (1, 7, "/dev/full"),
+    (1, 8, "/dev/random"),
+    (1, 9, "/dev/urandom"),
+    (5, 0, "/dev/tty"),
+];
+
+/// The directory below which recorded paths are resolved.
+#[derive(Debug)]
+pub struct Root {
+    dir: OwnedFd,
+    is_host: bool,
+}
+
+impl Root {
+    /// ROOT, or the host's root.
+    pub fn open(root: Option<&Path>) -> io::Result<Root> {
+        let path = root.unwrap_or(Path::new("/"));
+        let dir = std::fs::File::open(path)?;
+        if !dir.metadata()?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        }
+        Ok(Root { dir: dir.into(), is_host: root.is_none() })
+    }
+
+    /// Open what an absolute path means below ROOT. `flags` as for open(2); O_CREAT is never given. A host device is
+    /// opened from the host if `device` is its number or the path is one of the well-known names.
+    pub fn open_path(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
+        if !self.is_host && DEVICES.iter().any(|d| d.2 == path) {
+            return os::openat(self.dir.as_fd(), path, flags, 0);
+        }
+        let (parent, last) = self.walk(path)?;
+        match last {
+            None => os::openat(parent.as_fd(), ".", flags, 0),
+            Some(name) => os::openat(parent.as_fd(), &name, flags | libc::O_NOFOLLOW, 0),
+        }
+    }
+
+    /// The directory that holds the last component, and that component, which is no link. `None`: the directory itself.
+    fn walk(&self, path: &str) -> io::Result<(OwnedFd, Option<String>)> {
+        let mut todo: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        let mut stack: Vec<OwnedFd> = vec![self.dir.try_clone()?];
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match name.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    if stack.len() > 1 {
+                        stack.pop();
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let here = stack.last().map(|d| d.as_fd()).ok_or(io::ErrorKind::NotFound)?;
+            let fd = os::openat(here, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let meta = os::fstat(fd.as_fd())?;
+            if meta.file_type().is_symlink() {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                }
+                let target = os::readlinkat(here, &name)?;
+                if target.starts_with('/') {
+                    stack.truncate(1);
+                }
+                todo.extend(target.split('/').rev().map(str::to_owned));
+                continue;
+            }
+            if todo.iter().all(|c| c.is_empty() || c == ".") && !meta.is_dir() {
+                let dir = stack.pop().ok_or(io::ErrorKind::NotFound)?;
+                return Ok((dir, Some(name)));
+            }
+            if !meta.is_dir() {
+                return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+            }
+            stack.push(fd);
+        }
+        let dir = stack.pop().ok_or(io::ErrorKind::NotFound)?;
+        Ok((dir, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    fn read(root: &Root, path: &str) -> io::Result<String> {
+        let mut s = String::new();
+        std::fs::File::from(root.open_path(path, libc::O_RDONLY)?).read_to_string(&mut s)?;
+        Ok(s)
+    }
+
+    #[test]
+    fn nothing_leads_out_of_root() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::write(tmp.path().join("secret"), "out").unwrap();
+        std::fs::write(root.join("secret"), "in").unwrap();
+        symlink("../../../secret", root.join("a/b/up")).unwrap();
+        symlink("/secret", root.join("a/abs")).unwrap();
+        symlink(tmp.path().join("secret"), root.join("a/host")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        let r = Root::open(Some(&root)).unwrap();
+        assert_eq!(read(&r, "/secret").unwrap(), "in");
+        assert_eq!(read(&r, "/a/b/up").unwrap(), "in");
+        assert_eq!(read(&r, "/a/abs").unwrap(), "in");
+        assert_eq!(read(&r, "/../../../secret").unwrap(), "in");
+        assert!(read(&r, "/a/host").is_err());
+        assert_eq!(read(&r, "/loop").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(read(&r, "/secret/x").unwrap_err().raw_os_error(), Some(libc::ENOTDIR));
+    }
+
+    #[test]
+    fn host_devices_are_found_below_an_empty_root() {
+        let tmp = tempfile::tempdir().unwrap();
+        let r = Root::open(Some(tmp.path())).unwrap();
+        assert_eq!(read(&r, "/dev/null").unwrap(), "");
+        assert!(read(&r, "/dev/kmsg").is_err());
+    }
+}

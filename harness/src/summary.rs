@@ -1,0 +1,133 @@
+//! What is said of a restore: log lines, the summary, the status line. Never a word of success before it is true.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::cli::RestoreOptions;
+use crate::error::{Error, printable};
+
+/// Where lines go: standard error, or the log file. Opened before anything else happens.
+pub struct Log {
+    start: Instant,
+    file: Option<(PathBuf, File)>,
+    verbose: u8,
+    status: Option<File>,
+    on_restored: Option<Box<dyn FnMut()>>,
+}
+
+impl Log {
+    /// Open what the options name.
+    pub fn open(o: &RestoreOptions) -> Result<Log, Error> {
+        let file = match &o.log_file {
+            None => None,
+            Some(p) => {
+                let path = below(o.work_dir.as_deref(), p);
+                let file = File::create(&path).map_err(|source| Error::Output { path: path.clone(), source })?;
+                Some((path, file))
+            }
+        };
+        let status = match o.status_fd {
+            None => None,
+            Some(fd) => {
+                // SAFETY: F_GETFD takes no argument; a number that is not open is refused.
+                if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+                    return Err(Error::Usage { what: format!("--status-fd {fd}: not an open descriptor") });
+                }
+                // SAFETY: open, and given to us by the caller for this purpose.
+                Some(unsafe { File::from_raw_fd(fd) })
+            }
+        };
+        Ok(Log { start: Instant::now(), file, verbose: o.verbose, status, on_restored: None })
+    }
+
+    /// A line, shown from this level of `-v` on (always in a log file).
+    pub fn line(&mut self, level: u8, text: &str) -> Result<(), Error> {
+        let text = printable(text);
+        if let Some((path, file)) = &mut self.file {
+            let t = self.start.elapsed();
+            writeln!(file, "({:>3}.{:06}) {text}", t.as_secs(), t.subsec_micros())
+                .map_err(|source| Error::Output { path: path.clone(), source })?;
+        } else if self.verbose >= level {
+            let _ = writeln!(std::io::stderr(), "armrest: {text}");
+        }
+        Ok(())
+    }
+
+    /// The one JSON line of `--status-fd`.
+    pub fn status(&mut self, value: &serde_json::Value) {
+        if let Some(f) = &mut self.status {
+            // The caller may have gone: that is no failure of the restore.
+            let _ = writeln!(f, "{value}");
+        }
+    }
+
+    /// What to do when a restore is known to be done, before it is said.
+    pub fn on_restored(&mut self, f: Box<dyn FnMut()>) {
+        self.on_restored = Some(f);
+    }
+
+    /// The restore is done.
+    pub fn restored(&mut self) {
+        if let Some(f) = &mut self.on_restored {
+            f();
+        }
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.start.elapsed()
+    }
+
+    /// When the restore began.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+}
+
+/// `path` below the work directory, unless it is absolute.
+pub fn below(work_dir: Option<&Path>, path: &Path) -> PathBuf {
+    work_dir.map_or_else(|| path.to_owned(), |d| d.join(path))
+}
+
+/// A pidfile: made early, so that a full disk is found early; filled when there is a pid; gone if it never was.
+pub struct PidFile {
+    path: PathBuf,
+    file: File,
+    done: bool,
+}
+
+impl PidFile {
+    /// Create it; it must not exist.
+    pub fn create(path: PathBuf) -> Result<PidFile, Error> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|source| Error::Output { path: path.clone(), source })?;
+        // Reserve the bytes now: writing them later cannot find the disk full.
+        let mut f = PidFile { path, file, done: false };
+        f.put(&format!("{:<10}\n", 0))?;
+        Ok(f)
+    }
+
+    fn put(&mut self, text: &str) -> Result<(), Error> {
+        use std::os::unix::fs::FileExt;
+        self.file.write_all_at(text.as_bytes(), 0).map_err(|source| Error::Output { path: self.path.clone(), source })
+    }
+
+    /// Write the pid.
+    pub fn fill(&mut self, pid: libc::pid_t) -> Result<(), Error> {
+        let text = format!("{pid}\n");
+        self.put(&text)?;
+        self.file.set_len(text.len() as u64).map_err(|source| Error::Output { path: self.path.clone(), source })?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

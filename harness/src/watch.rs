@@ -1,0 +1,303 @@
+//! From the fork to the end: reports and progress of the blob, proof that the task runs, signals and exit status.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use armrest_abi::{ABI_VERSION, Report, Step};
+use armrest_plan::{Plan, words};
+
+use crate::error::Error;
+use crate::load::Loaded;
+use crate::os;
+use crate::task::FAILED;
+
+/// How long a task may take from its last report to its first own instruction.
+const ENTER_TIME: Duration = Duration::from_secs(20);
+/// Signals that a foreground restore passes on.
+const FORWARDED: [i32; 8] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT, libc::SIGTSTP];
+
+/// How a process ended, as `wait` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// `exit(status)`.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    fn of(status: i32) -> Option<Ended> {
+        if libc::WIFEXITED(status) {
+            Some(Ended::Exit(libc::WEXITSTATUS(status)))
+        } else {
+            libc::WIFSIGNALED(status).then(|| Ended::Signal(libc::WTERMSIG(status)))
+        }
+    }
+
+    /// What a shell would say: the status, or 128 + signal.
+    pub fn status(self) -> i32 {
+        match self {
+            Ended::Exit(s) => s,
+            Ended::Signal(s) => 128 + s,
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Ended::Exit(s) => format!("exit status {s}"),
+            Ended::Signal(s) => format!("signal {s}"),
+        }
+    }
+}
+
+/// The child of a restore, killed and reaped when dropped before it is let go.
+#[derive(Debug)]
+pub struct Child {
+    pid: libc::pid_t,
+    ended: Option<Ended>,
+    let_go: bool,
+}
+
+impl Child {
+    /// Take charge of `pid`.
+    pub fn new(pid: libc::pid_t) -> Child {
+        Child { pid, ended: None, let_go: false }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> libc::pid_t {
+        self.pid
+    }
+
+    /// It runs its own code: what happens to it is its own business now.
+    pub fn let_go(&mut self) {
+        self.let_go = true;
+    }
+
+    /// Has it ended? Does not wait.
+    pub fn ended(&mut self) -> Option<Ended> {
+        if self.ended.is_none() {
+            let mut status = 0;
+            // SAFETY: `status` is writable; WNOHANG returns at once.
+            if unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) } == self.pid {
+                self.ended = Ended::of(status);
+            }
+        }
+        self.ended
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.let_go && self.ended.is_none() {
+            // SAFETY: our own child, not reaped yet, so the pid is still its own.
+            unsafe {
+                libc::kill(self.pid, libc::SIGKILL);
+                libc::waitpid(self.pid, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}
+
+/// Progress on a terminal, for restores with many pages.
+pub struct Bar(Option<indicatif::ProgressBar>);
+
+impl Bar {
+    /// A bar if standard error is a terminal and there is something to see.
+    pub fn new(bytes: u64) -> Bar {
+        let show = bytes >= 16 << 20 && io::IsTerminal::is_terminal(&io::stderr());
+        Bar(show.then(|| indicatif::ProgressBar::new(bytes)))
+    }
+    fn show(&self, loaded: &Loaded) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(loaded.progress().filled);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Wait until the task is being entered: the report pipe ends without a report.
+pub fn until_entered(child: &mut Child, report: OwnedFd, plan: &Plan, loaded: &Loaded, deadline: Option<(Instant, u64)>) -> Result<(), Error> {
+    let bar = Bar::new(plan.pages * 4096);
+    let mut said = Vec::new();
+    let mut pipe = File::from(report);
+    loop {
+        if let Some((_, seconds)) = deadline.filter(|d| Instant::now() >= d.0) {
+            let step = words_of(loaded.progress().step);
+            return Err(Error::Timeout { what: format!("restore, in step \"{step}\""), seconds });
+        }
+        if readable(&pipe.as_fd(), Duration::from_millis(50)).map_err(internal("poll"))? {
+            let mut buf = [0; 512];
+            match pipe.read(&mut buf) {
+                Ok(0) => break,
+                Ok(n) => said.extend_from_slice(&buf[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(internal("read of the report pipe")(e)),
+            }
+        }
+        bar.show(loaded);
+    }
+    if let Some(report) = report_of(&said) {
+        return Err(Error::Blob { what: format!("pid {}", child.pid), why: words::report(&report, plan) });
+    }
+    if !said.is_empty() {
+        return Err(Error::Machine { what: "the restoring child".into(), why: String::from_utf8_lossy(&said).into_owned() });
+    }
+    // The pipe ends too when the child dies without a word.
+    if let Some(end) = child.ended()
+        && (loaded.progress().step < Step::Enter.number() || matches!(end, Ended::Exit(FAILED)) || end == Ended::Exit(Report::EXIT_CODE.cast_signed()))
+    {
+        let step = words_of(loaded.progress().step);
+        return Err(Error::Lost { what: format!("restoring child, in step \"{step}\""), why: end.words() });
+    }
+    Ok(())
+}
+
+fn words_of(step: u32) -> String {
+    Step::from_number(step).map_or_else(|| format!("{step}"), words::step_name)
+}
+
+fn internal(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |e| Error::Internal { what: what.into(), why: e.to_string() }
+}
+
+fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
+    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, writable.
+    let n = unsafe { libc::poll(&mut p, 1, i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) };
+    match os::check(n) {
+        Ok(n) => Ok(n > 0),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The report in these bytes, if they are one.
+fn report_of(bytes: &[u8]) -> Option<Report> {
+    let w: Vec<u32> = bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+    if bytes.len() != size_of::<Report>() || w[0] != Report::MAGIC || w[1] != ABI_VERSION {
+        return None;
+    }
+    Some(Report {
+        magic: w[0],
+        version: w[1],
+        kind: w[2],
+        step: w[3],
+        object: w[4],
+        row: w[5],
+        syscall: w[6],
+        args: [w[7], w[8], w[9], w[10], w[11], w[12]],
+        result: w[13].cast_signed(),
+        tid: w[14],
+        reserved: w[15],
+    })
+}
+
+/// Wait until the task runs its own code. All signals are blocked until `rt_sigreturn`, so the checkpoint's mask is the
+/// proof; if that mask is all signals itself, living on is all that can be seen.
+pub fn until_running(child: &mut Child, mask: u64) -> Result<(), Error> {
+    // The kernel never blocks SIGKILL and SIGSTOP.
+    const NEVER: u64 = 1 << 8 | 1 << 18;
+    let all = u64::MAX & !NEVER;
+    let start = Instant::now();
+    loop {
+        let now = os::blocked_signals(child.pid);
+        if let Some(end) = child.ended() {
+            // It may have run and ended of its own accord already.
+            return match end {
+                Ended::Exit(s) if s != Report::EXIT_CODE.cast_signed() => Ok(()),
+                end => Err(Error::Lost { what: "the task, right after it was entered".into(), why: end.words() }),
+            };
+        }
+        // An emulator keeps some signals for itself: the task runs as soon as anything is unblocked.
+        if now.is_some_and(|m| m | NEVER == mask | NEVER || m & all != all) {
+            return Ok(());
+        }
+        if mask | NEVER == u64::MAX && start.elapsed() > Duration::from_millis(100) {
+            return Ok(());
+        }
+        if start.elapsed() > ENTER_TIME {
+            return Err(Error::Lost { what: "the task".into(), why: "it did not leave the restorer (its signal mask never changed)".into() });
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Signals of a foreground restore: blocked from before the fork, taken one by one.
+pub struct Forward {
+    set: libc::sigset_t,
+    old: libc::sigset_t,
+}
+
+impl Forward {
+    /// Block all signals of this process; what comes is taken by [`Forward::wait`].
+    pub fn new() -> Result<Forward, Error> {
+        let old = os::block_all_signals().map_err(internal("sigprocmask"))?;
+        let mut set = std::mem::MaybeUninit::uninit();
+        // SAFETY: sigemptyset initialises the set; the numbers are valid signals.
+        let set = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for s in FORWARDED.iter().chain([&libc::SIGCHLD]) {
+                libc::sigaddset(set.as_mut_ptr(), *s);
+            }
+            set.assume_init()
+        };
+        Ok(Forward { set, old })
+    }
+
+    /// Pass signals on to `child` until it ends. Reaps whatever else is a child of this process (an init's duty).
+    pub fn wait(&self, child: &mut Child, same_group: bool) -> Ended {
+        loop {
+            if let Some(end) = self.reap(child) {
+                return end;
+            }
+            let tick = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+            let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+            // SAFETY: the set is initialised and `info` writable; the call returns a signal of the set, or -1.
+            let signo = unsafe { libc::sigtimedwait(&self.set, info.as_mut_ptr(), &tick) };
+            if !FORWARDED.contains(&signo) {
+                continue;
+            }
+            // SAFETY: sigtimedwait filled it.
+            let from_terminal = unsafe { info.assume_init() }.si_code > 0;
+            // A key press reaches the whole foreground group by itself.
+            if !(from_terminal && same_group) {
+                // SAFETY: our child, not reaped: `reap` would have returned.
+                unsafe { libc::kill(child.pid, signo) };
+            }
+        }
+    }
+
+    fn reap(&self, child: &mut Child) -> Option<Ended> {
+        loop {
+            let mut status = 0;
+            // SAFETY: `status` is writable.
+            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+            if pid == child.pid
+                && let Some(end) = Ended::of(status)
+            {
+                child.ended = Some(end);
+                return Some(end);
+            }
+            if pid <= 0 {
+                return child.ended;
+            }
+        }
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        let _ = os::set_signal_mask(&self.old);
+    }
+}

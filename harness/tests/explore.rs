@@ -1,0 +1,76 @@
+//! `x`, `show` and `plan` on real checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images").join(name)
+}
+
+fn armrest(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_armrest")).args(args).output().expect("armrest runs")
+}
+
+fn text(args: &[&str]) -> String {
+    let o = armrest(args);
+    assert!(o.status.success(), "{args:?}: {}", String::from_utf8_lossy(&o.stderr));
+    String::from_utf8(o.stdout).expect("UTF-8")
+}
+
+fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&text(args)).expect("JSON")
+}
+
+#[test]
+fn a_checkpoint_is_explored() {
+    let dir = sample("counter");
+    let dir = dir.to_str().expect("UTF-8");
+    assert!(text(&["x", dir, "ps"]).contains("counter"));
+    assert!(text(&["x", dir, "mems"]).contains("/samples/bin/counter"));
+    assert!(text(&["x", dir, "fds"]).contains("/dev/null"));
+    assert!(text(&["x", dir, "rss"]).contains("pages-1.img"));
+    let ps = json(&["x", dir, "ps", "--json"]);
+    assert_eq!((&ps[0]["pid"], &ps[0]["comm"]), (&136.into(), &"counter".into()));
+    for what in ["mems", "fds", "rss"] {
+        let v = json(&["x", dir, what, "--json"]);
+        assert!(v[0]["list"].as_array().is_some_and(|l| !l.is_empty()), "{what}");
+    }
+}
+
+#[test]
+fn an_image_is_shown() {
+    let file = sample("counter").join("pstree.img");
+    let v = json(&["show", "--json", file.to_str().expect("UTF-8")]);
+    assert_eq!(v["magic"], "PSTREE");
+    assert_eq!(v["entries"][0]["pid"], 136);
+}
+
+#[test]
+fn a_plan_says_what_would_be_done() {
+    if cfg!(target_arch = "arm") {
+        // There the plan depends on what this machine permits: tests/ of the repository look at it.
+        return;
+    }
+    let dir = sample("sysvshm");
+    let dir = dir.to_str().expect("UTF-8");
+    let text = text(&["plan", "-D", dir]);
+    for word in ["Target map", "Bootstrap area", "Scratch areas", "Helper descriptors", "Calls", "shmat(", "made up"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(text.starts_with("Restoring pid "));
+    let v = json(&["plan", "-D", dir, "--json"]);
+    let calls = v["calls"].as_array().expect("calls");
+    assert_eq!(v["call_count"], calls.len());
+    assert_eq!(v["counts"]["shmat"], 7);
+    assert_eq!(calls.last().expect("a call")["name"], "rt_sigreturn");
+    assert!(json(&["plan", "-D", dir, "--json", "--summary"])["calls"].is_null());
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    let dir = sample("threads");
+    let o = armrest(&["plan", "-D", dir.to_str().expect("UTF-8")]);
+    assert_eq!(o.status.code(), Some(94));
+    let text = String::from_utf8_lossy(&o.stderr).into_owned();
+    assert!(text.contains("threads") && text.starts_with("armrest: plan: "), "{text}");
+}
