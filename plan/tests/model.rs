@@ -61,13 +61,13 @@ proptest! {
     }
 
     #[test]
-    fn a_failing_call_stops_the_restore(cp in checkpoints(), machine in machines(), n in 0usize..60, e in 1u16..134) {
+    fn a_failing_call_stops_the_restore(cp in checkpoints(), machine in machines(), n in 0usize..60, e in 1u32..134) {
         let p = plan(&cp, &machine, &options()).unwrap();
         let trouble = Trouble { read_limit: None, fail: Some((n, Errno(e))) };
         let calls = prove(&cp, &machine, &p, Trouble::default()).unwrap().calls;
         match prove(&cp, &machine, &p, trouble) {
             Ok(_) => prop_assert!(n + 2 >= calls, "call {} of {} failed unseen", n, calls),
-            Err(stop) => prop_assert_eq!(stop.result, u32::from(e).wrapping_neg()),
+            Err(stop) => prop_assert_eq!(stop.result, e.wrapping_neg()),
         }
     }
 }
