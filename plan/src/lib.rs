@@ -85,7 +85,11 @@ impl Sources for Draft<'_> {
 /// Which source a VMA maps; `None` for anonymous memory.
 fn source_of(v: &Vma, all: &[Vma]) -> Option<SourceKind> {
     match v.kind {
-        VmaKind::File { file } => Some(SourceKind::File { file, access: v.access.unwrap_or(0) }),
+        VmaKind::File { file } => {
+            // A dumper that does not record the mode opened what is shared and writable for both.
+            let assumed = if v.shared && v.prot & consts::PROT_WRITE != 0 { 2 } else { 0 };
+            Some(SourceKind::File { file, access: v.access.unwrap_or(assumed) })
+        }
         VmaKind::Memfd { inode, .. } => Some(SourceKind::Memfd { inode }),
         VmaKind::AnonShared { shmid } => {
             let end = |o: &&Vma| o.kind == v.kind;

@@ -91,6 +91,9 @@ fn map_flags(v: &Vma, backed: bool) -> u32 {
     if v.noreserve {
         flags |= consts::MAP_NORESERVE;
     }
+    if locked_unreadable(v) {
+        flags |= consts::MAP_LOCKED;
+    }
     flags
 }
 
@@ -155,6 +158,12 @@ fn push_iovec(tables: &mut Tables, fd: i32, offset: u64, iov: Iovec) {
     tables.iovecs.push(iov);
 }
 
+/// A guard page of a program that called mlockall: `mlock` would lock it, and yet fail since it cannot fault it in.
+/// MAP_LOCKED does not care.
+fn locked_unreadable(v: &Vma) -> bool {
+    v.locked && v.prot == 0
+}
+
 /// madvise bits and locks.
 pub fn plan_advice(vmas: &[Vma], known: &dyn Fn(u32) -> bool, tables: &mut Tables) -> Vec<String> {
     let mut lost = Vec::new();
@@ -166,7 +175,9 @@ pub fn plan_advice(vmas: &[Vma], known: &dyn Fn(u32) -> bool, tables: &mut Table
                 lost.push(format!("madvise {advice} of {:08x}-{:08x}: this kernel does not know it", v.range.start(), v.range.end()));
             }
         }
-        if v.locked {
+        if locked_unreadable(v) && !is_mapped(v.kind) {
+            lost.push(format!("lock of {:08x}-{:08x}: inaccessible SysV memory cannot be locked", v.range.start(), v.range.end()));
+        } else if v.locked && !locked_unreadable(v) {
             tables.locks.push(Lock { start: v.range.start(), len: v.range.size(), object: u32_of(i) });
         }
     }

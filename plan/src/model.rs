@@ -740,7 +740,8 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
             shared: v.shared || sysv,
             grows_down: v.grows_down && !sysv,
             noreserve: v.noreserve && !sysv,
-            locked: v.locked,
+            // The kernel cannot be made to lock inaccessible SysV memory without an error: the plan says so.
+            locked: v.locked && !(sysv && v.prot == 0),
             advice: v.madv & known,
             read_only: read_only.contains(&i),
         };

@@ -87,6 +87,13 @@ fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(S
             _ if v.droppable => no(format!("{at}: droppable memory (MAP_DROPPABLE)"), later),
             _ => {}
         }
+        // Contents are read into private memory alone: what others see is never written through a mapping.
+        let foreign = v.shared || matches!(v.kind, VmaKind::SysV { .. } | VmaKind::Vectors);
+        let (start, end) = (u64::from(v.range.start()), u64::from(v.range.end()));
+        let first = live.pages.runs.partition_point(|r| r.addr + u64::from(r.pages) * 4096 <= start);
+        if foreign && live.pages.runs.get(first).is_some_and(|r| r.addr < end) {
+            no(format!("{at}: private contents for memory that is shared"), "no dumper writes that: the images are damaged");
+        }
     }
     for fd in &live.fds {
         match cp.files.get(&fd.file) {

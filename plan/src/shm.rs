@@ -151,7 +151,10 @@ fn attach_one(
     } else {
         prot |= consts::PROT_WRITE;
     }
-    if a.exec {
+    // SHM_EXEC on a writable attachment would make all of it writable and executable at once; an executable piece gets
+    // its right by mprotect instead, unless the whole attachment was like that.
+    let both = consts::PROT_WRITE | consts::PROT_EXEC;
+    if a.exec && (a.read_only || a.vmas.iter().all(|&i| facts.vmas[i].prot & both == both)) {
         flags |= consts::SHM_EXEC;
         prot |= consts::PROT_EXEC;
     }

@@ -44,7 +44,7 @@ fn within_budget(cp: &armrest_images::Checkpoint, machine: &Machine, p: &Plan, m
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_end_is_the_checkpoint(cp in checkpoints(), machine in machines(), limit in proptest::option::of(1u32..20_000)) {

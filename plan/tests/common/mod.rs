@@ -82,7 +82,7 @@ pub fn checkpoint(mut vmas: Vec<Vma>, segments: Vec<Segment>, mut runs: Vec<Page
     runs.sort_by_key(|r| r.addr);
     let sizes = (0..3).map(|f| runs.iter().filter(|r| r.file == f).map(|r| r.offset + u64::from(r.pages) * PAGE64).max().unwrap_or(0));
     let pages_files = sizes.enumerate().map(|(i, size)| PagesFile { name: format!("pages-{i}.img"), size }).collect();
-    let files = (1..=4).map(|i| (i, reg(&format!("/lib/file{i}.so")))).chain([(5, memfd_file())]).collect();
+    let files = (1..=4).map(|i| (i, reg(&format!("/lib/file{i}.so")))).chain([(5, memfd_file()), (6, reg("/"))]).collect();
     let memfds = BTreeMap::from([(7, memfd())]);
     let anon_shared = BTreeMap::from([(9, PageMap::default())]);
     Checkpoint {
@@ -157,7 +157,7 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
         fds: vec![Fd { fd: 0, cloexec: false, file: 2 }, Fd { fd: 9, cloexec: true, file: 3 }],
         files_id: 1,
         cwd: 4,
-        root: 4,
+        root: 6,
         umask: Some(0o22),
     };
     Task { pid: 136, ppid: 0, pgid: 136, sid: 136, state: TaskState::Alive, comm: "counter".into(), live: Some(live) }
