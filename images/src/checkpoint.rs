@@ -20,7 +20,8 @@ impl AddrRange {
     /// A range if both ends are page-aligned, `start < end` and `end` fits (the last page of 4 GiB is not expressible).
     pub fn new(start: u64, end: u64) -> Option<AddrRange> {
         let (s, e) = (u32::try_from(start).ok()?, u32::try_from(end).ok()?);
-        (s < e && s.is_multiple_of(PAGE) && e.is_multiple_of(PAGE)).then_some(AddrRange { start: s, end: e })
+        (s < e && s.is_multiple_of(PAGE) && e.is_multiple_of(PAGE))
+            .then_some(AddrRange { start: s, end: e })
     }
     /// First byte.
     pub const fn start(self) -> u32 {

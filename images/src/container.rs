@@ -32,7 +32,13 @@ impl<'a> Reader<'a> {
         if found == magic {
             Ok(reader)
         } else {
-            Err(Error::new(file, Fault::WrongMagic { found, expected: magic }))
+            Err(Error::new(
+                file,
+                Fault::WrongMagic {
+                    found,
+                    expected: magic,
+                },
+            ))
         }
     }
 
@@ -41,12 +47,22 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Fault::Truncated`], [`Fault::WrongMagic`] if the first word is that of no image.
     pub fn any(file: &'a str, bytes: &'a [u8]) -> Result<(u32, Reader<'a>), Error> {
-        let mut reader = Reader { file, rest: bytes, entry: None };
+        let mut reader = Reader {
+            file,
+            rest: bytes,
+            entry: None,
+        };
         let first = reader.word()?;
         match first {
             INVENTORY => Ok((first, reader)),
             COMMON | SERVICE => Ok((reader.word()?, reader)),
-            found => Err(Error::new(file, Fault::WrongMagic { found, expected: COMMON })),
+            found => Err(Error::new(
+                file,
+                Fault::WrongMagic {
+                    found,
+                    expected: COMMON,
+                },
+            )),
         }
     }
 
@@ -62,7 +78,14 @@ impl<'a> Reader<'a> {
 
     /// Makes an error of a fault in the entry read last.
     pub fn fault(&self, field: &str, fault: Fault) -> Error {
-        Error { place: Place { file: self.file.to_owned(), entry: self.entry, field: field.to_owned() }, fault }
+        Error {
+            place: Place {
+                file: self.file.to_owned(),
+                entry: self.entry,
+                field: field.to_owned(),
+            },
+            fault,
+        }
     }
 
     fn word(&mut self) -> Result<u32, Error> {
@@ -75,7 +98,9 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Fault::Truncated`].
     pub fn bytes(&mut self, n: u64) -> Result<&'a [u8], Error> {
-        let split = usize::try_from(n).ok().and_then(|n| self.rest.split_at_checked(n));
+        let split = usize::try_from(n)
+            .ok()
+            .and_then(|n| self.rest.split_at_checked(n));
         let Some((head, tail)) = split else {
             let have = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
             return Err(self.fault("", Fault::Truncated { need: n, have }));
@@ -109,7 +134,13 @@ impl<'a> Reader<'a> {
         let len = self.word()?;
         let bytes = self.bytes(u64::from(len))?;
         if too_many_fields(bytes) {
-            return Err(self.fault("", Fault::BadCount { expected: "at most 300000 fields", found: u64::from(len) }));
+            return Err(self.fault(
+                "",
+                Fault::BadCount {
+                    expected: "at most 300000 fields",
+                    found: u64::from(len),
+                },
+            ));
         }
         M::decode(bytes).map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
     }
@@ -120,11 +151,23 @@ impl<'a> Reader<'a> {
     /// As [`Reader::entry_or_end`], and [`Fault::Entries`].
     pub fn only<M: Message + Default>(mut self) -> Result<M, Error> {
         let Some(message) = self.entry_or_end()? else {
-            return Err(self.fault("", Fault::Entries { expected: "one", found: 0 }));
+            return Err(self.fault(
+                "",
+                Fault::Entries {
+                    expected: "one",
+                    found: 0,
+                },
+            ));
         };
         if !self.at_end() {
             self.entry = None;
-            return Err(self.fault("", Fault::Entries { expected: "one", found: 2 }));
+            return Err(self.fault(
+                "",
+                Fault::Entries {
+                    expected: "one",
+                    found: 2,
+                },
+            ));
         }
         Ok(message)
     }
@@ -153,7 +196,9 @@ fn too_many_fields(mut bytes: &[u8]) -> bool {
         if fields > MAX_FIELDS {
             return true;
         }
-        let Some(key) = varint(&mut bytes) else { return false };
+        let Some(key) = varint(&mut bytes) else {
+            return false;
+        };
         let skip = match key & 7 {
             0 => varint(&mut bytes).map(|_| 0),
             1 => Some(8),
@@ -161,7 +206,9 @@ fn too_many_fields(mut bytes: &[u8]) -> bool {
             5 => Some(4),
             _ => None,
         };
-        let rest = skip.and_then(|n| usize::try_from(n).ok()).and_then(|n| bytes.get(n..));
+        let rest = skip
+            .and_then(|n| usize::try_from(n).ok())
+            .and_then(|n| bytes.get(n..));
         let Some(rest) = rest else { return false };
         bytes = rest;
     }
@@ -188,7 +235,8 @@ impl Writer {
     #[must_use]
     pub fn entry<M: Message>(mut self, message: &M) -> Writer {
         let body = message.encode_to_vec();
-        self.bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.bytes
+            .extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
         self.bytes.extend_from_slice(&body);
         self
     }
@@ -202,4 +250,27 @@ impl Writer {
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }
+}
+
+/// Decodes all entries of an image, lets `change` edit them, and encodes them again. For tests and tools; only for
+/// kinds whose entries are all of one type and have no raw bytes behind them. Unknown fields get lost.
+///
+/// # Errors
+/// As [`Reader::open`] and [`Reader::entry_or_end`].
+pub fn edit<M: Message + Default>(
+    file: &str,
+    bytes: &[u8],
+    magic: u32,
+    change: impl FnOnce(&mut Vec<M>),
+) -> Result<Vec<u8>, Error> {
+    let mut reader = Reader::open(file, bytes, magic)?;
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.entry_or_end()? {
+        entries.push(entry);
+    }
+    change(&mut entries);
+    Ok(entries
+        .iter()
+        .fold(Writer::new(magic), |w, e| w.entry(e))
+        .finish())
 }

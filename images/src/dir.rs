@@ -54,20 +54,33 @@ impl FsDir {
 
     fn open(&self, name: &str) -> io::Result<Option<fs::File>> {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a plain file name",
+            ));
         }
         // NOFOLLOW: a link could lead anywhere. NONBLOCK: a FIFO would hang us.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path.join(name)) {
+        let file = match OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(self.path.join(name))
+        {
             Ok(f) => f,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "is a symbolic link"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "is a symbolic link",
+                ));
             }
             Err(e) => return Err(e),
         };
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "is not a regular file",
+            ));
         }
         Ok(Some(file))
     }
@@ -75,7 +88,9 @@ impl FsDir {
 
 impl ImageDir for FsDir {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let Some(file) = self.open(name)? else { return Ok(None) };
+        let Some(file) = self.open(name)? else {
+            return Ok(None);
+        };
         let mut bytes = Vec::new();
         file.take(MAX_IMAGE + 1).read_to_end(&mut bytes)?;
         if u64::try_from(bytes.len()).is_ok_and(|n| n > MAX_IMAGE) {
@@ -85,7 +100,9 @@ impl ImageDir for FsDir {
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
-        self.open(name)?.map(|f| f.metadata().map(|m| m.len())).transpose()
+        self.open(name)?
+            .map(|f| f.metadata().map(|m| m.len()))
+            .transpose()
     }
 
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -113,8 +130,15 @@ impl ImageDir for FsDir {
         let path = self.path.join("parent");
         match fs::metadata(&path) {
             Ok(m) if m.is_dir() => Ok(Some(Box::new(FsDir { path }))),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "`parent` is not a directory")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() => Ok(None),
+            Ok(_) => Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                "`parent` is not a directory",
+            )),
+            Err(e)
+                if e.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() =>
+            {
+                Ok(None)
+            }
             Err(e) => Err(e),
         }
     }
@@ -151,23 +175,86 @@ impl MemDir {
     }
 }
 
+/// One file holding a directory: `{ name length u8, name, length u32 LE, bytes }`, repeated. A name `parent` with no
+/// bytes starts the parent directory. This is what the fuzz targets eat.
+impl MemDir {
+    /// Unpacks; never fails: lengths beyond the end are cut there.
+    pub fn from_archive(bytes: &[u8]) -> MemDir {
+        let mut rest = bytes;
+        let mut levels = vec![MemDir::default()];
+        while let Some((len, tail)) = rest.split_first() {
+            let (name, tail) = tail.split_at(tail.len().min(usize::from(*len)));
+            let (len, tail) = tail.split_at(tail.len().min(4));
+            let len = len.iter().rev().fold(0u32, |n, b| n << 8 | u32::from(*b));
+            let (body, tail) =
+                tail.split_at(tail.len().min(usize::try_from(len).unwrap_or(usize::MAX)));
+            rest = tail;
+            if name == b"parent" && body.is_empty() && levels.len() < 128 {
+                levels.push(MemDir::default());
+            } else if let Some(level) = levels.last_mut() {
+                level.put(&String::from_utf8_lossy(name), body.to_vec());
+            }
+        }
+        let parents = levels.into_iter().rev();
+        let chain = parents.fold(None, |parent: Option<MemDir>, level| {
+            Some(MemDir {
+                parent: parent.map(Arc::new),
+                ..level
+            })
+        });
+        chain.unwrap_or_default()
+    }
+
+    /// Packs.
+    pub fn to_archive(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut item = |name: &str, body: &[u8]| {
+            let name = name.as_bytes().get(..255).unwrap_or(name.as_bytes());
+            bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+            bytes.extend_from_slice(body);
+        };
+        let mut level = Some(self);
+        while let Some(dir) = level {
+            for (name, body) in &dir.files {
+                item(name, body);
+            }
+            level = dir.parent.as_deref();
+            if level.is_some() {
+                item("parent", &[]);
+            }
+        }
+        bytes
+    }
+}
+
 impl ImageDir for MemDir {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         Ok(self.files.get(name).map(|b| b.as_ref().clone()))
     }
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
-        Ok(self.files.get(name).and_then(|b| u64::try_from(b.len()).ok()))
+        Ok(self
+            .files
+            .get(name)
+            .and_then(|b| u64::try_from(b.len()).ok()))
     }
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let bytes = self.files.get(name).ok_or(io::ErrorKind::NotFound)?;
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         let end = start.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(bytes.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?.to_vec())
+        Ok(bytes
+            .get(start..end)
+            .ok_or(io::ErrorKind::UnexpectedEof)?
+            .to_vec())
     }
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.files.keys().cloned().collect())
     }
     fn parent(&self) -> io::Result<Option<Box<dyn ImageDir>>> {
-        Ok(self.parent.as_ref().map(|p| Box::new(p.as_ref().clone()) as Box<dyn ImageDir>))
+        Ok(self
+            .parent
+            .as_ref()
+            .map(|p| Box::new(p.as_ref().clone()) as Box<dyn ImageDir>))
     }
 }

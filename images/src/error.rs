@@ -42,7 +42,13 @@ impl Error {
         self.fault.class()
     }
     pub(crate) fn new(file: &str, fault: Fault) -> Error {
-        Error { place: Place { file: file.to_owned(), ..Place::default() }, fault }
+        Error {
+            place: Place {
+                file: file.to_owned(),
+                ..Place::default()
+            },
+            fault,
+        }
     }
 }
 
@@ -222,7 +228,10 @@ impl Fault {
         match self {
             Fault::Missing => Class::Missing,
             Fault::Io(_) => Class::Io,
-            Fault::Truncated { .. } | Fault::Damaged(_) | Fault::Entries { .. } | Fault::TooLarge => Class::Damaged,
+            Fault::Truncated { .. }
+            | Fault::Damaged(_)
+            | Fault::Entries { .. }
+            | Fault::TooLarge => Class::Damaged,
             Fault::WrongMagic { .. } => Class::WrongMagic,
             Fault::Version(_) => Class::Version,
             Fault::WrongMachine(_) => Class::WrongMachine,

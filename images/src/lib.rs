@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod container;
 pub mod dir;
 pub mod error;
+mod explore;
 pub mod magic;
 pub mod proto;
 pub mod view;

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+pub use crate::explore::*;
+
 use crate::container::Reader;
 use crate::error::{Error, Fault};
 use crate::proto::{self, Show, Style};
@@ -85,11 +87,17 @@ const KINDS: &[Kind] = kinds! {
 };
 
 fn pagemap(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    if r.entry().is_none() { next::<proto::PagemapHead>(r) } else { next::<proto::PagemapEntry>(r) }
+    if r.entry().is_none() {
+        next::<proto::PagemapHead>(r)
+    } else {
+        next::<proto::PagemapEntry>(r)
+    }
 }
 
 fn segment(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    let Some(e) = r.entry_or_end::<proto::IpcShm>()? else { return Ok(None) };
+    let Some(e) = r.entry_or_end::<proto::IpcShm>()? else {
+        return Ok(None);
+    };
     let bytes = match (e.in_pagemaps, e.size) {
         (Some(true), _) | (_, None) => &[],
         (_, Some(size)) => r.bytes(size.checked_next_multiple_of(4).unwrap_or(u64::MAX))?,
@@ -98,13 +106,18 @@ fn segment(r: &mut Reader<'_>) -> Result<Entry, Error> {
 }
 
 fn queue(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    let Some(e) = r.entry_or_end::<proto::IpcMsgQueue>()? else { return Ok(None) };
+    let Some(e) = r.entry_or_end::<proto::IpcMsgQueue>()? else {
+        return Ok(None);
+    };
     let mut messages = Vec::new();
     for _ in 0..e.qnum.unwrap_or(0) {
         let m: proto::IpcMsg = r.framed()?;
         let size = u64::from(m.msize.unwrap_or(0));
         let padded = r.bytes(size.next_multiple_of(8))?;
-        let text = usize::try_from(size).ok().and_then(|n| padded.get(..n)).unwrap_or(padded);
+        let text = usize::try_from(size)
+            .ok()
+            .and_then(|n| padded.get(..n))
+            .unwrap_or(padded);
         messages.extend(with(m.show(Style::Plain), "text", text));
     }
     let value = e.show(Style::Plain).map(|mut v| {
@@ -117,11 +130,19 @@ fn queue(r: &mut Reader<'_>) -> Result<Entry, Error> {
 }
 
 fn semaphores(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    let Some(e) = r.entry_or_end::<proto::IpcSem>()? else { return Ok(None) };
+    let Some(e) = r.entry_or_end::<proto::IpcSem>()? else {
+        return Ok(None);
+    };
     let count = u64::from(e.nsems.unwrap_or(0));
     let padded = r.bytes((count * 2).next_multiple_of(8))?;
-    let values = padded.as_chunks::<2>().0.iter().map(|v| u16::from_le_bytes(*v));
-    let values: Vec<u16> = values.take(usize::try_from(count).unwrap_or(usize::MAX)).collect();
+    let values = padded
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|v| u16::from_le_bytes(*v));
+    let values: Vec<u16> = values
+        .take(usize::try_from(count).unwrap_or(usize::MAX))
+        .collect();
     let value = e.show(Style::Plain).map(|mut v| {
         if let Value::Object(map) = &mut v {
             map.insert("values".to_owned(), Value::from(values));
@@ -132,26 +153,38 @@ fn semaphores(r: &mut Reader<'_>) -> Result<Entry, Error> {
 }
 
 fn pipe_data(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    let Some(e) = r.entry_or_end::<proto::PipeData>()? else { return Ok(None) };
+    let Some(e) = r.entry_or_end::<proto::PipeData>()? else {
+        return Ok(None);
+    };
     let bytes = r.bytes(u64::from(e.bytes.unwrap_or(0)))?;
     Ok(with(e.show(Style::Plain), "data", bytes))
 }
 
 fn packet(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    let Some(e) = r.entry_or_end::<proto::SkPacket>()? else { return Ok(None) };
+    let Some(e) = r.entry_or_end::<proto::SkPacket>()? else {
+        return Ok(None);
+    };
     let bytes = r.bytes(u64::from(e.length.unwrap_or(0)))?;
     Ok(with(e.show(Style::Plain), "data", bytes))
 }
 
 fn tcp(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    let Some(e) = r.entry_or_end::<proto::TcpStream>()? else { return Ok(None) };
+    let Some(e) = r.entry_or_end::<proto::TcpStream>()? else {
+        return Ok(None);
+    };
     let input = r.bytes(u64::from(e.inq_len.unwrap_or(0)))?;
     let output = r.bytes(u64::from(e.outq_len.unwrap_or(0)))?;
-    Ok(with(with(e.show(Style::Plain), "inq", input), "outq", output))
+    Ok(with(
+        with(e.show(Style::Plain), "inq", input),
+        "outq",
+        output,
+    ))
 }
 
 fn ghost(r: &mut Reader<'_>) -> Result<Entry, Error> {
-    let Some(e) = r.entry_or_end::<proto::GhostFile>()? else { return Ok(None) };
+    let Some(e) = r.entry_or_end::<proto::GhostFile>()? else {
+        return Ok(None);
+    };
     if e.chunks != Some(true) {
         return Ok(with(e.show(Style::Plain), "contents", r.all()));
     }
@@ -180,7 +213,13 @@ fn rest(r: &mut Reader<'_>) -> Result<Entry, Error> {
 fn entries(file: &str, bytes: &[u8], mut each: impl FnMut(Value)) -> Result<&'static str, Error> {
     let (found, mut reader) = Reader::any(file, bytes)?;
     let Some(kind) = KINDS.iter().find(|k| k.magic == found) else {
-        return Err(Error::new(file, Fault::WrongMagic { found, expected: container::COMMON }));
+        return Err(Error::new(
+            file,
+            Fault::WrongMagic {
+                found,
+                expected: container::COMMON,
+            },
+        ));
     };
     while let Some(value) = (kind.entry)(&mut reader)? {
         each(value);

@@ -35,7 +35,11 @@ fn all_samples_load() {
             assert_eq!(live.sigactions.len(), 62, "{name}");
             assert_eq!(live.mm.auxv.len(), 40, "{name}");
             assert!(live.default_cgroup, "{name}");
-            assert_eq!(live.mm.vmas.last().map(|v| v.kind), Some(VmaKind::Vectors), "{name}");
+            assert_eq!(
+                live.mm.vmas.last().map(|v| v.kind),
+                Some(VmaKind::Vectors),
+                "{name}"
+            );
         }
         assert!(c.clocks.is_some(), "{name}");
     }
@@ -55,21 +59,42 @@ fn crowd_loads_where_it_lies() {
 fn memory_is_as_documented() {
     let c = sample("memory");
     let live = c.tasks[0].live.as_ref().unwrap();
-    let vma = |start: u32| live.mm.vmas.iter().find(|v| v.range.start() == start).unwrap();
+    let vma = |start: u32| {
+        live.mm
+            .vmas
+            .iter()
+            .find(|v| v.range.start() == start)
+            .unwrap()
+    };
     assert!(matches!(vma(0xb6eb_3000).kind, VmaKind::File { file: 2 }));
-    assert_eq!((vma(0xb6eb_3000).offset, vma(0xb6eb_3000).shared, vma(0xb6eb_3000).access), (0x4000, true, Some(2)));
+    assert_eq!(
+        (
+            vma(0xb6eb_3000).offset,
+            vma(0xb6eb_3000).shared,
+            vma(0xb6eb_3000).access
+        ),
+        (0x4000, true, Some(2))
+    );
     assert!(!vma(0xb6eb_7000).shared);
     assert_eq!(vma(0xb6eb_f000).prot, 0);
-    assert!(matches!(vma(0xb6ec_7000).kind, VmaKind::Memfd { file: 3, .. }));
+    assert!(matches!(
+        vma(0xb6ec_7000).kind,
+        VmaKind::Memfd { file: 3, .. }
+    ));
     assert!(vma(0xbefb_7000).grows_down);
     assert_eq!(vma(0xbefe_3000).kind, VmaKind::Sigpage);
     let memfd = c.memfds.values().next().unwrap();
-    assert_eq!((memfd.name.as_str(), memfd.size, memfd.pages.runs.len()), ("/dev/zero", 65536, 1));
+    assert_eq!(
+        (memfd.name.as_str(), memfd.size, memfd.pages.runs.len()),
+        ("/dev/zero", 65536, 1)
+    );
     let pages: u32 = live.pages.runs.iter().map(|r| r.pages).sum();
     assert_eq!(pages, 131);
     assert_eq!(live.personality, Some(0x0080_0000));
     assert_eq!(live.loginuid, None);
-    let File::Reg(exe) = &c.files[&live.mm.exe] else { panic!() };
+    let File::Reg(exe) = &c.files[&live.mm.exe] else {
+        panic!()
+    };
     assert_eq!(exe.path, "/samples/bin/memory");
     assert_eq!(exe.build_id.len(), 20);
 }
@@ -79,13 +104,28 @@ fn segments_are_as_documented() {
     let c = sample("sysvshm");
     assert!(c.own_ipc_namespace);
     let sizes: Vec<_> = c.segments.iter().map(|s| (s.id, s.size, s.mode)).collect();
-    let want = [(0, 16384), (1, 12288), (2, 20480), (3, 4096), (4, 65536), (5, 8192)];
+    let want = [
+        (0, 16384),
+        (1, 12288),
+        (2, 20480),
+        (3, 4096),
+        (4, 65536),
+        (5, 8192),
+    ];
     assert_eq!(sizes, want.map(|(id, size)| (id, size, 0o600)));
     for s in &c.segments {
-        assert_eq!(u64::from(s.pages.runs.iter().map(|r| r.pages).sum::<u32>()) * 4096, s.size);
+        assert_eq!(
+            u64::from(s.pages.runs.iter().map(|r| r.pages).sum::<u32>()) * 4096,
+            s.size
+        );
     }
     let vmas = &c.tasks[0].live.as_ref().unwrap().mm.vmas;
-    assert_eq!(vmas.iter().filter(|v| matches!(v.kind, VmaKind::SysV { .. })).count(), 7);
+    assert_eq!(
+        vmas.iter()
+            .filter(|v| matches!(v.kind, VmaKind::SysV { .. }))
+            .count(),
+        7
+    );
     assert!(!sample("counter").own_ipc_namespace);
     assert!(sample("sysvsplit").segments.iter().any(|s| s.dest));
 }
@@ -103,12 +143,42 @@ fn trees_zombies_and_threads_are_read() {
 
 #[test]
 fn unsupported_things_are_named() {
-    assert!(sample("shm300").others.iter().any(|o| o.starts_with("ipc semaphores: ")));
-    assert!(sample("shm300").others.iter().any(|o| o.starts_with("ipc message queues: ")));
-    assert!(sample("files").others.iter().any(|o| o.starts_with("file locks: ")));
-    assert!(sample("seccomp").others.iter().any(|o| o.starts_with("seccomp filters: ")));
-    assert!(sample("sockets").files.values().any(|f| *f == File::Other { kind: "UNIXSK" }));
-    assert!(sample("task").files.values().any(|f| matches!(f, File::Reg(r) if r.remapped)));
+    assert!(
+        sample("shm300")
+            .others
+            .iter()
+            .any(|o| o.starts_with("ipc semaphores: "))
+    );
+    assert!(
+        sample("shm300")
+            .others
+            .iter()
+            .any(|o| o.starts_with("ipc message queues: "))
+    );
+    assert!(
+        sample("files")
+            .others
+            .iter()
+            .any(|o| o.starts_with("file locks: "))
+    );
+    assert!(
+        sample("seccomp")
+            .others
+            .iter()
+            .any(|o| o.starts_with("seccomp filters: "))
+    );
+    assert!(
+        sample("sockets")
+            .files
+            .values()
+            .any(|f| *f == File::Other { kind: "UNIXSK" })
+    );
+    assert!(
+        sample("task")
+            .files
+            .values()
+            .any(|f| matches!(f, File::Reg(r) if r.remapped))
+    );
     for quiet in ["counter", "memory", "sysvshm", "sysvsplit", "dyn"] {
         assert_eq!(sample(quiet).others, Vec::<String>::new(), "{quiet}");
     }
@@ -125,7 +195,72 @@ fn every_image_can_be_shown() {
             }
             let bytes = std::fs::read(entry.path()).unwrap();
             let tree = view::show(&file, &bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
-            assert!(!tree["entries"].as_array().unwrap().is_empty(), "{name}/{file}");
+            assert!(
+                !tree["entries"].as_array().unwrap().is_empty(),
+                "{name}/{file}"
+            );
         }
     }
+}
+
+#[test]
+fn tables_have_crits_columns() {
+    let c = sample("family");
+    let ps = view::ps(&c);
+    let text = view::ps_text(&ps);
+    assert!(
+        text.starts_with("    PID    PGID     SID   COMM\n    175     175     175   family\n"),
+        "{text}"
+    );
+    assert!(text.contains("family (zombie)"), "{text}");
+    assert_eq!(serde_json::to_value(&ps).unwrap()[0]["pid"], 175);
+
+    let c = sample("sysvshm");
+    let text = view::mems_text(&view::mems(&c));
+    assert!(
+        text.contains("    b6e03000-b6e05000      r--s       8K ipc[5] (read-only attach)\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("[sigpage]")
+            && text.contains("[stack]")
+            && text.contains("/samples/bin/sysvshm"),
+        "{text}"
+    );
+
+    let text = view::fds_text(&view::fds(&c));
+    assert!(text.contains("          0: /dev/null\n"), "{text}");
+    assert!(
+        text.contains("        cwd: /samples/run/sysvshm\n"),
+        "{text}"
+    );
+
+    for name in names() {
+        for row in view::rss(&sample(&name)) {
+            let sum: u64 = row.vmas.iter().map(|v| u64::from(v.saved)).sum();
+            assert_eq!(sum, row.saved, "{name}");
+            assert!(row.vmas.iter().all(|v| v.saved <= v.pages), "{name}");
+        }
+    }
+    let text = view::rss_text(&view::rss(&sample("memory")));
+    assert!(text.starts_with("201: 131 pages\n"), "{text}");
+    println!("{text}");
+}
+
+#[test]
+fn images_are_shown_in_the_order_of_their_messages() {
+    let name = "mm-136.img";
+    let tree = view::show(
+        name,
+        &std::fs::read(images().join("counter").join(name)).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(tree["magic"], "MM");
+    let vma = serde_json::to_string(&tree["entries"][0]["vmas"][0]).unwrap();
+    let want = r#"{"start":"0x10000","end":"0x66000","pgoff":"0x0","shmid":1,"prot":"PROT_READ | PROT_EXEC","#;
+    assert!(vma.starts_with(want), "{vma}");
+    assert!(
+        vma.contains(r#""status":"REGULAR | FILE_PRIVATE","fd":-1"#),
+        "{vma}"
+    );
 }

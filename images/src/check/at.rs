@@ -9,10 +9,16 @@ pub(super) struct At(Place);
 
 impl At {
     pub fn file(file: &str) -> At {
-        At(Place { file: file.to_owned(), ..Place::default() })
+        At(Place {
+            file: file.to_owned(),
+            ..Place::default()
+        })
     }
     pub fn entry(&self, n: usize) -> At {
-        At(Place { entry: Some(n), ..self.0.clone() })
+        At(Place {
+            entry: Some(n),
+            ..self.0.clone()
+        })
     }
     /// A member.
     pub fn sub(&self, name: &str) -> At {
@@ -28,7 +34,11 @@ impl At {
         self.sub(&format!("{name}[{n}]"))
     }
     pub fn err(&self, field: &str, fault: Fault) -> Error {
-        let place = if field.is_empty() { self.0.clone() } else { self.sub(field).0 };
+        let place = if field.is_empty() {
+            self.0.clone()
+        } else {
+            self.sub(field).0
+        };
         Error { place, fault }
     }
     /// A required field.
@@ -41,17 +51,35 @@ impl At {
         u32::try_from(value).map_err(|_| self.bad(field, value, "more than 32 bits"))
     }
     pub fn bad(&self, field: &str, value: impl Into<u64>, why: &'static str) -> Error {
-        self.err(field, Fault::BadValue { value: value.into(), why })
+        self.err(
+            field,
+            Fault::BadValue {
+                value: value.into(),
+                why,
+            },
+        )
     }
     /// A value with bits that nobody knows.
     pub fn unknown(&self, field: &str, value: impl Into<u64>) -> Error {
         self.err(field, Fault::UnknownFlag(value.into()))
     }
     pub fn dangling(&self, field: &str, what: &'static str, id: impl Into<u64>) -> Error {
-        self.err(field, Fault::BadReference { what, id: id.into() })
+        self.err(
+            field,
+            Fault::BadReference {
+                what,
+                id: id.into(),
+            },
+        )
     }
     pub fn twice(&self, what: &'static str, id: impl Into<u64>) -> Error {
-        self.err("", Fault::Twice { what, id: id.into() })
+        self.err(
+            "",
+            Fault::Twice {
+                what,
+                id: id.into(),
+            },
+        )
     }
     /// A text without NUL of at most `max` bytes.
     pub fn text(&self, field: &str, value: Bytes, max: usize) -> Result<String, Error> {
@@ -71,10 +99,14 @@ impl At {
 
 /// `need!(at, message.field)`: the required field, or an error naming it.
 macro_rules! need {
-    ($at:expr, $m:ident . $f:ident) => { $at.req(stringify!($f), $m.$f)? };
+    ($at:expr, $m:ident . $f:ident) => {
+        $at.req(stringify!($f), $m.$f)?
+    };
 }
 /// The same for 64-bit fields that hold 32-bit words.
 macro_rules! word {
-    ($at:expr, $m:ident . $f:ident) => { $at.word(stringify!($f), $m.$f)? };
+    ($at:expr, $m:ident . $f:ident) => {
+        $at.word(stringify!($f), $m.$f)?
+    };
 }
 pub(super) use {need, word};

@@ -35,7 +35,10 @@ const REG: u32 = 1;
 const MEMFD: u32 = 18;
 
 fn kind_name(kind: u32) -> Option<&'static str> {
-    KINDS.iter().find(|(n, _)| *n == kind).map(|(_, name)| *name)
+    KINDS
+        .iter()
+        .find(|(n, _)| *n == kind)
+        .map(|(_, name)| *name)
 }
 
 /// Reads `files.img` and `remap-fpath.img`.
@@ -47,7 +50,9 @@ pub(super) fn read(source: &mut Source<'_>) -> Result<BTreeMap<u32, File>, Error
     if entries.is_empty() {
         for old in ["reg-files.img", "pipes.img"] {
             if source.image(old)?.is_some() {
-                let fault = Fault::Version("old images: files are kept by kind, not in files.img".to_owned());
+                let fault = Fault::Version(
+                    "old images: files are kept by kind, not in files.img".to_owned(),
+                );
                 return Err(Error::new(old, fault));
             }
         }
@@ -57,7 +62,9 @@ pub(super) fn read(source: &mut Source<'_>) -> Result<BTreeMap<u32, File>, Error
         let at = file.entry(n);
         let kind = at.req("type", e.kind)?;
         let id = need!(at, e.id);
-        let Some(kind_name) = kind_name(kind) else { return Err(at.unknown("type", kind)) };
+        let Some(kind_name) = kind_name(kind) else {
+            return Err(at.unknown("type", kind));
+        };
         let file = match kind {
             REG => {
                 let reg = at.req("reg", e.reg)?;
@@ -88,7 +95,11 @@ pub(super) fn read(source: &mut Source<'_>) -> Result<BTreeMap<u32, File>, Error
 
 fn same_id(at: &At, inner: Option<u32>, outer: u32) -> Result<(), Error> {
     let inner = at.req("id", inner)?;
-    if inner == outer { Ok(()) } else { Err(at.bad("id", inner, "differs from the entry's id")) }
+    if inner == outer {
+        Ok(())
+    } else {
+        Err(at.bad("id", inner, "differs from the entry's id"))
+    }
 }
 
 fn owner(at: &At, fown: Option<proto::Fown>) -> Result<FileOwner, Error> {
@@ -107,16 +118,30 @@ fn regular(at: &At, reg: proto::Reg) -> Result<RegFile, Error> {
     let external = reg.ext == Some(true);
     let path = at.text("name", at.req("name", reg.name)?, 4095)?;
     if !external && !path.starts_with('/') {
-        return Err(at.err("name", Fault::BadText { text: path, why: "is not an absolute path" }));
+        return Err(at.err(
+            "name",
+            Fault::BadText {
+                text: path,
+                why: "is not an absolute path",
+            },
+        ));
     }
     let pos = match at.req("pos", reg.pos)? {
         u64::MAX => None,
-        n if n > i64::MAX.cast_unsigned() => return Err(at.bad("pos", n, "beyond the end of any file")),
+        n if n > i64::MAX.cast_unsigned() => {
+            return Err(at.bad("pos", n, "beyond the end of any file"));
+        }
         n => Some(n),
     };
     if reg.build_id.len() > 64 {
         let found = u64::try_from(reg.build_id.len()).unwrap_or(u64::MAX);
-        return Err(at.err("build_id", Fault::BadCount { expected: "at most 64", found }));
+        return Err(at.err(
+            "build_id",
+            Fault::BadCount {
+                expected: "at most 64",
+                found,
+            },
+        ));
     }
     Ok(RegFile {
         path,
@@ -152,7 +177,10 @@ fn remaps(source: &mut Source<'_>, files: &mut BTreeMap<u32, File>) -> Result<()
 }
 
 /// Every open memfd must have its inode.
-pub(super) fn check_memfds(files: &BTreeMap<u32, File>, memfds: &BTreeMap<u32, Memfd>) -> Result<(), Error> {
+pub(super) fn check_memfds(
+    files: &BTreeMap<u32, File>,
+    memfds: &BTreeMap<u32, Memfd>,
+) -> Result<(), Error> {
     for file in files.values() {
         if let File::Memfd { inode, .. } = file
             && !memfds.contains_key(inode)
@@ -183,7 +211,9 @@ pub(super) fn descriptors(
         if flags & !1 != 0 {
             return Err(at.unknown("flags", flags));
         }
-        let Some(kind) = kind_name(kind) else { return Err(at.unknown("type", kind)) };
+        let Some(kind) = kind_name(kind) else {
+            return Err(at.unknown("type", kind));
+        };
         let found = match files.get(&id) {
             Some(File::Reg(_)) => "REG",
             Some(File::Memfd { .. }) => "MEMFD",
@@ -196,14 +226,23 @@ pub(super) fn descriptors(
         if !numbers.insert(fd) {
             return Err(at.twice("descriptor", fd));
         }
-        fds.push(Fd { fd, cloexec: flags == 1, file: id });
+        fds.push(Fd {
+            fd,
+            cloexec: flags == 1,
+            file: id,
+        });
     }
     fds.sort_by_key(|f| f.fd);
     Ok(fds)
 }
 
 /// Checks that `id` is a file known by path.
-pub(super) fn regular_id(at: &At, field: &str, files: &BTreeMap<u32, File>, id: u32) -> Result<u32, Error> {
+pub(super) fn regular_id(
+    at: &At,
+    field: &str,
+    files: &BTreeMap<u32, File>,
+    id: u32,
+) -> Result<u32, Error> {
     match files.get(&id) {
         Some(File::Reg(_)) => Ok(id),
         _ => Err(at.dangling(field, "regular file", id)),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::at::{At, need, word};
-use super::files;
 use super::source::{Source, Space};
+use super::{files, objects};
 use crate::checkpoint::{AddrRange, Checkpoint, File, Mm, PAGE, PageMap, Vma, VmaKind};
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
@@ -46,14 +46,19 @@ mod flag {
     pub const NORESERVE: u32 = 0x4000;
     pub const HUGETLB: u32 = 0x4_0000;
     pub const ANONYMOUS: u32 = 0x20;
-    pub const KNOWN: u32 = SHARED | PRIVATE | DROPPABLE | ANONYMOUS | GROWSDOWN | LOCKED | NORESERVE | HUGETLB;
+    pub const KNOWN: u32 =
+        SHARED | PRIVATE | DROPPABLE | ANONYMOUS | GROWSDOWN | LOCKED | NORESERVE | HUGETLB;
 }
 
 /// madvise advices that are recorded.
 const MADV: u64 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18;
 
 /// Reads the address space of `pid` and its private pages.
-pub(super) fn read(source: &mut Source<'_>, checkpoint: &Checkpoint, pid: u32) -> Result<(Mm, PageMap), Error> {
+pub(super) fn read(
+    source: &mut Source<'_>,
+    checkpoint: &Checkpoint,
+    pid: u32,
+) -> Result<(Mm, PageMap), Error> {
     let name = format!("mm-{pid}.img");
     let at = At::file(&name);
     let mm: proto::Mm = source.one(&name, magic::MM)?;
@@ -70,7 +75,12 @@ pub(super) fn read(source: &mut Source<'_>, checkpoint: &Checkpoint, pid: u32) -
         word!(at, mm.mm_env_start),
         word!(at, mm.mm_env_end),
     ];
-    let exe = files::regular_id(&at, "exe_file_id", &checkpoint.files, need!(at, mm.exe_file_id))?;
+    let exe = files::regular_id(
+        &at,
+        "exe_file_id",
+        &checkpoint.files,
+        need!(at, mm.exe_file_id),
+    )?;
     let dumpable = match mm.dumpable {
         None => None,
         Some(n) => match u32::try_from(n) {
@@ -82,7 +92,9 @@ pub(super) fn read(source: &mut Source<'_>, checkpoint: &Checkpoint, pid: u32) -
     let (vmas, guards) = vmas(&at, &mm.vmas, checkpoint)?;
 
     let map_name = format!("pagemap-{pid}.img");
-    let pages = source.page_map(&map_name, Space::Task)?.ok_or_else(|| Error::new(&map_name, Fault::Missing))?;
+    let pages = source
+        .page_map(&map_name, Space::Task)?
+        .ok_or_else(|| Error::new(&map_name, Fault::Missing))?;
     inside(&map_name, &pages, &vmas)?;
 
     let mut mm = Mm {
@@ -91,7 +103,12 @@ pub(super) fn read(source: &mut Source<'_>, checkpoint: &Checkpoint, pid: u32) -
         exe,
         dumpable,
         thp_disabled: mm.thp_disabled.unwrap_or(false),
-        aios: mm.aios.iter().enumerate().map(|(n, a)| at.index("aios", n).req("id", a.id)).collect::<Result<_, _>>()?,
+        aios: mm
+            .aios
+            .iter()
+            .enumerate()
+            .map(|(n, a)| at.index("aios", n).req("id", a.id))
+            .collect::<Result<_, _>>()?,
         vmas,
         guards,
         vdso: None,
@@ -105,20 +122,38 @@ pub(super) fn read(source: &mut Source<'_>, checkpoint: &Checkpoint, pid: u32) -
 fn auxv(at: &At, words: &[u64]) -> Result<Vec<u32>, Error> {
     if words.len() > 512 {
         let found = u64::try_from(words.len()).unwrap_or(u64::MAX);
-        return Err(at.err("mm_saved_auxv", Fault::BadCount { expected: "at most 512 words", found }));
+        return Err(at.err(
+            "mm_saved_auxv",
+            Fault::BadCount {
+                expected: "at most 512 words",
+                found,
+            },
+        ));
     }
     let mut auxv = Vec::new();
     for (n, w) in words.iter().enumerate() {
         let word = u32::try_from(*w);
-        auxv.push(word.map_err(|_| at.bad(&format!("mm_saved_auxv[{n}]"), *w, "more than 32 bits"))?);
+        auxv.push(
+            word.map_err(|_| at.bad(&format!("mm_saved_auxv[{n}]"), *w, "more than 32 bits"))?,
+        );
     }
     // AT_PAGESZ is 6.
-    if let Some(pair) = auxv.chunks_exact(2).take_while(|p| p[0] != 0).find(|p| p[0] == 6)
+    if let Some(pair) = auxv
+        .chunks_exact(2)
+        .take_while(|p| p[0] != 0)
+        .find(|p| p[0] == 6)
         && pair[1] != PAGE
     {
         return Err(at.err("mm_saved_auxv", Fault::PageSize(pair[1])));
     }
     Ok(auxv)
+}
+
+/// What mappings may refer to.
+struct Known<'a> {
+    files: &'a BTreeMap<u32, File>,
+    /// Sizes by id.
+    segments: BTreeMap<u32, u64>,
 }
 
 fn vmas(
@@ -128,8 +163,18 @@ fn vmas(
 ) -> Result<(Vec<Vma>, Vec<AddrRange>), Error> {
     if entries.len() > MAX_VMAS {
         let found = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-        return Err(at.err("vmas", Fault::BadCount { expected: "at most 131060", found }));
+        return Err(at.err(
+            "vmas",
+            Fault::BadCount {
+                expected: "at most 131060",
+                found,
+            },
+        ));
     }
+    let known = Known {
+        files: &checkpoint.files,
+        segments: checkpoint.segments.iter().map(|s| (s.id, s.size)).collect(),
+    };
     let (mut vmas, mut guards): (Vec<Vma>, Vec<(usize, AddrRange)>) = (Vec::new(), Vec::new());
     for (n, e) in entries.iter().enumerate() {
         let at = at.index("vmas", n);
@@ -142,14 +187,27 @@ fn vmas(
             guards.push((n, range));
             continue;
         }
-        let vma = vma(&at, e, range, checkpoint)?;
-        if vmas.last().is_some_and(|before| before.range.end() > range.start()) {
-            return Err(bad(&at, e, "overlaps the one before it, or they are out of order"));
+        let vma = vma(&at, e, range, &known)?;
+        if vmas
+            .last()
+            .is_some_and(|before| before.range.end() > range.start())
+        {
+            return Err(bad(
+                &at,
+                e,
+                "overlaps the one before it, or they are out of order",
+            ));
         }
         vmas.push(vma);
     }
     if vmas.is_empty() {
-        return Err(at.err("vmas", Fault::BadCount { expected: "at least one", found: 0 }));
+        return Err(at.err(
+            "vmas",
+            Fault::BadCount {
+                expected: "at least one",
+                found: 0,
+            },
+        ));
     }
     let areas = areas(&vmas, |_| true);
     for (n, g) in &guards {
@@ -166,7 +224,14 @@ fn vmas(
 }
 
 fn bad(at: &At, e: &proto::VmaEntry, why: &'static str) -> Error {
-    at.err("", Fault::BadVma { start: e.start.unwrap_or(0), end: e.end.unwrap_or(0), why })
+    at.err(
+        "",
+        Fault::BadVma {
+            start: e.start.unwrap_or(0),
+            end: e.end.unwrap_or(0),
+            why,
+        },
+    )
 }
 
 fn range(at: &At, e: &proto::VmaEntry, bits: u32) -> Result<AddrRange, Error> {
@@ -180,7 +245,9 @@ fn range(at: &At, e: &proto::VmaEntry, bits: u32) -> Result<AddrRange, Error> {
     if !start.is_multiple_of(u64::from(PAGE)) || !end.is_multiple_of(u64::from(PAGE)) {
         return Err(bad(at, e, "not page-aligned"));
     }
-    let Some(range) = AddrRange::new(start, end) else { return Err(bad(at, e, "beyond 32 bits of address")) };
+    let Some(range) = AddrRange::new(start, end) else {
+        return Err(bad(at, e, "beyond 32 bits of address"));
+    };
     let vectors = bits & status::VSYSCALL != 0;
     if vectors && (range.start() != VECTORS || range.size() != PAGE) {
         return Err(bad(at, e, "not where the vectors page is"));
@@ -191,7 +258,7 @@ fn range(at: &At, e: &proto::VmaEntry, bits: u32) -> Result<AddrRange, Error> {
     Ok(range)
 }
 
-fn vma(at: &At, e: &proto::VmaEntry, range: AddrRange, checkpoint: &Checkpoint) -> Result<Vma, Error> {
+fn vma(at: &At, e: &proto::VmaEntry, range: AddrRange, known: &Known<'_>) -> Result<Vma, Error> {
     let (bits, flags, prot) = (need!(at, e.status), need!(at, e.flags), need!(at, e.prot));
     let (offset, shmid) = (need!(at, e.pgoff), need!(at, e.shmid));
     need!(at, e.fd);
@@ -220,13 +287,20 @@ fn vma(at: &At, e: &proto::VmaEntry, range: AddrRange, checkpoint: &Checkpoint) 
     }
     let sharing = flags & (flag::SHARED | flag::PRIVATE | flag::DROPPABLE);
     if !sharing.is_power_of_two() {
-        return Err(bad(at, e, "not exactly one of MAP_SHARED, MAP_PRIVATE and MAP_DROPPABLE"));
+        return Err(bad(
+            at,
+            e,
+            "not exactly one of MAP_SHARED, MAP_PRIVATE and MAP_DROPPABLE",
+        ));
     }
     let shared = sharing == flag::SHARED;
-    let kind = kind(at, e, bits, shared, shmid, checkpoint)?;
+    let kind = kind(at, e, bits, shared, shmid, known)?;
     let has_offset = matches!(
         kind,
-        VmaKind::File { .. } | VmaKind::Memfd { .. } | VmaKind::SysV { .. } | VmaKind::AnonShared { .. }
+        VmaKind::File { .. }
+            | VmaKind::Memfd { .. }
+            | VmaKind::SysV { .. }
+            | VmaKind::AnonShared { .. }
     );
     let vma = Vma {
         range,
@@ -244,7 +318,7 @@ fn vma(at: &At, e: &proto::VmaEntry, range: AddrRange, checkpoint: &Checkpoint) 
         offset: if has_offset { offset } else { 0 },
     };
     if let VmaKind::SysV { shmid } = kind {
-        in_segment(at, e, &vma, shmid, checkpoint)?;
+        in_segment(at, e, &vma, shmid, known)?;
     }
     Ok(vma)
 }
@@ -255,7 +329,7 @@ fn kind(
     bits: u32,
     shared: bool,
     shmid: u64,
-    checkpoint: &Checkpoint,
+    known: &Known<'_>,
 ) -> Result<VmaKind, Error> {
     let has = |bit: u32| bits & bit != 0;
     if has(status::VSYSCALL) {
@@ -285,30 +359,43 @@ fn kind(
     }
     let file = |what| u32::try_from(shmid).map_err(|_| at.dangling("shmid", what, shmid));
     match backing {
-        status::ANON_SHARED if has(status::SYSVIPC) => Ok(VmaKind::SysV { shmid: file("SysV segment")? }),
-        _ if has(status::SYSVIPC) => Err(bad(at, e, "SysV memory that is not anonymous and shared")),
+        status::ANON_SHARED if has(status::SYSVIPC) => Ok(VmaKind::SysV {
+            shmid: file("SysV segment")?,
+        }),
+        _ if has(status::SYSVIPC) => {
+            Err(bad(at, e, "SysV memory that is not anonymous and shared"))
+        }
         status::ANON_SHARED => Ok(VmaKind::AnonShared { shmid }),
         status::ANON_PRIVATE if has(status::VVAR) => Ok(VmaKind::Vvar),
         status::ANON_PRIVATE if has(status::VDSO) => Ok(VmaKind::Vdso),
         status::ANON_PRIVATE => Ok(VmaKind::Anon),
-        _ if has(status::MEMFD) => match checkpoint.files.get(&file("memfd file")?) {
-            Some(File::Memfd { inode, .. }) => Ok(VmaKind::Memfd { file: file("memfd file")?, inode: *inode }),
+        _ if has(status::MEMFD) => match known.files.get(&file("memfd file")?) {
+            Some(File::Memfd { inode, .. }) => Ok(VmaKind::Memfd {
+                file: file("memfd file")?,
+                inode: *inode,
+            }),
             _ => Err(at.dangling("shmid", "memfd file", shmid)),
         },
         _ => {
-            let id = files::regular_id(at, "shmid", &checkpoint.files, file("regular file")?)?;
+            let id = files::regular_id(at, "shmid", known.files, file("regular file")?)?;
             Ok(VmaKind::File { file: id })
         }
     }
 }
 
-fn in_segment(at: &At, e: &proto::VmaEntry, vma: &Vma, shmid: u32, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let Some(segment) = checkpoint.segments.iter().find(|s| s.id == shmid) else {
+fn in_segment(
+    at: &At,
+    e: &proto::VmaEntry,
+    vma: &Vma,
+    shmid: u32,
+    known: &Known<'_>,
+) -> Result<(), Error> {
+    let Some(size) = known.segments.get(&shmid) else {
         return Err(at.dangling("shmid", "SysV segment", shmid));
     };
     // Both are below 2^44.
     let end = vma.offset + u64::from(vma.range.size());
-    if end > segment.size.next_multiple_of(u64::from(PAGE)) {
+    if end > size.next_multiple_of(u64::from(PAGE)) {
         return Err(bad(at, e, "beyond the end of its SysV segment"));
     }
     if vma.offset > u64::from(vma.range.start()) {
@@ -379,7 +466,8 @@ fn find_sigpage(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result
         .filter(|v| matches!(v.kind, VmaKind::Vvar | VmaKind::Vdso))
         .map(|v| v.range.start())
         .collect();
-    let looks = |v: &Vma| v.kind == VmaKind::Anon && v.prot == 5 && v.range.size() == PAGE && !v.shared;
+    let looks =
+        |v: &Vma| v.kind == VmaKind::Anon && v.prot == 5 && v.range.size() == PAGE && !v.shared;
     let mut candidates: Vec<usize> = (0..mm.vmas.len()).filter(|n| looks(&mm.vmas[*n])).collect();
     // Just below vvar or vdso first, then from the top.
     candidates.sort_by_key(|n| (!special.contains(&mm.vmas[*n].range.end()), usize::MAX - n));
@@ -399,16 +487,32 @@ fn find_sigpage(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result
 fn is_sigpage(page: &[u8]) -> bool {
     const FILLER: u32 = 0xe7fd_def1;
     const MOV_R7_SIGRETURN: u32 = 0xe3a0_7077;
-    let words: Vec<u32> = page.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)).collect();
+    let words: Vec<u32> = page
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|w| u32::from_le_bytes(*w))
+        .collect();
     let code = |w: &u32| *w != FILLER;
-    let (Some(first), Some(last)) = (words.iter().position(code), words.iter().rposition(code)) else { return false };
+    let (Some(first), Some(last)) = (words.iter().position(code), words.iter().rposition(code))
+    else {
+        return false;
+    };
     last - first < 32 && words[first..=last].contains(&MOV_R7_SIGRETURN)
 }
 
 /// Contents of anonymous shared memory that is recorded by inode number.
-pub(super) fn anon_shared(source: &mut Source<'_>, checkpoint: &mut Checkpoint) -> Result<(), Error> {
+pub(super) fn anon_shared(
+    source: &mut Source<'_>,
+    checkpoint: &mut Checkpoint,
+) -> Result<(), Error> {
     let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();
-    for vma in checkpoint.tasks.iter().filter_map(|t| t.live.as_ref()).flat_map(|l| &l.mm.vmas) {
+    for vma in checkpoint
+        .tasks
+        .iter()
+        .filter_map(|t| t.live.as_ref())
+        .flat_map(|l| &l.mm.vmas)
+    {
         if let VmaKind::AnonShared { shmid } = vma.kind {
             let end = vma.offset + u64::from(vma.range.size());
             let size = sizes.entry(shmid).or_insert(0);
@@ -416,8 +520,14 @@ pub(super) fn anon_shared(source: &mut Source<'_>, checkpoint: &mut Checkpoint) 
         }
     }
     for (shmid, size) in sizes {
-        let map = source.page_map(&format!("pagemap-shmem-{shmid}.img"), Space::Object(size))?;
-        checkpoint.anon_shared.insert(shmid, map.unwrap_or_default());
+        let map = objects::contents(source, shmid, size)?;
+        checkpoint.anon_shared.insert(shmid, map);
     }
     Ok(())
+}
+
+/// True if `addr` is mapped.
+pub(super) fn mapped(vmas: &[Vma], addr: u32) -> bool {
+    let next = vmas.partition_point(|v| v.range.end() <= addr);
+    vmas.get(next).is_some_and(|v| v.range.has(addr))
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use at::{At, need};
 use source::Source;
 
-use crate::checkpoint::{Checkpoint, Clocks, Task, TaskState};
+use crate::checkpoint::{Checkpoint, Clocks, Task, TaskState, VmaKind};
 use crate::dir::ImageDir;
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
@@ -52,13 +52,16 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
         image_bytes: 0,
     };
     let filters = task::filters(&mut source)?;
-    let mut regions = Vec::new();
-    for entry in &tree {
-        let context = task::Context { inventory: &inventory, ids: ids.of(entry.pid), filters };
-        let task = task::read(&mut source, &mut checkpoint, &context, entry)?;
-        regions.push(task);
+    for node in &tree {
+        let context = task::Context {
+            inventory: &inventory,
+            ids: ids.of(node.pid),
+            filters,
+        };
+        let task = task::read(&mut source, &checkpoint, &context, node)?;
+        checkpoint.tasks.push(task);
     }
-    checkpoint.tasks = regions;
+    descriptor_tables(&mut source, &checkpoint)?;
     memory::anon_shared(&mut source, &mut checkpoint)?;
     if filters > 0 {
         others.push(format!("seccomp filters: {filters}"));
@@ -69,16 +72,54 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
     Ok(checkpoint)
 }
 
+/// A process without any descriptor has no table at all. So a missing table is believed only if every file is
+/// accounted for otherwise.
+fn descriptor_tables(source: &mut Source<'_>, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let mut used = BTreeSet::new();
+    let mut missing = None;
+    for live in checkpoint.tasks.iter().filter_map(|t| t.live.as_ref()) {
+        used.extend([live.mm.exe, live.cwd, live.root]);
+        used.extend(live.fds.iter().map(|f| f.file));
+        used.extend(live.mm.vmas.iter().filter_map(|v| match v.kind {
+            VmaKind::File { file } | VmaKind::Memfd { file, .. } => Some(file),
+            _ => None,
+        }));
+        if live.fds.is_empty() {
+            missing.get_or_insert(live.files_id);
+        }
+    }
+    if let Some(id) = missing
+        && checkpoint.files.keys().any(|f| !used.contains(f))
+    {
+        let name = format!("fdinfo-{id}.img");
+        let fault = match source.image(&name)? {
+            None => Fault::Missing,
+            Some(_) => Fault::Entries {
+                expected: "some",
+                found: 0,
+            },
+        };
+        return Err(Error::new(&name, fault));
+    }
+    Ok(())
+}
+
 fn inventory(source: &mut Source<'_>) -> Result<proto::Inventory, Error> {
     let name = "inventory.img";
     let at = At::file(name);
     let inventory: proto::Inventory = source.one(name, magic::INVENTORY)?;
     let version = need!(at, inventory.img_version);
     if version != 2 {
-        return Err(at.err("img_version", Fault::Version(format!("images of version {version}, only 2 is known"))));
+        return Err(at.err(
+            "img_version",
+            Fault::Version(format!("images of version {version}, only 2 is known")),
+        ));
     }
     if inventory.fdinfo_per_id != Some(true) {
-        return Err(at.err("fdinfo_per_id", Fault::Version("old images: descriptors are not kept by table".to_owned())));
+        return Err(at.err(
+            "fdinfo_per_id",
+            Fault::Version("old images: descriptors are not kept by table".to_owned()),
+        ));
     }
     Ok(inventory)
 }
@@ -105,7 +146,10 @@ fn tree(source: &mut Source<'_>) -> Result<Vec<Node>, Error> {
         let fault = if source.image(name)?.is_none() {
             Fault::Missing
         } else {
-            Fault::Entries { expected: "at least one", found: 0 }
+            Fault::Entries {
+                expected: "at least one",
+                found: 0,
+            }
         };
         return Err(Error::new(name, fault));
     }
@@ -114,7 +158,11 @@ fn tree(source: &mut Source<'_>) -> Result<Vec<Node>, Error> {
         let at = file.entry(n);
         let pid = need!(at, e.pid);
         let in_range = |field, id: u32, least| {
-            if (least..=PID_MAX).contains(&id) { Ok(()) } else { Err(at.bad(field, id, "no process id")) }
+            if (least..=PID_MAX).contains(&id) {
+                Ok(())
+            } else {
+                Err(at.bad(field, id, "no process id"))
+            }
         };
         in_range("pid", pid, 1)?;
         let (ppid, pgid, sid) = (need!(at, e.ppid), need!(at, e.pgid), need!(at, e.sid));
@@ -138,7 +186,13 @@ fn tree(source: &mut Source<'_>) -> Result<Vec<Node>, Error> {
         let mut tids = vec![pid];
         if !dead {
             if !e.threads.contains(&pid) {
-                return Err(at.err("threads", Fault::BadReference { what: "the leader", id: u64::from(pid) }));
+                return Err(at.err(
+                    "threads",
+                    Fault::BadReference {
+                        what: "the leader",
+                        id: u64::from(pid),
+                    },
+                ));
             }
             for tid in e.threads.iter().copied() {
                 in_range("threads", tid, 1)?;
@@ -153,7 +207,15 @@ fn tree(source: &mut Source<'_>) -> Result<Vec<Node>, Error> {
                 return Err(at.twice("thread", pid));
             }
         }
-        nodes.push(Node { pid, ppid, pgid, sid, tids, dead, core });
+        nodes.push(Node {
+            pid,
+            ppid,
+            pgid,
+            sid,
+            tids,
+            dead,
+            core,
+        });
     }
     Ok(nodes)
 }
@@ -169,8 +231,15 @@ impl AllIds {
         self.0.first().and_then(|(_, i)| which(i))
     }
     /// True if the first task's namespace is not the dumper's.
-    fn own(&self, inventory: &proto::Inventory, which: impl Fn(&proto::Ids) -> Option<u32>) -> bool {
-        match (self.of_first(&which), inventory.root_ids.as_ref().and_then(&which)) {
+    fn own(
+        &self,
+        inventory: &proto::Inventory,
+        which: impl Fn(&proto::Ids) -> Option<u32>,
+    ) -> bool {
+        match (
+            self.of_first(&which),
+            inventory.root_ids.as_ref().and_then(&which),
+        ) {
             (Some(own), Some(root)) => own != root,
             _ => false,
         }
@@ -180,7 +249,10 @@ impl AllIds {
 fn namespaces(source: &mut Source<'_>, tree: &[Node]) -> Result<AllIds, Error> {
     let mut all = Vec::new();
     for node in tree.iter().filter(|n| !n.dead) {
-        all.push((node.pid, source.one(&format!("ids-{}.img", node.pid), magic::IDS)?));
+        all.push((
+            node.pid,
+            source.one(&format!("ids-{}.img", node.pid), magic::IDS)?,
+        ));
     }
     Ok(AllIds(all))
 }
@@ -201,7 +273,9 @@ fn clocks(source: &mut Source<'_>, id: Option<u32>) -> Result<Option<Clocks>, Er
         if nsec >= 1_000_000_000 {
             return Err(at.bad("tv_nsec", nsec, "a second or more"));
         }
-        let total = sec.checked_mul(1_000_000_000).and_then(|s| s.checked_add(nsec));
+        let total = sec
+            .checked_mul(1_000_000_000)
+            .and_then(|s| s.checked_add(nsec));
         total.ok_or_else(|| at.bad("tv_sec", sec, "longer than any machine runs"))
     };
     Ok(Some(Clocks {
@@ -212,6 +286,14 @@ fn clocks(source: &mut Source<'_>, id: Option<u32>) -> Result<Option<Clocks>, Er
 
 impl Task {
     fn from_node(node: &Node, state: TaskState, comm: String) -> Task {
-        Task { pid: node.pid, ppid: node.ppid, pgid: node.pgid, sid: node.sid, state, comm, live: None }
+        Task {
+            pid: node.pid,
+            ppid: node.ppid,
+            pgid: node.pgid,
+            sid: node.sid,
+            state,
+            comm,
+            live: None,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::at::{At, need};
 use super::source::{Source, Space};
-use crate::checkpoint::{Memfd, Segment};
+use crate::checkpoint::{Memfd, PageMap, Segment};
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
 
@@ -15,14 +15,19 @@ const SHM_LOCKED: u32 = 0o2000;
 pub(super) fn segments(source: &mut Source<'_>, ns: Option<u32>) -> Result<Vec<Segment>, Error> {
     let Some(ns) = ns else { return Ok(Vec::new()) };
     let name = format!("ipcns-shm-{ns}.img");
-    let Some(bytes) = source.image(&name)? else { return Ok(Vec::new()) };
+    let Some(bytes) = source.image(&name)? else {
+        return Ok(Vec::new());
+    };
     let file = At::file(&name);
     let mut reader = crate::container::Reader::open(&name, &bytes, magic::IPC_SHM)?;
     let (mut segments, mut seen) = (Vec::new(), BTreeSet::new());
     while let Some(e) = reader.entry_or_end::<proto::IpcShm>()? {
         let at = file.entry(reader.entry().unwrap_or_default());
         if e.in_pagemaps != Some(true) {
-            return Err(at.err("in_pagemaps", Fault::Unsupported("old images: contents of SysV segments inline")));
+            return Err(at.err(
+                "in_pagemaps",
+                Fault::Unsupported("old images: contents of SysV segments inline"),
+            ));
         }
         let segment = segment(source, &at, &e)?;
         if !seen.insert(segment.id) {
@@ -48,7 +53,7 @@ fn segment(source: &mut Source<'_>, at: &At, e: &proto::IpcShm) -> Result<Segmen
     if mode & !(0o777 | SHM_DEST | SHM_LOCKED) != 0 {
         return Err(at.unknown("mode", mode));
     }
-    let pages = source.page_map(&format!("pagemap-shmem-{id}.img"), Space::Object(size))?;
+    let pages = contents(source, u64::from(id), size)?;
     Ok(Segment {
         id,
         key: need!(at, desc.key),
@@ -61,7 +66,7 @@ fn segment(source: &mut Source<'_>, at: &At, e: &proto::IpcShm) -> Result<Segmen
         locked: mode & SHM_LOCKED != 0,
         size,
         hugetlb: e.hugetlb_flag.unwrap_or(0),
-        pages: pages.unwrap_or_default(),
+        pages,
     })
 }
 
@@ -78,7 +83,12 @@ pub(super) fn memfds(source: &mut Source<'_>) -> Result<BTreeMap<u32, Memfd>, Er
         if size > 1 << 43 {
             return Err(at.bad("size", size, "larger than any file"));
         }
-        let pages = source.page_map(&format!("pagemap-shmem-{shmid}.img"), Space::Object(size))?;
+        // The dumper writes no page map for an empty one.
+        let pages = if size == 0 {
+            PageMap::default()
+        } else {
+            contents(source, u64::from(shmid), size)?
+        };
         let memfd = Memfd {
             name: at.text("name", at.req("name", e.name.clone())?, 4095)?,
             uid: need!(at, e.uid),
@@ -87,11 +97,19 @@ pub(super) fn memfds(source: &mut Source<'_>) -> Result<BTreeMap<u32, Memfd>, Er
             seals: need!(at, e.seals),
             mode: e.mode,
             hugetlb: e.hugetlb_flag.unwrap_or(0),
-            pages: pages.unwrap_or_default(),
+            pages,
         };
         if memfds.insert(inode, memfd).is_some() {
             return Err(at.twice("memfd inode", inode));
         }
     }
     Ok(memfds)
+}
+
+/// Contents of a shared object; the dumper writes a page map even if nothing was ever written to the object.
+pub(super) fn contents(source: &mut Source<'_>, shmid: u64, size: u64) -> Result<PageMap, Error> {
+    let name = format!("pagemap-shmem-{shmid}.img");
+    source
+        .page_map(&name, Space::Object(size))?
+        .ok_or_else(|| Error::new(&name, Fault::Missing))
 }

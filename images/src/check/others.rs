@@ -40,7 +40,10 @@ pub(super) fn named(
     let mut others = Vec::new();
     for (start, what) in NAMED {
         let mut count = 0usize;
-        for name in names.iter().filter(|n| n.starts_with(start) && n.ends_with(".img")) {
+        for name in names
+            .iter()
+            .filter(|n| n.starts_with(start) && n.ends_with(".img"))
+        {
             if let Some(bytes) = source.image(name)? {
                 count += view::count(name, &bytes)?;
             }
@@ -72,7 +75,11 @@ pub(super) fn named(
         ("time", |i| i.time_ns_id),
     ];
     for (name, which) in spaces {
-        if ids.0.iter().any(|(_, i)| matches!((which(i), which(&root)), (Some(a), Some(b)) if a != b)) {
+        if ids
+            .0
+            .iter()
+            .any(|(_, i)| matches!((which(i), which(&root)), (Some(a), Some(b)) if a != b))
+        {
             others.push(format!("{name} namespace of its own"));
         }
     }

@@ -1,5 +1,7 @@
 //! Reads images and page maps on behalf of the checks, and keeps the list of pages files.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 
 use super::at::{At, need};
@@ -27,6 +29,8 @@ pub(super) struct Source<'a> {
     pub pages_files: Vec<PagesFile>,
     /// For each of them: level and plain name.
     homes: Vec<(usize, String)>,
+    /// Index in both by name.
+    known: BTreeMap<String, usize>,
 }
 
 /// What a page map describes: decides which counts are sane.
@@ -40,18 +44,32 @@ pub(super) enum Space {
 
 impl<'a> Source<'a> {
     pub fn new(dir: &'a dyn ImageDir) -> Source<'a> {
-        Source { dir, parents: Vec::new(), bytes: 0, pages_files: Vec::new(), homes: Vec::new() }
+        Source {
+            dir,
+            parents: Vec::new(),
+            bytes: 0,
+            pages_files: Vec::new(),
+            homes: Vec::new(),
+            known: BTreeMap::new(),
+        }
     }
 
     fn level(&mut self, n: usize) -> Result<&dyn ImageDir, Error> {
         while self.parents.len() < n {
             let name = format!("{}parent", prefix(self.parents.len()));
             if self.parents.len() >= MAX_PARENTS {
-                return Err(Error::new("parent", Fault::BadCount { expected: "at most 64 parents", found: 65 }));
+                return Err(Error::new(
+                    "parent",
+                    Fault::BadCount {
+                        expected: "at most 64 parents",
+                        found: 65,
+                    },
+                ));
             }
             let from: &dyn ImageDir = self.parents.last().map_or(self.dir, |p| p.as_ref());
             let parent = from.parent().map_err(|e| io(&name, &e))?;
-            self.parents.push(parent.ok_or_else(|| Error::new(&name, Fault::Missing))?);
+            self.parents
+                .push(parent.ok_or_else(|| Error::new(&name, Fault::Missing))?);
         }
         Ok(match n.checked_sub(1).and_then(|i| self.parents.get(i)) {
             Some(p) => p.as_ref(),
@@ -63,7 +81,9 @@ impl<'a> Source<'a> {
         let shown = format!("{}{name}", prefix(level));
         let bytes = self.level(level)?.read(name).map_err(|e| io(&shown, &e))?;
         if let Some(b) = &bytes {
-            self.bytes = self.bytes.saturating_add(u64::try_from(b.len()).unwrap_or(u64::MAX));
+            self.bytes = self
+                .bytes
+                .saturating_add(u64::try_from(b.len()).unwrap_or(u64::MAX));
         }
         Ok(bytes)
     }
@@ -80,18 +100,27 @@ impl<'a> Source<'a> {
 
     /// The entry of a one-entry image that must be there.
     pub fn one<M: Message + Default>(&mut self, name: &str, magic: u32) -> Result<M, Error> {
-        self.one_or_none(name, magic)?.ok_or_else(|| Error::new(name, Fault::Missing))
+        self.one_or_none(name, magic)?
+            .ok_or_else(|| Error::new(name, Fault::Missing))
     }
 
     /// The entry of a one-entry image, if there is such an image.
-    pub fn one_or_none<M: Message + Default>(&mut self, name: &str, magic: u32) -> Result<Option<M>, Error> {
-        let Some(bytes) = self.image(name)? else { return Ok(None) };
+    pub fn one_or_none<M: Message + Default>(
+        &mut self,
+        name: &str,
+        magic: u32,
+    ) -> Result<Option<M>, Error> {
+        let Some(bytes) = self.image(name)? else {
+            return Ok(None);
+        };
         Reader::open(name, &bytes, magic)?.only().map(Some)
     }
 
     /// All entries of an array image; none if it is missing, as empty images are never written.
     pub fn array<M: Message + Default>(&mut self, name: &str, magic: u32) -> Result<Vec<M>, Error> {
-        let Some(bytes) = self.image(name)? else { return Ok(Vec::new()) };
+        let Some(bytes) = self.image(name)? else {
+            return Ok(Vec::new());
+        };
         let mut reader = Reader::open(name, &bytes, magic)?;
         let mut entries = Vec::new();
         while let Some(entry) = reader.entry_or_end()? {
@@ -105,12 +134,25 @@ impl<'a> Source<'a> {
         self.page_map_at(0, name, space)
     }
 
-    fn page_map_at(&mut self, level: usize, name: &str, space: Space) -> Result<Option<PageMap>, Error> {
-        let Some(bytes) = self.read(level, name)? else { return Ok(None) };
+    fn page_map_at(
+        &mut self,
+        level: usize,
+        name: &str,
+        space: Space,
+    ) -> Result<Option<PageMap>, Error> {
+        let Some(bytes) = self.read(level, name)? else {
+            return Ok(None);
+        };
         let shown = format!("{}{name}", prefix(level));
         let mut reader = Reader::open(&shown, &bytes, magic::PAGEMAP)?;
         let Some(head) = reader.entry_or_end::<PagemapHead>()? else {
-            return Err(reader.fault("", Fault::Entries { expected: "a head", found: 0 }));
+            return Err(reader.fault(
+                "",
+                Fault::Entries {
+                    expected: "a head",
+                    found: 0,
+                },
+            ));
         };
         let at = At::file(&shown);
         let head_at = at.entry(0);
@@ -118,7 +160,9 @@ impl<'a> Source<'a> {
 
         // Bounds: a page map of a parent may tell of memory that is gone by now, but never of more than can be.
         let limit = match space {
-            Space::Object(size) if level == 0 => size.checked_next_multiple_of(u64::from(PAGE)).unwrap_or(u64::MAX),
+            Space::Object(size) if level == 0 => size
+                .checked_next_multiple_of(u64::from(PAGE))
+                .unwrap_or(u64::MAX),
             Space::Object(_) => 1 << 44,
             Space::Task => 1 << 32,
         };
@@ -135,18 +179,33 @@ impl<'a> Source<'a> {
         }
 
         let file = self.pages_file(level, pages_id, need)?;
-        let below = if entries.iter().any(|e| e.2) { self.page_map_at(level + 1, name, space)? } else { None };
+        let below = if entries.iter().any(|e| e.2) {
+            self.page_map_at(level + 1, name, space)?
+        } else {
+            None
+        };
         let mut runs = Vec::new();
         let mut offset = 0;
         for (n, (addr, pages, in_parent)) in entries.into_iter().enumerate() {
             if in_parent {
-                let found = below.as_ref().is_some_and(|b| copy_runs(b, addr, pages, &mut runs));
+                let found = below
+                    .as_ref()
+                    .is_some_and(|b| copy_runs(b, addr, pages, &mut runs));
                 if !found {
-                    let fault = Fault::BadPagemap { addr, pages: u64::from(pages), why: "not in the parent checkpoint" };
+                    let fault = Fault::BadPagemap {
+                        addr,
+                        pages: u64::from(pages),
+                        why: "not in the parent checkpoint",
+                    };
                     return Err(at.entry(n + 1).err("", fault));
                 }
             } else {
-                runs.push(PageRun { addr, pages, file, offset });
+                runs.push(PageRun {
+                    addr,
+                    pages,
+                    file,
+                    offset,
+                });
                 offset += u64::from(pages) * u64::from(PAGE);
             }
         }
@@ -169,9 +228,10 @@ impl<'a> Source<'a> {
         if have > need {
             return Err(Error::new(&name, Fault::PagesLong { need, have }));
         }
-        if let Some(n) = self.pages_files.iter().position(|f| f.name == name) {
-            return Ok(n);
+        if let Some(n) = self.known.get(&name) {
+            return Ok(*n);
         }
+        self.known.insert(name.clone(), self.pages_files.len());
         self.pages_files.push(PagesFile { name, size: have });
         self.homes.push((level, plain));
         Ok(self.pages_files.len() - 1)
@@ -185,9 +245,14 @@ impl<'a> Source<'a> {
         }
         let mut bytes = Vec::new();
         for run in runs {
-            let Some((level, name)) = self.homes.get(run.file).cloned() else { return Ok(None) };
+            let Some((level, name)) = self.homes.get(run.file).cloned() else {
+                return Ok(None);
+            };
             let len = usize::try_from(u64::from(run.pages) * u64::from(PAGE)).unwrap_or(usize::MAX);
-            let part = self.level(level)?.read_at(&name, run.offset, len).map_err(|e| io(&name, &e))?;
+            let part = self
+                .level(level)?
+                .read_at(&name, run.offset, len)
+                .map_err(|e| io(&name, &e))?;
             bytes.extend_from_slice(&part);
         }
         Ok(Some(bytes))
@@ -195,19 +260,43 @@ impl<'a> Source<'a> {
 }
 
 /// One entry of a page map: address, pages, in parent.
-fn check_run(at: &At, e: &PagemapEntry, after: u64, space: Space, limit: u64) -> Result<(u64, u32, bool), Error> {
+fn check_run(
+    at: &At,
+    e: &PagemapEntry,
+    after: u64,
+    space: Space,
+    limit: u64,
+) -> Result<(u64, u32, bool), Error> {
     let addr = need!(at, e.vaddr);
     let old_count = need!(at, e.compat_nr_pages);
     let pages = e.nr_pages.unwrap_or(u64::from(old_count));
-    let field = if e.nr_pages.is_some() { "nr_pages" } else { "compat_nr_pages" };
+    let field = if e.nr_pages.is_some() {
+        "nr_pages"
+    } else {
+        "compat_nr_pages"
+    };
     let (most, expected) = match space {
         Space::Task => (1 << 20, "1 to 2^20 pages"),
         Space::Object(_) => (1 << 28, "1 to 2^28 pages"),
     };
     if pages == 0 || pages > most {
-        return Err(at.err(field, Fault::BadCount { expected, found: pages }));
+        return Err(at.err(
+            field,
+            Fault::BadCount {
+                expected,
+                found: pages,
+            },
+        ));
     }
-    let count = u32::try_from(pages).map_err(|_| at.err(field, Fault::BadCount { expected, found: pages }))?;
+    let count = u32::try_from(pages).map_err(|_| {
+        at.err(
+            field,
+            Fault::BadCount {
+                expected,
+                found: pages,
+            },
+        )
+    })?;
     let bad = |why| at.err("", Fault::BadPagemap { addr, pages, why });
     if !addr.is_multiple_of(u64::from(PAGE)) {
         return Err(bad("not page-aligned"));
@@ -215,7 +304,10 @@ fn check_run(at: &At, e: &PagemapEntry, after: u64, space: Space, limit: u64) ->
     if addr < after {
         return Err(bad("overlaps the run before it, or runs are out of order"));
     }
-    if addr.checked_add(pages * u64::from(PAGE)).is_none_or(|end| end > limit) {
+    if addr
+        .checked_add(pages * u64::from(PAGE))
+        .is_none_or(|end| end > limit)
+    {
         return Err(bad("beyond the end"));
     }
     let flags = match (e.in_parent, e.flags) {
@@ -228,7 +320,9 @@ fn check_run(at: &At, e: &PagemapEntry, after: u64, space: Space, limit: u64) ->
     }
     match (flags & PE_PARENT != 0, flags & PE_PRESENT != 0) {
         (true, true) => Err(bad("both here and in the parent checkpoint")),
-        (false, false) => Err(bad("its pages are neither here nor in the parent checkpoint")),
+        (false, false) => Err(bad(
+            "its pages are neither here nor in the parent checkpoint",
+        )),
         (in_parent, _) => Ok((addr, count, in_parent)),
     }
 }
@@ -244,8 +338,15 @@ fn copy_runs(map: &PageMap, addr: u64, pages: u32, into: &mut Vec<PageRun>) -> b
             break;
         }
         let to = end_of(run).min(end);
-        let Ok(count) = u32::try_from((to - next) / u64::from(PAGE)) else { return false };
-        into.push(PageRun { addr: next, pages: count, file: run.file, offset: run.offset + (next - run.addr) });
+        let Ok(count) = u32::try_from((to - next) / u64::from(PAGE)) else {
+            return false;
+        };
+        into.push(PageRun {
+            addr: next,
+            pages: count,
+            file: run.file,
+            offset: run.offset + (next - run.addr),
+        });
         next = to;
     }
     next >= end

@@ -40,14 +40,22 @@ pub(super) fn machine(at: &At, core: &proto::Core) -> Result<(), Error> {
 /// How many seccomp filters there are; their chains are checked.
 pub(super) fn filters(source: &mut Source<'_>) -> Result<u32, Error> {
     let name = "seccomp.img";
-    let Some(list) = source.one_or_none::<proto::Seccomp>(name, magic::SECCOMP)? else { return Ok(0) };
+    let Some(list) = source.one_or_none::<proto::Seccomp>(name, magic::SECCOMP)? else {
+        return Ok(0);
+    };
     let at = At::file(name);
     let count = u32::try_from(list.seccomp_filters.len()).unwrap_or(u32::MAX);
     for (n, filter) in list.seccomp_filters.iter().enumerate() {
         let at = at.index("seccomp_filters", n);
         let code = at.req("filter", filter.filter.as_ref())?;
         if code.is_empty() || !code.len().is_multiple_of(8) || code.len() > 8 * 4096 {
-            return Err(at.err("filter", Fault::BadCount { expected: "1 to 4096 instructions", found: length(code.len()) }));
+            return Err(at.err(
+                "filter",
+                Fault::BadCount {
+                    expected: "1 to 4096 instructions",
+                    found: length(code.len()),
+                },
+            ));
         }
         if let Some(prev) = filter.prev
             && prev >= count
@@ -61,7 +69,7 @@ pub(super) fn filters(source: &mut Source<'_>) -> Result<u32, Error> {
 /// Reads one task.
 pub(super) fn read(
     source: &mut Source<'_>,
-    checkpoint: &mut Checkpoint,
+    checkpoint: &Checkpoint,
     context: &Context<'_>,
     node: &Node,
 ) -> Result<Task, Error> {
@@ -73,14 +81,18 @@ pub(super) fn read(
     let state = match need!(at, tc.task_state) {
         1 => TaskState::Alive,
         2 => TaskState::Dead { exit_code },
-        3 => TaskState::Stopped { signo: tc.stop_signo.unwrap_or(0) },
+        3 => TaskState::Stopped {
+            signo: tc.stop_signo.unwrap_or(0),
+        },
         n => return Err(at.unknown("task_state", n)),
     };
     let comm = at.text("comm", at.req("comm", tc.comm.clone())?, 15)?;
     let mut task = Task::from_node(node, state, comm);
     let leader_mask = need!(at, tc.blk_sigset);
     if !node.dead {
-        let ids = context.ids.ok_or_else(|| Error::new(&format!("ids-{}.img", node.pid), Fault::Missing))?;
+        let ids = context
+            .ids
+            .ok_or_else(|| Error::new(&format!("ids-{}.img", node.pid), Fault::Missing))?;
         let live = live(source, checkpoint, context, ids, node, tc, &at, leader_mask)?;
         task.live = Some(live);
     }
@@ -90,7 +102,7 @@ pub(super) fn read(
 #[allow(clippy::too_many_arguments)]
 fn live(
     source: &mut Source<'_>,
-    checkpoint: &mut Checkpoint,
+    checkpoint: &Checkpoint,
     context: &Context<'_>,
     ids: &proto::Ids,
     node: &Node,
@@ -116,13 +128,21 @@ fn live(
             &read
         };
         let own_mask = core.thread_core.as_ref().and_then(|t| t.blk_sigset);
-        let mask = if tid == pid { Some(leader_mask) } else { own_mask };
+        let mask = if tid == pid {
+            Some(leader_mask)
+        } else {
+            own_mask
+        };
         let thread = thread(&file, core, tid, mask, context.filters)?;
         for (field, address, low) in [("pc", thread.regs[15], 0), ("sp", thread.regs[13], 1)] {
             // An empty stack points one past its area.
-            let inside = |a: u32| mm.vmas.iter().any(|v| v.range.has(a));
+            let inside = |a: u32| memory::mapped(&mm.vmas, a);
             if !inside(address) && !inside(address.wrapping_sub(low)) {
-                return Err(file.sub("ti_arm.gpregs").bad(field, address, "outside of all mappings"));
+                return Err(file.sub("ti_arm.gpregs").bad(
+                    field,
+                    address,
+                    "outside of all mappings",
+                ));
             }
         }
         if tid == pid {
@@ -135,7 +155,12 @@ fn live(
     let fs: proto::Fs = source.one(&fs_name, magic::FS)?;
     let fs_at = At::file(&fs_name);
     let cwd = files::regular_id(&fs_at, "cwd_id", &checkpoint.files, need!(fs_at, fs.cwd_id))?;
-    let root = files::regular_id(&fs_at, "root_id", &checkpoint.files, need!(fs_at, fs.root_id))?;
+    let root = files::regular_id(
+        &fs_at,
+        "root_id",
+        &checkpoint.files,
+        need!(fs_at, fs.root_id),
+    )?;
     if fs.umask.is_some_and(|m| m > 0o777) {
         return Err(fs_at.bad("umask", fs.umask.unwrap_or(0), "more than 0777"));
     }
@@ -148,7 +173,9 @@ fn live(
         pending: queue(at, "signals_s", tc.signals_s.as_ref())?,
         sigactions: sigactions(source, at, tc, pid)?,
         // strtol saturates in the dumper: both mean "unset".
-        loginuid: tc.loginuid.filter(|id| *id != 0x7fff_ffff && *id != u32::MAX),
+        loginuid: tc
+            .loginuid
+            .filter(|id| *id != 0x7fff_ffff && *id != u32::MAX),
         oom_score_adj: tc.oom_score_adj,
         child_subreaper: tc.child_subreaper.unwrap_or(false),
         membarrier: tc.membarrier_registration_mask.unwrap_or(0),
@@ -169,7 +196,13 @@ fn personality(recorded: u32) -> Option<u32> {
     u32::from_str_radix(&recorded.to_string(), 16).ok()
 }
 
-fn thread(file: &At, core: &proto::Core, tid: u32, mask: Option<u64>, filters: u32) -> Result<Thread, Error> {
+fn thread(
+    file: &At,
+    core: &proto::Core,
+    tid: u32,
+    mask: Option<u64>,
+    filters: u32,
+) -> Result<Thread, Error> {
     let info = file.req("ti_arm", core.ti_arm.as_ref())?;
     let tc = file.req("thread_core", core.thread_core.as_ref())?;
     let at = file.sub("ti_arm");
@@ -201,7 +234,13 @@ fn thread(file: &At, core: &proto::Core, tid: u32, mask: Option<u64>, filters: u
     let fp = at.req("fpstate", info.fpstate.as_ref())?;
     let fp_at = at.sub("fpstate");
     let vfp: [u64; 32] = fp.vfp_regs.as_slice().try_into().map_err(|_| {
-        fp_at.err("vfp_regs", Fault::BadCount { expected: "exactly 32", found: length(fp.vfp_regs.len()) })
+        fp_at.err(
+            "vfp_regs",
+            Fault::BadCount {
+                expected: "exactly 32",
+                found: length(fp.vfp_regs.len()),
+            },
+        )
     })?;
     let fpscr = need!(fp_at, fp.fpscr);
     let clear_tid = word!(at, info.clear_tid_addr);
@@ -228,14 +267,21 @@ fn thread(file: &At, core: &proto::Core, tid: u32, mask: Option<u64>, filters: u
         None => None,
         Some(rseq) => {
             let at = at.sub("rseq_entry");
-            let (pointer, size) = (word!(at, rseq.rseq_abi_pointer), need!(at, rseq.rseq_abi_size));
+            let (pointer, size) = (
+                word!(at, rseq.rseq_abi_pointer),
+                need!(at, rseq.rseq_abi_size),
+            );
             let signature = need!(at, rseq.signature);
             (pointer != 0).then_some((pointer, size, signature, rseq.rseq_cs_pointer.unwrap_or(0)))
         }
     };
     if tc.sched_nice.is_some_and(|n| !(-20..=19).contains(&n)) {
         let nice = tc.sched_nice.unwrap_or(0);
-        return Err(at.bad("sched_nice", u64::from(nice.unsigned_abs()), "not in -20 to 19"));
+        return Err(at.bad(
+            "sched_nice",
+            u64::from(nice.unsigned_abs()),
+            "not in -20 to 19",
+        ));
     }
     let sched = match tc.sched_policy {
         Some(p) if p & !0x4000_0000 > 7 => return Err(at.unknown("sched_policy", p)),
@@ -265,18 +311,30 @@ fn thread(file: &At, core: &proto::Core, tid: u32, mask: Option<u64>, filters: u
         robust,
         sigmask,
         altstack,
-        comm: tc.comm.clone().map(|c| at.text("comm", c, 15)).transpose()?,
+        comm: tc
+            .comm
+            .clone()
+            .map(|c| at.text("comm", c, 15))
+            .transpose()?,
         nice: tc.sched_nice,
         sched,
         pdeath,
         pending: queue(&at, "signals_p", tc.signals_p.as_ref())?,
         rseq,
-        creds: tc.creds.as_ref().map(|c| creds(&at.sub("creds"), c)).transpose()?,
+        creds: tc
+            .creds
+            .as_ref()
+            .map(|c| creds(&at.sub("creds"), c))
+            .transpose()?,
         seccomp: (mode, tc.seccomp_filter),
     })
 }
 
-fn queue(at: &At, field: &str, queue: Option<&proto::SignalQueue>) -> Result<Vec<[u8; 128]>, Error> {
+fn queue(
+    at: &At,
+    field: &str,
+    queue: Option<&proto::SignalQueue>,
+) -> Result<Vec<[u8; 128]>, Error> {
     let at = at.sub(field);
     let signals = queue.map(|q| q.signals.as_slice()).unwrap_or_default();
     let mut pending = Vec::new();
@@ -284,7 +342,13 @@ fn queue(at: &At, field: &str, queue: Option<&proto::SignalQueue>) -> Result<Vec
         let at = at.index("signals", n);
         let bytes = at.req("siginfo", s.siginfo.as_ref())?;
         let info: [u8; 128] = bytes.as_slice().try_into().map_err(|_| {
-            at.err("siginfo", Fault::BadCount { expected: "exactly 128 bytes", found: length(bytes.len()) })
+            at.err(
+                "siginfo",
+                Fault::BadCount {
+                    expected: "exactly 128 bytes",
+                    found: length(bytes.len()),
+                },
+            )
         })?;
         let signo = u32::from_le_bytes([info[0], info[1], info[2], info[3]]);
         if !(1..=64).contains(&signo) {
@@ -306,14 +370,26 @@ fn sigactions(
         let name = format!("sigacts-{pid}.img");
         old = source.array::<proto::Sigaction>(&name, magic::SIGACTS)?;
         if old.is_empty() {
-            return Err(at.err("sigactions", Fault::BadCount { expected: "exactly 62", found: 0 }));
+            return Err(at.err(
+                "sigactions",
+                Fault::BadCount {
+                    expected: "exactly 62",
+                    found: 0,
+                },
+            ));
         }
         (At::file(&name), &old)
     } else {
         (at.clone(), &tc.sigactions)
     };
     if list.len() != 62 {
-        return Err(at.err("sigactions", Fault::BadCount { expected: "exactly 62", found: length(list.len()) }));
+        return Err(at.err(
+            "sigactions",
+            Fault::BadCount {
+                expected: "exactly 62",
+                found: length(list.len()),
+            },
+        ));
     }
     let signals = (1..=64).filter(|s| *s != 9 && *s != 19);
     let mut actions = Vec::new();
@@ -335,11 +411,18 @@ type Timers = ([[u64; 4]; 3], Vec<PosixTimer>);
 fn timers(at: &At, tc: &proto::TaskCore) -> Result<Timers, Error> {
     let at = at.sub("timers");
     // Optional in the message; absent = nothing armed.
-    let Some(timers) = &tc.timers else { return Ok(([[0; 4]; 3], Vec::new())) };
+    let Some(timers) = &tc.timers else {
+        return Ok(([[0; 4]; 3], Vec::new()));
+    };
     let one = |field: &str, t: Option<&proto::Itimer>| {
         let t = at.req(field, t)?;
         let at = at.sub(field);
-        Ok([need!(at, t.isec), need!(at, t.iusec), need!(at, t.vsec), need!(at, t.vusec)])
+        Ok([
+            need!(at, t.isec),
+            need!(at, t.iusec),
+            need!(at, t.vsec),
+            need!(at, t.vusec),
+        ])
     };
     let itimers = [
         one("real", timers.real.as_ref())?,
@@ -366,9 +449,19 @@ fn timers(at: &At, tc: &proto::TaskCore) -> Result<Timers, Error> {
 
 fn rlimits(at: &At, tc: &proto::TaskCore) -> Result<Vec<(u64, u64)>, Error> {
     let at = at.sub("rlimits");
-    let list = tc.rlimits.as_ref().map(|r| r.rlimits.as_slice()).unwrap_or_default();
+    let list = tc
+        .rlimits
+        .as_ref()
+        .map(|r| r.rlimits.as_slice())
+        .unwrap_or_default();
     if list.len() > 16 {
-        return Err(at.err("rlimits", Fault::BadCount { expected: "at most 16", found: length(list.len()) }));
+        return Err(at.err(
+            "rlimits",
+            Fault::BadCount {
+                expected: "at most 16",
+                found: length(list.len()),
+            },
+        ));
     }
     list.iter()
         .enumerate()
@@ -384,7 +477,13 @@ fn creds(at: &At, c: &proto::CredsEntry) -> Result<Creds, Error> {
         [] => Ok(0),
         [low] => Ok(u64::from(low)),
         [low, high] => Ok(u64::from(low) | u64::from(high) << 32),
-        _ => Err(at.err(field, Fault::BadCount { expected: "two words", found: length(words.len()) })),
+        _ => Err(at.err(
+            field,
+            Fault::BadCount {
+                expected: "two words",
+                found: length(words.len()),
+            },
+        )),
     };
     let (uid, euid, suid) = (need!(at, c.uid), need!(at, c.euid), need!(at, c.suid));
     let (fsuid, fsgid) = (need!(at, c.fsuid), need!(at, c.fsgid));
@@ -393,12 +492,19 @@ fn creds(at: &At, c: &proto::CredsEntry) -> Result<Creds, Error> {
     // whole. If it equals the euid, no such thing happened.
     let low = |id: u32| id & 0xffff;
     let (ids, lost) = if euid == fsuid {
-        if fsuid < 0x1_0000 { ([low(uid), euid, low(suid)], false) } else { ([uid, euid, suid], false) }
+        if fsuid < 0x1_0000 {
+            ([low(uid), euid, low(suid)], false)
+        } else {
+            ([uid, euid, suid], false)
+        }
     } else if fsuid < 0x1_0000 && low(euid) == fsuid {
         ([low(uid), low(euid), low(suid)], false)
     } else {
         let whole = [uid, euid, suid].iter().all(|id| *id < 0x1_0000);
-        ([low(uid), low(euid), low(suid)], fsuid >= 0x1_0000 || !whole)
+        (
+            [low(uid), low(euid), low(suid)],
+            fsuid >= 0x1_0000 || !whole,
+        )
     };
     let [uid, euid, suid] = ids;
     Ok(Creds {
@@ -418,7 +524,11 @@ fn creds(at: &At, c: &proto::CredsEntry) -> Result<Creds, Error> {
         securebits: at.req("secbits", c.secbits)?,
         groups: c.groups.clone(),
         no_new_privs: c.no_new_privs.unwrap_or(0) != 0,
-        lsm_profile: c.lsm_profile.clone().map(|p| at.text("lsm_profile", p, 4095)).transpose()?,
+        lsm_profile: c
+            .lsm_profile
+            .clone()
+            .map(|p| at.text("lsm_profile", p, 4095))
+            .transpose()?,
         ids_lost: lost || (fsgid >= 0x1_0000 && egid != fsgid),
     })
 }
