@@ -5,8 +5,9 @@
 
 use armrest_abi::{
     ABI_VERSION, ARGS_MAGIC, Advise, Attach, Batch, Flush, Iovec, Lock, Map, Move, Plain, Protect, Queued, Range,
-    Remove, RestoreArgs, Table, ThreadArgs, Timer,
+    Remove, RestoreArgs, Table, ThreadArgs, Timer, words_of_slice,
 };
+use core::mem::offset_of;
 
 /// The checks of the arguments: what `result` of a [`armrest_abi::ReportKind::BadArgs`] report means.
 #[repr(u32)]
@@ -114,61 +115,96 @@ impl<'a> Args<'a> {
         }
     }
 
-    /// The tables that `fixed` points to, each proved to lie in the area.
+    /// Call `f` with the tables that `fixed` points to, each proved to lie in the area.
     ///
     /// # Safety
     /// The caller's address space is the one that `fixed` speaks of: `fixed.area`, if it passes the checks, is readable
     /// memory that lives and stays unchanged as long as `'a`, but for the blob's own data, stack and heap, where no
     /// table lies.
-    pub unsafe fn in_area(fixed: &'a RestoreArgs) -> Result<Args<'a>, Check> {
+    pub unsafe fn in_area<R>(fixed: &'a RestoreArgs, f: impl FnOnce(&Args<'a>) -> R) -> Result<R, Check> {
         let size = u32::try_from(size_of::<RestoreArgs>()).unwrap_or(0);
         if fixed.magic != ARGS_MAGIC || fixed.version != ABI_VERSION || fixed.size != size {
             return Err(Check::Version);
         }
-        let area = fixed.area;
-        // SAFETY (each `rows` below): handed on from the caller.
-        unsafe {
-            let threads: &[ThreadArgs] = rows(area, fixed.threads)?;
-            let queue = threads.first().map_or(Table::default(), |leader| leader.queue);
-            Ok(Args {
-                fixed,
-                unmaps: rows(area, fixed.unmaps)?,
-                parks: rows(area, fixed.parks)?,
-                attaches: rows(area, fixed.attaches)?,
-                pieces: rows(area, fixed.pieces)?,
-                holes: rows(area, fixed.holes)?,
-                removes: rows(area, fixed.removes)?,
-                maps: rows(area, fixed.maps)?,
-                iovecs: rows(area, fixed.iovecs)?,
-                batches: rows(area, fixed.batches)?,
-                protects: rows(area, fixed.protects)?,
-                flushes: rows(area, fixed.flushes)?,
-                unparks: rows(area, fixed.unparks)?,
-                advises: rows(area, fixed.advises)?,
-                locks: rows(area, fixed.locks)?,
-                closes: rows(area, fixed.closes)?,
-                threads,
-                timers: rows(area, fixed.timers)?,
-                queue: rows(area, queue)?,
-            })
+        let mut places = [Place::NONE; SIZES.len()];
+        find(fixed, &mut places)?;
+        // SAFETY: each place was found in the area, which the caller vouches for.
+        let mut args = unsafe { all(fixed, &places) };
+        if let Some(leader) = args.threads.first() {
+            let queue = place(fixed.area, leader.queue, size_of::<Queued>())?;
+            // SAFETY: as above.
+            args.queue = unsafe { queue.rows() };
         }
+        Ok(f(&args))
     }
 }
 
-/// One table as a slice.
-///
-/// # Safety
-/// As [`Args::in_area`].
-unsafe fn rows<'a, T: Plain>(area: Range, table: Table) -> Result<&'a [T], Check> {
+/// The fields of [`RestoreArgs`] that are tables, in their order there, with their records.
+macro_rules! tables {
+    ($($index:literal $field:ident $record:ident),* $(,)?) => {
+        /// Bytes of a record of each table.
+        const SIZES: &[u8] = &[$(size_of::<$record>().to_le_bytes()[0]),*];
+        $(const _: () = assert!(size_of::<$record>() < 256 && at($index) == offset_of!(RestoreArgs, $field));)*
+
+        /// Every table as a slice; the queue is another matter.
+        ///
+        /// # Safety
+        /// The places were found for these tables, in an area for which the caller of [`Args::in_area`] vouches.
+        #[inline(never)]
+        unsafe fn all<'a>(fixed: &'a RestoreArgs, places: &[Place; SIZES.len()]) -> Args<'a> {
+            // SAFETY: handed on from the caller.
+            Args { fixed, queue: &[], $($field: unsafe { places[$index].rows() }),* }
+        }
+    };
+}
+
+/// Where table number `index` stands in [`RestoreArgs`].
+const fn at(index: usize) -> usize {
+    offset_of!(RestoreArgs, unmaps) + index * size_of::<Table>()
+}
+
+tables!(
+    0 unmaps Range, 1 parks Move, 2 attaches Attach, 3 pieces Move, 4 holes Range, 5 removes Remove, 6 maps Map,
+    7 iovecs Iovec, 8 batches Batch, 9 protects Protect, 10 flushes Flush, 11 unparks Move, 12 advises Advise,
+    13 locks Lock, 14 closes u32, 15 threads ThreadArgs, 16 timers Timer,
+);
+
+/// Address and number of the records of a table that lies in the area.
+#[derive(Clone, Copy)]
+struct Place(usize, usize);
+
+impl Place {
+    /// Aligned for a slice of nothing.
+    const NONE: Place = Place(8, 0);
+
+    /// The records.
+    ///
+    /// # Safety
+    /// The place was found for `T`, in an area for which the caller of [`Args::in_area`] vouches.
+    unsafe fn rows<'a, T: Plain>(self) -> &'a [T] {
+        // SAFETY: all records lie in the area, or there are none; `T: Plain` is valid for any bytes, and 8 is a multiple
+        // of every record's alignment.
+        unsafe { core::slice::from_raw_parts(self.0 as *const T, self.1) }
+    }
+}
+
+/// Find the places of all tables.
+#[inline(never)]
+fn find(fixed: &RestoreArgs, places: &mut [Place; SIZES.len()]) -> Result<(), Check> {
+    let words = words_of_slice(core::slice::from_ref(fixed)).get(at(0) / 4..).unwrap_or(&[]);
+    for ((found, size), table) in places.iter_mut().zip(SIZES).zip(words.as_chunks::<2>().0) {
+        let [addr, count] = *table;
+        *found = place(fixed.area, Table { addr, count }, usize::from(*size))?;
+    }
+    Ok(())
+}
+
+/// The place of one table.
+fn place(area: Range, table: Table, size: usize) -> Result<Place, Check> {
     if table.count == 0 {
-        return Ok(&[]);
+        return Ok(Place::NONE);
     }
-    let (addr, count) = (u64::from(table.addr), u64::from(table.count));
-    let end = addr.saturating_add(count.saturating_mul(size_of::<T>() as u64));
-    if !table.addr.is_multiple_of(8) || table.addr < area.start || end > u64::from(area.end) {
-        return Err(Check::Table);
-    }
-    // SAFETY: all `count` records lie in the area, which the caller vouches for; `T: Plain` is valid for any bytes, and
-    // 8 is a multiple of every record's alignment.
-    Ok(unsafe { core::slice::from_raw_parts(table.addr as usize as *const T, table.count as usize) })
+    let end = u64::from(table.addr) + u64::from(table.count) * size as u64;
+    let fits = table.addr.is_multiple_of(8) && table.addr >= area.start.max(8) && end <= u64::from(area.end);
+    if fits { Ok(Place(table.addr as usize, table.count as usize)) } else { Err(Check::Table) }
 }

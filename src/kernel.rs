@@ -5,16 +5,16 @@
 
 use armrest_abi::consts::{
     IPC_64, IPC_RMID, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP, PR_SET_NAME,
-    PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, ROBUST_LIST_HEAD_SIZE, RSEQ_FLAG_UNREGISTER, SS_DISABLE,
+    PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, ROBUST_LIST_HEAD_SIZE, SS_DISABLE,
 };
 use armrest_abi::{
     Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, Progress, Protect, Queued, Range, Report, Rseq, Step, Timer,
     bytes_of, bytes_of_slice,
 };
 
-/// A kernel error number (1 to 4095).
+/// A kernel error number (1 to 4095). A whole word, so that a [`Res`] travels in two registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Errno(pub u16);
+pub struct Errno(pub u32);
 
 /// What a call returned.
 pub type Res = Result<u32, Errno>;
@@ -66,9 +66,15 @@ pub trait Kernel {
     /// A step begins: a place for recorders to mark their records.
     fn step(&mut self, _step: Step) {}
 
+    /// A call of three arguments or fewer, all of them plain numbers.
+    #[inline(never)]
+    fn call3(&mut self, nr: u32, a: u32, b: u32, c: u32) -> Res {
+        self.call(nr, [a, b, c, 0, 0, 0], None)
+    }
+
     /// `munmap`.
     fn munmap(&mut self, range: Range) -> Res {
-        self.call(nr::MUNMAP, [range.start, range.len(), 0, 0, 0, 0], None)
+        self.call3(nr::MUNMAP, range.start, range.len(), 0)
     }
     /// `mremap` of a whole mapping to a fixed place.
     fn mremap_fixed(&mut self, m: &Move) -> Res {
@@ -80,7 +86,7 @@ pub trait Kernel {
     }
     /// `mprotect`.
     fn mprotect(&mut self, p: &Protect) -> Res {
-        self.call(nr::MPROTECT, [p.start, p.len, p.prot, 0, 0, 0], None)
+        self.call3(nr::MPROTECT, p.start, p.len, p.prot)
     }
     /// `preadv`: the position is two longs, low first, not a register pair.
     fn preadv(&mut self, fd: i32, iovecs: &[Iovec], offset: u64) -> Res {
@@ -89,27 +95,27 @@ pub trait Kernel {
     }
     /// `shmat`: the address comes back as the result.
     fn shmat(&mut self, a: &Attach) -> Res {
-        self.call(nr::SHMAT, [a.shmid.cast_unsigned(), a.at, a.flags, 0, 0, 0], None)
+        self.call3(nr::SHMAT, a.shmid.cast_unsigned(), a.at, a.flags)
     }
     /// `shmctl(IPC_RMID)`.
     fn shm_remove(&mut self, shmid: i32) -> Res {
-        self.call(nr::SHMCTL, [shmid.cast_unsigned(), IPC_RMID | IPC_64, 0, 0, 0, 0], None)
+        self.call3(nr::SHMCTL, shmid.cast_unsigned(), IPC_RMID | IPC_64, 0)
     }
     /// `madvise`.
     fn madvise(&mut self, a: &Advise) -> Res {
-        self.call(nr::MADVISE, [a.start, a.len, a.advice, 0, 0, 0], None)
+        self.call3(nr::MADVISE, a.start, a.len, a.advice)
     }
     /// `mlock`.
     fn mlock(&mut self, l: &Lock) -> Res {
-        self.call(nr::MLOCK, [l.start, l.len, 0, 0, 0, 0], None)
+        self.call3(nr::MLOCK, l.start, l.len, 0)
     }
     /// ARM's `cacheflush`: the end is exclusive.
     fn cacheflush(&mut self, f: &Flush) -> Res {
-        self.call(nr::CACHEFLUSH, [f.start, f.end, 0, 0, 0, 0], None)
+        self.call3(nr::CACHEFLUSH, f.start, f.end, 0)
     }
     /// `close`.
     fn close(&mut self, fd: u32) -> Res {
-        self.call(nr::CLOSE, [fd, 0, 0, 0, 0, 0], None)
+        self.call3(nr::CLOSE, fd, 0, 0)
     }
     /// `sigaltstack`: none.
     fn altstack_off(&mut self) -> Res {
@@ -119,23 +125,20 @@ pub trait Kernel {
     }
     /// `set_tid_address`: returns the caller's thread id.
     fn set_tid_address(&mut self, addr: u32) -> Res {
-        self.call(nr::SET_TID_ADDRESS, [addr, 0, 0, 0, 0, 0], None)
+        self.call3(nr::SET_TID_ADDRESS, addr, 0, 0)
     }
     /// `set_robust_list`: a head of 0 takes the registration back.
     fn set_robust_list(&mut self, head: u32) -> Res {
-        self.call(nr::SET_ROBUST_LIST, [head, ROBUST_LIST_HEAD_SIZE, 0, 0, 0, 0], None)
+        self.call3(nr::SET_ROBUST_LIST, head, ROBUST_LIST_HEAD_SIZE, 0)
     }
-    /// `rseq`: register.
-    fn rseq_register(&mut self, r: &Rseq) -> Res {
-        self.call(nr::RSEQ, [r.addr, r.len, 0, r.sig, 0, 0], None)
-    }
-    /// `rseq`: take a registration back.
-    fn rseq_unregister(&mut self, r: &Rseq) -> Res {
-        self.call(nr::RSEQ, [r.addr, r.len, RSEQ_FLAG_UNREGISTER, r.sig, 0, 0], None)
+    /// `rseq`: register with flags 0, take back with `RSEQ_FLAG_UNREGISTER`.
+    #[inline(never)]
+    fn rseq(&mut self, r: &Rseq, flags: u32) -> Res {
+        self.call(nr::RSEQ, [r.addr, r.len, flags, r.sig, 0, 0], None)
     }
     /// ARM's `set_tls`.
     fn set_tls(&mut self, value: u32) -> Res {
-        self.call(nr::SET_TLS, [value, 0, 0, 0, 0, 0], None)
+        self.call3(nr::SET_TLS, value, 0, 0)
     }
     /// `prctl(PR_SET_NAME)`: `name` ends with a NUL.
     fn set_name(&mut self, name: &[u8; 16]) -> Res {
@@ -148,24 +151,25 @@ pub trait Kernel {
     }
     /// `prctl(PR_SET_THP_DISABLE, 1)`.
     fn disable_thp(&mut self) -> Res {
-        self.call(nr::PRCTL, [PR_SET_THP_DISABLE, 1, 0, 0, 0, 0], None)
+        self.call3(nr::PRCTL, PR_SET_THP_DISABLE, 1, 0)
     }
     /// `prctl(PR_SET_DUMPABLE)`.
     fn set_dumpable(&mut self, value: u32) -> Res {
-        self.call(nr::PRCTL, [PR_SET_DUMPABLE, value, 0, 0, 0, 0], None)
+        self.call3(nr::PRCTL, PR_SET_DUMPABLE, value, 0)
     }
     /// `prctl(PR_SET_PDEATHSIG)`.
     fn set_pdeath(&mut self, signo: u32) -> Res {
-        self.call(nr::PRCTL, [PR_SET_PDEATHSIG, signo, 0, 0, 0, 0], None)
+        self.call3(nr::PRCTL, PR_SET_PDEATHSIG, signo, 0)
     }
     /// `rt_sigqueueinfo` or `rt_tgsigqueueinfo` to the caller, whose id is `tid`, in process `tgid`.
     fn queue_signal(&mut self, tgid: u32, tid: u32, q: &Queued) -> Res {
         let bytes = bytes_of_slice::<u32>(&q.info);
-        if q.private == 0 {
-            self.call(nr::RT_SIGQUEUEINFO, [tgid, q.signo, 0, 0, 0, 0], Some(Data { arg: 2, bytes }))
+        let (nr, args, arg) = if q.private == 0 {
+            (nr::RT_SIGQUEUEINFO, [tgid, q.signo, 0, 0, 0, 0], 2)
         } else {
-            self.call(nr::RT_TGSIGQUEUEINFO, [tgid, tid, q.signo, 0, 0, 0], Some(Data { arg: 3, bytes }))
-        }
+            (nr::RT_TGSIGQUEUEINFO, [tgid, tid, q.signo, 0, 0, 0], 3)
+        };
+        self.call(nr, args, Some(Data { arg, bytes }))
     }
     /// `setitimer`: the old value is not asked for.
     fn setitimer(&mut self, t: &Timer) -> Res {

@@ -3,21 +3,26 @@
 //! [`restore`] reads like a table of contents: one step a line, one file a step. Nothing here makes a system call of
 //! its own or touches an address of the task; that is the kernel's side of the trait. The device runs it on `svc`,
 //! `armrest plan` on a recorder, the tests on models. See docs/design.md.
+//!
+//! `#[inline(never)]` stands on every step and on what they share: one copy each, with registers of its own, makes the
+//! blob a quarter smaller than what the optimiser does alone.
 #![no_std]
 
-extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
 pub mod args;
+pub mod heap;
 pub mod kernel;
 mod run;
 pub mod step;
 
 pub use args::{Args, Check};
+pub use heap::NoHeap;
 pub use run::Stop;
 pub use step::enter::Entry;
 
+use heap::Heap;
 use kernel::Kernel;
 use run::{Done, Run};
 
@@ -25,19 +30,20 @@ use run::{Done, Run};
 ///
 /// The order is that of [`armrest_abi::Step`]; the reason for each place is told in the step's own file. On an error the
 /// old address space may be gone: the only thing to do is to report and to exit.
-pub fn restore<K: Kernel>(k: &mut K, args: &Args<'_>) -> Result<Entry, Stop> {
+pub fn restore<K: Kernel, H: Heap>(k: &mut K, args: &Args<'_>, heap: &mut H) -> Result<Entry, Stop> {
     let run = &mut Run::new(k);
-    steps(run, args).map_err(|_| run.why())
+    steps(run, args, heap).map_err(|_| run.why())
 }
 
-fn steps<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entry> {
+#[inline(never)]
+fn steps<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, heap: &mut H) -> Done<Entry> {
     step::verify::run(run, args)?;
     step::detach::run(run, args)?;
     step::park::run(run, args)?;
     step::unmap::run(run, args)?;
     step::shm::run(run, args)?;
     step::map::run(run, args)?;
-    step::fill::run(run, args)?;
+    step::fill::run(run, args, heap)?;
     step::protect::run(run, args)?;
     step::unpark::run(run, args)?;
     step::advise::run(run, args)?;

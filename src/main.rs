@@ -5,12 +5,13 @@
 #![no_std]
 #![no_main]
 
-mod heap;
+mod arena;
 mod raw;
 mod report;
 
-use armrest_abi::{ABI_VERSION, ARGS_MAGIC, Range, ReportKind, RestoreArgs, Step};
-use armrest_blob::{Args, Check, Stop, restore};
+use armrest_abi::{ABI_VERSION, ARGS_MAGIC, Range, Report, ReportKind, RestoreArgs, Step};
+use armrest_blob::{Args, Stop, restore};
+use arena::Arena;
 use raw::Raw;
 
 /// Called by `armrest_entry` (arch/arm/entry.S) on the blob's own stack.
@@ -24,33 +25,27 @@ unsafe extern "C" fn armrest_main(fixed: &'static RestoreArgs) -> ! {
     }
     // Up to and including the descriptor, the arguments look the same in every version.
     let mut k = Raw::new(fixed.report_fd);
+    // SAFETY: the loader gives the blob this part of the area as its heap, and nobody else uses it.
+    let mut heap = unsafe { Arena::new(fixed.heap) };
     if fixed.version == ABI_VERSION {
         let end = fixed.progress.saturating_add(16);
         if fixed.area.contains(Range { start: fixed.progress, end }) && fixed.progress.is_multiple_of(8) {
             k.show_at(fixed.progress);
         }
-        if fixed.area.contains(fixed.heap) {
-            // SAFETY: the loader gives the blob this part of the area as its heap, and nobody else uses it.
-            unsafe { heap::init(fixed.heap) };
-        }
     }
     // SAFETY: the area is the loader's, mapped and unchanged until the exit routine runs.
-    let result = unsafe { Args::in_area(fixed) }.map_err(bad).and_then(|args| restore(&mut k, &args));
-    match result {
-        Ok(entry) => k.enter(&entry),
-        Err(stop) => report::fail(&mut k, &stop),
-    }
-}
-
-/// Arguments that are not even tables.
-fn bad(check: Check) -> Stop {
-    Stop {
-        kind: ReportKind::BadArgs,
-        step: Step::Verify,
-        object: armrest_abi::Report::NO_OBJECT,
-        row: 0,
-        result: check.number(),
-    }
+    let stop = match unsafe { Args::in_area(fixed, |args| restore(&mut k, args, &mut heap)) } {
+        Ok(Ok(entry)) => k.enter(&entry),
+        Ok(Err(stop)) => stop,
+        Err(check) => Stop {
+            kind: ReportKind::BadArgs,
+            step: Step::Verify,
+            object: Report::NO_OBJECT,
+            row: 0,
+            result: check.number(),
+        },
+    };
+    report::fail(&mut k, &stop, stop.step.number())
 }
 
 /// Silent: messages would need relocations. The report says that it happened, and in which step.

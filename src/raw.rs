@@ -74,8 +74,8 @@ impl Kernel for Raw {
         // SAFETY: the steps ask only for calls on memory outside the bootstrap area, where no Rust object lies (the
         // verify step has seen to that), and for reads of `data`, which is borrowed until the call is over.
         let result = word(unsafe { syscall6(nr as usize, a, b, c, d, e, f) });
-        match u16::try_from(result.wrapping_neg()) {
-            Ok(errno @ 1..=4095) => Err(Errno(errno)),
+        match result.wrapping_neg() {
+            errno @ 1..=4095 => Err(Errno(errno)),
             _ => Ok(result),
         }
     }

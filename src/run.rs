@@ -68,18 +68,28 @@ impl<'k, K: Kernel> Run<'k, K> {
         Stopped
     }
     /// The result of a call, or a stop with its errno.
-    #[inline(never)]
     pub fn ok(&mut self, res: Res) -> Done<u32> {
-        res.map_err(|e| self.stop(ReportKind::Errno, u32::from(e.0).wrapping_neg()))
+        ok(res, self)
     }
     /// The result of a call that had to return `want`.
-    #[inline(never)]
     pub fn at(&mut self, res: Res, want: u32) -> Done {
-        let got = self.ok(res)?;
-        if got == want { Ok(()) } else { Err(self.stop(ReportKind::WrongAddress, got)) }
+        at(res, self, want)
     }
     /// Why a step failed.
     pub fn why(&self) -> Stop {
         self.why
     }
+}
+
+// The result comes first: so it stays in the registers in which the call returned it.
+
+#[inline(never)]
+fn ok<K: Kernel>(res: Res, run: &mut Run<'_, K>) -> Done<u32> {
+    res.map_err(|e| run.stop(ReportKind::Errno, e.0.wrapping_neg()))
+}
+
+#[inline(never)]
+fn at<K: Kernel>(res: Res, run: &mut Run<'_, K>, want: u32) -> Done {
+    let got = ok(res, run)?;
+    if got == want { Ok(()) } else { Err(run.stop(ReportKind::WrongAddress, got)) }
 }

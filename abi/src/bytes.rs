@@ -18,3 +18,10 @@ pub fn bytes_of_slice<T: Plain>(values: &[T]) -> &[u8] {
     // SAFETY: as in `bytes_of`; `size_of_val` is the exact extent of the slice.
     unsafe { core::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) }
 }
+
+/// The same table as words: for code that goes over tables of different records in one loop.
+pub fn words_of_slice<T: Plain>(values: &[T]) -> &[u32] {
+    const { assert!(size_of::<T>().is_multiple_of(4) && align_of::<T>() >= 4) };
+    // SAFETY: as in `bytes_of`; the assertion shows that the extent is whole, aligned words.
+    unsafe { core::slice::from_raw_parts(values.as_ptr().cast::<u32>(), size_of_val(values) / 4) }
+}

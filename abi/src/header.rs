@@ -33,7 +33,8 @@ pub struct BlobHeader {
     pub rx_used: u32,
     /// Bytes of the read-write part that follows, a multiple of the page size. The file ends after it.
     pub rw_size: u32,
-    /// Offset of the ARM-state entry point: r0 = address of `RestoreArgs`, sp = top of the blob's stack.
+    /// Offset of the ARM-state entry point: r0 = address of `RestoreArgs`, r1 = top of the blob's stack; a C function
+    /// `void entry(uint32_t args, uint32_t stack_top)` that does not return.
     pub entry_offset: u32,
     /// Offset of the thread entry point (ARM state), or 0 if this blob cannot start threads.
     pub thread_entry_offset: u32,

@@ -108,9 +108,9 @@ pub struct Report {
     pub object: u32,
     /// Row in the step's own table.
     pub row: u32,
-    /// Number of the system call in r7, or 0.
+    /// Number (r7) of the system call made last: the one that failed if [`ReportKind`] says so; 0 if none was made.
     pub syscall: u32,
-    /// r0 to r5 of the call.
+    /// r0 to r5 of that call.
     pub args: [u32; 6],
     /// What the call returned, or what [`ReportKind`] says.
     pub result: i32,

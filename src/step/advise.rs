@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::Step;
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Advise);
     for (i, a) in args.advises.iter().enumerate() {

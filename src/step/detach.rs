@@ -7,12 +7,14 @@
 use crate::args::Args;
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
+use armrest_abi::consts::RSEQ_FLAG_UNREGISTER;
 use armrest_abi::{Step, want};
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Detach);
     if args.fixed.want & want::OLD_RSEQ != 0 {
-        let res = run.k.rseq_unregister(&args.fixed.old_rseq);
+        let res = run.k.rseq(&args.fixed.old_rseq, RSEQ_FLAG_UNREGISTER);
         run.ok(res)?;
     }
     if args.fixed.want & want::OLD_ROBUST != 0 {

@@ -31,6 +31,7 @@ impl Entry {
     }
 }
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entry> {
     run.begin(Step::Enter);
     for (i, fd) in args.closes.iter().enumerate() {

@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{Step, want};
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Mm);
     if args.fixed.want & want::MM_MAP != 0 {

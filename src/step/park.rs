@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{Move, Step};
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Park);
     moves(run, args.parks)

@@ -8,6 +8,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::Step;
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Protect);
     for (i, p) in args.protects.iter().enumerate() {

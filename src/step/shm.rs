@@ -6,10 +6,10 @@
 use crate::args::{Args, Check};
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
-use crate::step::verify::slice;
 use crate::step::unmap::unmap;
 use armrest_abi::{Attach, ReportKind, Step};
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Shm);
     for (i, a) in args.attaches.iter().enumerate() {
@@ -25,19 +25,25 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
 }
 
 fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Done {
-    let (Some(pieces), Some(holes)) = (slice(args.pieces, a.piece, a.pieces), slice(args.holes, a.hole, a.holes)) else {
-        return Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()));
-    };
     let res = run.k.shmat(a);
     run.at(res, a.at)?;
-    for (i, m) in pieces.iter().enumerate() {
-        run.row(a.piece as usize + i, m.object);
+    for i in 0..a.pieces {
+        let row = a.piece.wrapping_add(i) as usize;
+        let Some(m) = args.pieces.get(row) else { return bad_row(run) };
+        run.row(row, m.object);
         let res = run.k.mremap_fixed(m);
         run.at(res, m.to)?;
     }
-    for (i, r) in holes.iter().enumerate() {
-        run.row(a.hole as usize + i, a.object);
+    for i in 0..a.holes {
+        let row = a.hole.wrapping_add(i) as usize;
+        let Some(r) = args.holes.get(row) else { return bad_row(run) };
+        run.row(row, a.object);
         unmap(run, *r)?;
     }
     Ok(())
+}
+
+#[cold]
+fn bad_row<K: Kernel>(run: &mut Run<'_, K>) -> Done {
+    Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()))
 }

@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{Report, Step};
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, tid: u32) -> Done {
     run.begin(Step::Signals);
     for (i, q) in args.queue.iter().enumerate() {

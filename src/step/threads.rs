@@ -8,6 +8,7 @@ use crate::run::{Done, Run};
 use armrest_abi::{ReportKind, Step, ThreadArgs, want};
 
 /// Returns the leader's id as the kernel knows it, which with `--any-pid` is not the checkpoint's.
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<u32> {
     run.begin(Step::Threads);
     let [leader] = args.threads else {
@@ -28,7 +29,7 @@ fn register<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<u32> {
         run.ok(res)?;
     }
     if t.want & want::RSEQ != 0 {
-        let res = run.k.rseq_register(&t.rseq);
+        let res = run.k.rseq(&t.rseq, 0);
         run.ok(res)?;
     }
     Ok(tid)

@@ -5,6 +5,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{Report, Step};
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Timers);
     for (i, t) in args.timers.iter().enumerate() {

@@ -8,6 +8,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{Range, Report, Step};
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Unmap);
     for (i, r) in args.unmaps.iter().enumerate() {

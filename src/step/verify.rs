@@ -1,37 +1,108 @@
 //! Verify: the arguments cannot make the blob destroy itself.
 //!
 //! First, because it is the last moment at which nothing has happened. It checks what a wrong loader could break: that
-//! no row touches the bootstrap area, that indices resolve, that batches add up. That the rows describe a sensible task
-//! is the plan's business.
+//! no row touches the bootstrap area and that batches add up. Indices of attachments and file offsets are checked where
+//! they are used. That the rows describe a sensible task is the plan's business.
 
 use crate::args::{Args, Check};
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
-use armrest_abi::{Batch, IOV_MAX, Iovec, PAGE_SIZE, Progress, Range, Report, ReportKind, Step};
+use armrest_abi::{
+    Advise, Attach, Batch, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect, Range, Report, ReportKind, Step,
+    words_of_slice as words,
+};
+use core::mem::offset_of;
 
+#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Verify);
-    let mut at = At { row: 0, object: Report::NO_OBJECT, area: args.fixed.area };
-    check(&mut at, args).map_err(|c| {
-        run.row(at.row, at.object);
-        run.stop(ReportKind::BadArgs, c.number())
-    })
+    let mut at = At { row: 0, object: Report::NO_OBJECT, area: args.fixed.area, bad: area(args).err() };
+    rows(&mut at, args);
+    match at.bad {
+        None => Ok(()),
+        Some(check) => {
+            run.row(at.row, at.object);
+            Err(run.stop(ReportKind::BadArgs, check.number()))
+        }
+    }
 }
 
-/// Which row is looked at.
+/// Which row is looked at, and the first check that failed.
 struct At {
     area: Range,
     row: usize,
     object: u32,
+    bad: Option<Check>,
+}
+
+/// Where a record says what it touches, in words; small, so that it travels in a register.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Shape {
+    /// Words in a record.
+    words: u8,
+    /// The address.
+    start: u8,
+    /// The length; with [`Shape::END`] the end.
+    len: u8,
+    /// The object, or [`Shape::NONE`].
+    object: u8,
+}
+
+impl Shape {
+    const END: u8 = 0x80;
+    const NONE: u8 = 0xff;
+}
+
+/// The shape of a record: its type, the fields of address and length, and the object's if it has one.
+macro_rules! shape {
+    ($record:ident, $start:ident, $len:ident, $flag:expr, $object:expr) => {
+        const {
+            Shape {
+                words: word(size_of::<$record>()),
+                start: word(offset_of!($record, $start)),
+                len: word(offset_of!($record, $len)) | $flag,
+                object: $object,
+            }
+        }
+    };
+    ($record:ident, $start:ident) => {
+        shape!($record, $start, len, 0, word(offset_of!($record, object)))
+    };
+}
+
+/// Bytes in words, for a constant.
+const fn word(bytes: usize) -> u8 {
+    assert!(bytes / 4 < 0x80 && bytes.is_multiple_of(4));
+    (bytes / 4).to_le_bytes()[0]
 }
 
 impl At {
-    /// Whole pages that cannot wrap, and none of the area's.
+    /// See that every row is whole pages that cannot wrap, and none of the area's. Does nothing after a failure, so that
+    /// the first one is told.
     #[inline(never)]
-    fn outside(&mut self, row: usize, object: u32, start: u32, len: u32) -> Result<(), Check> {
-        self.row = row;
-        self.object = object;
-        let range = Range { start, end: start.checked_add(len).ok_or(Check::RowShape)? };
+    fn outside(&mut self, table: &[u32], shape: Shape) {
+        let mut rest = table;
+        let mut i = 0;
+        // Not `chunks_exact`, which would divide.
+        while self.bad.is_none()
+            && let Some((row, others)) = rest.split_at_checked(usize::from(shape.words))
+            && !row.is_empty()
+        {
+            rest = others;
+            self.row = i;
+            i += 1;
+            self.bad = self.row_outside(row, shape).err();
+        }
+    }
+
+    fn row_outside(&mut self, row: &[u32], shape: Shape) -> Result<(), Check> {
+        let word = |at: u8| row.get(usize::from(at)).copied();
+        self.object = word(shape.object).unwrap_or(Report::NO_OBJECT);
+        let start = word(shape.start).unwrap_or(0);
+        let len = word(shape.len & !Shape::END).unwrap_or(0);
+        let end = if shape.len & Shape::END == 0 { start.checked_add(len).ok_or(Check::RowShape)? } else { len };
+        let range = Range { start, end };
         if !aligned(range) {
             return Err(Check::RowShape);
         }
@@ -39,47 +110,29 @@ impl At {
     }
 }
 
-fn check(at: &mut At, args: &Args<'_>) -> Result<(), Check> {
-    area(args)?;
-    for table in [args.unmaps, args.holes] {
-        for (i, r) in table.iter().enumerate() {
-            at.outside(i, Report::NO_OBJECT, r.start, r.len())?;
-        }
-    }
+fn rows(at: &mut At, args: &Args<'_>) {
+    let range = shape!(Range, start, end, Shape::END, Shape::NONE);
+    at.outside(words(args.unmaps), range);
+    at.outside(words(args.holes), range);
     for table in [args.parks, args.pieces, args.unparks] {
-        for (i, m) in table.iter().enumerate() {
-            at.outside(i, m.object, m.from, m.len)?;
-            at.outside(i, m.object, m.to, m.len)?;
-        }
+        at.outside(words(table), shape!(Move, from));
+        at.outside(words(table), shape!(Move, to));
     }
-    for (i, a) in args.attaches.iter().enumerate() {
-        at.outside(i, a.object, a.at, a.len)?;
-        slice(args.pieces, a.piece, a.pieces).ok_or(Check::RowIndex)?;
-        slice(args.holes, a.hole, a.holes).ok_or(Check::RowIndex)?;
-    }
-    for (i, m) in args.maps.iter().enumerate() {
-        at.outside(i, m.object, m.start, m.len)?;
-        if m.page_offset > u64::from(u32::MAX) {
-            return Err(Check::PageOffset);
-        }
-    }
-    for (i, p) in args.protects.iter().enumerate() {
-        at.outside(i, p.object, p.start, p.len)?;
-    }
-    for (i, a) in args.advises.iter().enumerate() {
-        at.outside(i, a.object, a.start, a.len)?;
-    }
-    for (i, v) in args.iovecs.iter().enumerate() {
-        at.outside(i, Report::NO_OBJECT, v.base, v.len)?;
-    }
+    at.outside(words(args.attaches), shape!(Attach, at));
+    at.outside(words(args.maps), shape!(Map, start));
+    at.outside(words(args.protects), shape!(Protect, start));
+    at.outside(words(args.advises), shape!(Advise, start));
+    at.outside(words(args.iovecs), shape!(Iovec, base, len, 0, Shape::NONE));
     for (i, b) in args.batches.iter().enumerate() {
-        at.row = i;
-        batch(args, b)?;
+        if at.bad.is_none() {
+            at.row = i;
+            at.bad = batch(args, b).err();
+        }
     }
-    Ok(())
 }
 
 /// The bootstrap area itself.
+#[inline(never)]
 fn area(args: &Args<'_>) -> Result<(), Check> {
     let f = args.fixed;
     if !aligned(f.area) || f.keep.start != f.area.start || f.keep.len() != PAGE_SIZE || f.area.len() <= PAGE_SIZE {
@@ -111,6 +164,7 @@ fn batch(args: &Args<'_>, b: &Batch) -> Result<(), Check> {
 }
 
 /// The iovecs of a batch: 1 to IOV_MAX.
+#[inline(never)]
 pub(crate) fn iovecs<'a>(args: &Args<'a>, b: &Batch) -> Option<&'a [Iovec]> {
     if b.count == 0 || b.count > IOV_MAX { None } else { slice(args.iovecs, b.first, b.count) }
 }
