@@ -1,1 +1,552 @@
+//! The steps on a small recording kernel: order, every failing call named, short reads, wrong addresses, bad arguments.
 
+use crate::heap::{Heap, NoHeap};
+use crate::kernel::{Data, Errno, Kernel, Res, nr};
+use crate::{Args, Check, Entry, Stop, restore};
+use armrest_abi::consts::*;
+use armrest_abi::*;
+use std::vec;
+use std::vec::Vec;
+
+type Call = (u32, [u32; 6], Vec<u8>);
+
+/// Grants everything, but for one call, and remembers it.
+#[derive(Default)]
+struct Recorder {
+    calls: Vec<(Step, Call)>,
+    step: Option<Step>,
+    shown: Vec<Progress>,
+    /// Fail the n-th call with this errno.
+    fail: Option<(usize, u32)>,
+    /// Return this from the n-th call.
+    instead: Option<(usize, u32)>,
+    /// Most bytes of one read.
+    read_limit: Option<u32>,
+}
+
+impl Kernel for Recorder {
+    fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res {
+        let bytes = data.map_or(Vec::new(), |d| d.bytes.to_vec());
+        let n = self.calls.len();
+        let len = |b: &[u8]| u32::from_le_bytes(b[4..8].try_into().unwrap());
+        let result = match nr {
+            nr::MMAP2 => args[0],
+            nr::SHMAT => args[1],
+            nr::MREMAP => args[4],
+            nr::SET_TID_ADDRESS => 77,
+            nr::PREADV => {
+                let all = bytes.chunks_exact(8).map(len).sum::<u32>();
+                self.read_limit.map_or(all, |limit| all.min(limit))
+            }
+            _ => 0,
+        };
+        self.calls.push((self.step.unwrap(), (nr, args, bytes)));
+        match (self.fail, self.instead) {
+            (Some((at, errno)), _) if at == n => Err(Errno(errno)),
+            (_, Some((at, other))) if at == n => Ok(other),
+            _ => Ok(result),
+        }
+    }
+    fn progress(&mut self, progress: Progress) {
+        self.shown.push(progress);
+    }
+    fn step(&mut self, step: Step) {
+        self.step = Some(step);
+    }
+}
+
+const AREA: Range = Range { start: 0x10_0000, end: 0x12_0000 };
+
+/// One of everything, in tables that a test may change.
+#[derive(Clone)]
+struct Case {
+    fixed: RestoreArgs,
+    unmaps: Vec<Range>,
+    parks: Vec<Move>,
+    attaches: Vec<Attach>,
+    pieces: Vec<Move>,
+    holes: Vec<Range>,
+    removes: Vec<Remove>,
+    maps: Vec<Map>,
+    iovecs: Vec<Iovec>,
+    batches: Vec<Batch>,
+    protects: Vec<Protect>,
+    flushes: Vec<Flush>,
+    unparks: Vec<Move>,
+    advises: Vec<Advise>,
+    locks: Vec<Lock>,
+    closes: Vec<u32>,
+    threads: Vec<ThreadArgs>,
+    timers: Vec<Timer>,
+    queue: Vec<Queued>,
+}
+
+fn fixed() -> RestoreArgs {
+    let none = Table::default();
+    RestoreArgs {
+        magic: ARGS_MAGIC,
+        version: ABI_VERSION,
+        size: u32::try_from(size_of::<RestoreArgs>()).unwrap(),
+        want: want::OLD_RSEQ | want::OLD_ROBUST | want::MM_MAP | want::THP_DISABLE | want::DUMPABLE,
+        area: AREA,
+        keep: Range { start: AREA.start, end: AREA.start + 0x1000 },
+        heap: Range { start: 0x10_8000, end: 0x10_b000 },
+        progress: 0x11_f000,
+        report_fd: 200,
+        unmaps: none,
+        parks: none,
+        attaches: none,
+        pieces: none,
+        holes: none,
+        removes: none,
+        maps: none,
+        iovecs: none,
+        batches: none,
+        protects: none,
+        flushes: none,
+        unparks: none,
+        advises: none,
+        locks: none,
+        closes: none,
+        threads: none,
+        timers: none,
+        old_rseq: Rseq { addr: 0x7000, len: 32, sig: 5 },
+        dumpable: 1,
+        mm: MmMap { exe_fd: 9, ..MmMap::default() },
+        reserved: [0; 4],
+    }
+}
+
+fn case() -> Case {
+    let leader = ThreadArgs {
+        tid: 42,
+        want: want::ROBUST | want::RSEQ | want::PDEATH,
+        tls: 0x5000,
+        clear_tid: 0x5100,
+        robust_head: 0x5200,
+        robust_len: 12,
+        rseq: Rseq { addr: 0x5300, len: 32, sig: 6 },
+        comm: *b"counter\0\0\0\0\0\0\0\0\0",
+        frame: AREA.start + FRAME_OFFSET,
+        pdeath: 15,
+        ..ThreadArgs::default()
+    };
+    let queued = |private| Queued { signo: 10 + private, private, info: [private; 32] };
+    Case {
+        fixed: fixed(),
+        unmaps: vec![Range { start: 0x1000, end: AREA.start }, Range { start: AREA.end, end: 0xbf00_0000 }],
+        parks: vec![Move { from: 0x20_0000, to: 0x30_0000, len: 0x1000, object: 1 }],
+        attaches: vec![
+            Attach {
+                shmid: 7,
+                at: 0x40_0000,
+                len: 0x8000,
+                flags: SHM_REMAP,
+                piece: 0,
+                pieces: 0,
+                hole: 0,
+                holes: 1,
+                object: 2,
+            },
+            Attach {
+                shmid: 8,
+                at: 0x50_0000,
+                len: 0x4000,
+                flags: SHM_RDONLY,
+                piece: 0,
+                pieces: 2,
+                hole: 1,
+                holes: 1,
+                object: 3,
+            },
+        ],
+        pieces: vec![
+            Move { from: 0x50_0000, to: 0x60_1000, len: 0x1000, object: 4 },
+            Move { from: 0x50_1000, to: 0x60_3000, len: 0x1000, object: 5 },
+        ],
+        holes: vec![Range { start: 0x40_4000, end: 0x40_8000 }, Range { start: 0x50_2000, end: 0x50_4000 }],
+        removes: vec![Remove { shmid: 8, object: 3 }],
+        maps: vec![
+            Map {
+                start: 0x70_0000,
+                len: 0x3000,
+                prot: PROT_READ | PROT_WRITE,
+                flags: MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS,
+                fd: -1,
+                object: 6,
+                page_offset: 0,
+            },
+            Map {
+                start: 0xb6f0_0000,
+                len: 0x1000,
+                prot: PROT_READ,
+                flags: MAP_PRIVATE | MAP_FIXED,
+                fd: 12,
+                object: 7,
+                page_offset: 0xffff_ffff,
+            },
+        ],
+        iovecs: vec![
+            Iovec { base: 0x70_0000, len: 0x1000 },
+            Iovec { base: 0x70_2000, len: 0x1000 },
+            Iovec { base: 0xb6f0_0000, len: 0x1000 },
+        ],
+        batches: vec![
+            Batch { offset: 0x1_2345_6000, fd: 11, first: 0, count: 2, len: 0x2000 },
+            Batch { offset: 0, fd: 11, first: 2, count: 1, len: 0x1000 },
+        ],
+        protects: vec![Protect { start: 0x70_0000, len: 0x1000, prot: PROT_READ | PROT_EXEC, object: 6 }],
+        flushes: vec![Flush { start: 0x70_0000, end: 0x70_1000, object: 6 }],
+        unparks: vec![Move { from: 0x30_0000, to: 0xbef9_9000, len: 0x1000, object: 8 }],
+        advises: vec![Advise { start: 0x70_0000, len: 0x1000, advice: MADV_DONTFORK, object: 6 }],
+        locks: vec![Lock { start: 0x70_0000, len: 0x1000, object: 6 }],
+        closes: vec![11, 12],
+        threads: vec![leader],
+        timers: vec![Timer { which: 0, value: [1, 2, 3, 4] }],
+        queue: vec![queued(0), queued(1)],
+    }
+}
+
+impl Case {
+    fn args(&self) -> Args<'_> {
+        Args {
+            fixed: &self.fixed,
+            unmaps: &self.unmaps,
+            parks: &self.parks,
+            attaches: &self.attaches,
+            pieces: &self.pieces,
+            holes: &self.holes,
+            removes: &self.removes,
+            maps: &self.maps,
+            iovecs: &self.iovecs,
+            batches: &self.batches,
+            protects: &self.protects,
+            flushes: &self.flushes,
+            unparks: &self.unparks,
+            advises: &self.advises,
+            locks: &self.locks,
+            closes: &self.closes,
+            threads: &self.threads,
+            timers: &self.timers,
+            queue: &self.queue,
+        }
+    }
+    fn run(&self, k: &mut Recorder) -> Result<Entry, Stop> {
+        restore(k, &self.args(), &mut [Iovec { base: 0, len: 0 }; 4])
+    }
+    /// The check that refuses it, before any call.
+    fn refused(&self) -> Check {
+        let mut k = Recorder::default();
+        let stop = self.run(&mut k).unwrap_err();
+        assert_eq!((stop.kind, stop.step), (ReportKind::BadArgs, Step::Verify));
+        assert!(k.calls.is_empty());
+        Check::from_number(stop.result).unwrap()
+    }
+}
+
+#[test]
+fn the_calls_come_in_order_with_their_arguments() {
+    let mut k = Recorder::default();
+    let entry = case().run(&mut k).unwrap();
+    let calls: Vec<(Step, u32, [u32; 6])> = k.calls.iter().map(|(s, (n, a, _))| (*s, *n, *a)).collect();
+    let anon = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS;
+    let fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
+    assert_eq!(
+        calls,
+        [
+            (Step::Detach, nr::RSEQ, [0x7000, 32, 1, 5, 0, 0]),
+            (Step::Detach, nr::SET_ROBUST_LIST, [0, 12, 0, 0, 0, 0]),
+            (Step::Detach, nr::SIGALTSTACK, [0; 6]),
+            (Step::Detach, nr::SET_TID_ADDRESS, [0; 6]),
+            (Step::Park, nr::MREMAP, [0x20_0000, 0x1000, 0x1000, fixed, 0x30_0000, 0]),
+            (Step::Unmap, nr::MUNMAP, [0x1000, 0xf_f000, 0, 0, 0, 0]),
+            (Step::Unmap, nr::MUNMAP, [0x12_0000, 0xbeee_0000, 0, 0, 0, 0]),
+            (Step::Shm, nr::SHMAT, [7, 0x40_0000, SHM_REMAP, 0, 0, 0]),
+            (Step::Shm, nr::MUNMAP, [0x40_4000, 0x4000, 0, 0, 0, 0]),
+            (Step::Shm, nr::SHMAT, [8, 0x50_0000, SHM_RDONLY, 0, 0, 0]),
+            (Step::Shm, nr::MREMAP, [0x50_0000, 0x1000, 0x1000, fixed, 0x60_1000, 0]),
+            (Step::Shm, nr::MREMAP, [0x50_1000, 0x1000, 0x1000, fixed, 0x60_3000, 0]),
+            (Step::Shm, nr::MUNMAP, [0x50_2000, 0x2000, 0, 0, 0, 0]),
+            (Step::Shm, nr::SHMCTL, [8, 0x100, 0, 0, 0, 0]),
+            (Step::Map, nr::PRCTL, [PR_SET_THP_DISABLE, 1, 0, 0, 0, 0]),
+            (Step::Map, nr::MMAP2, [0x70_0000, 0x3000, 3, anon, u32::MAX, 0]),
+            (Step::Map, nr::MMAP2, [0xb6f0_0000, 0x1000, 1, MAP_PRIVATE | MAP_FIXED, 12, 0xffff_ffff]),
+            (Step::Fill, nr::PREADV, [11, 0, 2, 0x2345_6000, 1, 0]),
+            (Step::Fill, nr::PREADV, [11, 0, 1, 0, 0, 0]),
+            (Step::Protect, nr::MPROTECT, [0x70_0000, 0x1000, 5, 0, 0, 0]),
+            (Step::Protect, nr::CACHEFLUSH, [0x70_0000, 0x70_1000, 0, 0, 0, 0]),
+            (Step::Unpark, nr::MREMAP, [0x30_0000, 0x1000, 0x1000, fixed, 0xbef9_9000, 0]),
+            (Step::Advise, nr::MADVISE, [0x70_0000, 0x1000, MADV_DONTFORK, 0, 0, 0]),
+            (Step::Advise, nr::MLOCK, [0x70_0000, 0x1000, 0, 0, 0, 0]),
+            (Step::Mm, nr::PRCTL, [PR_SET_MM, PR_SET_MM_MAP, 0, 104, 0, 0]),
+            (Step::Threads, nr::PRCTL, [PR_SET_NAME, 0, 0, 0, 0, 0]),
+            (Step::Threads, nr::SET_TID_ADDRESS, [0x5100, 0, 0, 0, 0, 0]),
+            (Step::Threads, nr::SET_TLS, [0x5000, 0, 0, 0, 0, 0]),
+            (Step::Threads, nr::SET_ROBUST_LIST, [0x5200, 12, 0, 0, 0, 0]),
+            (Step::Threads, nr::RSEQ, [0x5300, 32, 0, 6, 0, 0]),
+            // 77 is what the kernel calls the task, not the checkpoint's 42.
+            (Step::Signals, nr::RT_SIGQUEUEINFO, [77, 10, 0, 0, 0, 0]),
+            (Step::Signals, nr::RT_TGSIGQUEUEINFO, [77, 77, 11, 0, 0, 0]),
+            (Step::Timers, nr::SETITIMER, [0, 0, 0, 0, 0, 0]),
+            (Step::Creds, nr::PRCTL, [PR_SET_DUMPABLE, 1, 0, 0, 0, 0]),
+            (Step::Creds, nr::PRCTL, [PR_SET_PDEATHSIG, 15, 0, 0, 0, 0]),
+            (Step::Enter, nr::CLOSE, [11, 0, 0, 0, 0, 0]),
+            (Step::Enter, nr::CLOSE, [12, 0, 0, 0, 0, 0]),
+        ]
+    );
+    let data = |n: usize| k.calls[n].1.2.clone();
+    assert_eq!(data(2), [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0], "SS_DISABLE in the second word");
+    assert_eq!(data(17), bytes_of_slice(&case().iovecs[..2]));
+    assert_eq!(data(24).len(), 104);
+    assert_eq!(data(25), b"counter\0\0\0\0\0\0\0\0\0");
+    assert_eq!(data(31), bytes_of_slice(&[1u32; 32]));
+    assert_eq!(data(32), bytes_of_slice(&[1u32, 2, 3, 4]));
+    let end = entry.calls();
+    assert_eq!(end[0], (nr::MUNMAP, [0x10_1000, 0x1_f000, 0, 0, 0, 0]));
+    assert_eq!(end[1], (nr::CLOSE, [200, 0, 0, 0, 0, 0]));
+    assert_eq!((end[2].0, entry.frame), (nr::RT_SIGRETURN, 0x10_0800));
+}
+
+#[test]
+fn without_options_a_restore_has_few_fixed_calls() {
+    let mut c = case();
+    c.fixed.want = 0;
+    c.threads[0].want = 0;
+    let mut args = Args::empty(&c.fixed);
+    args.threads = &c.threads;
+    let mut k = Recorder::default();
+    restore(&mut k, &args, &mut NoHeap::default()).unwrap();
+    // sigaltstack, set_tid_address, name, set_tid_address, set_tls; the exit routine adds three.
+    assert_eq!(k.calls.len(), 5);
+}
+
+#[test]
+fn each_failing_call_is_named() {
+    let c = case();
+    let mut all = Recorder::default();
+    c.run(&mut all).unwrap();
+    let objects = |step: Step, nr: u32, args: [u32; 6]| match (step, nr) {
+        (Step::Park, _) => vec![1],
+        (Step::Shm, nr::MUNMAP) if args[0] == 0x40_4000 => vec![2],
+        (Step::Shm, nr::SHMAT) if args[0] == 7 => vec![2],
+        (Step::Shm, nr::MREMAP) => vec![if args[4] == 0x60_1000 { 4 } else { 5 }],
+        (Step::Shm, _) => vec![3],
+        (Step::Map, nr::MMAP2) => vec![if args[0] == 0x70_0000 { 6 } else { 7 }],
+        (Step::Protect | Step::Advise, _) => vec![6],
+        (Step::Unpark, _) => vec![8],
+        _ => vec![Report::NO_OBJECT],
+    };
+    for (n, (step, (nr, args, _))) in all.calls.iter().enumerate() {
+        let mut k = Recorder { fail: Some((n, 12)), ..Recorder::default() };
+        let stop = c.run(&mut k).unwrap_err();
+        assert_eq!(stop.kind, ReportKind::Errno, "call {n}");
+        assert_eq!(stop.step, *step, "call {n}");
+        assert_eq!(stop.result, 0u32.wrapping_sub(12), "call {n}");
+        assert_eq!(vec![stop.object], objects(*step, *nr, *args), "call {n}");
+        assert_eq!(k.calls.len(), n + 1, "nothing is called after a failure");
+        assert_eq!(k.shown.last().map(|p| (p.step, p.row)), Some((step.number(), stop.row)));
+    }
+}
+
+#[test]
+fn rows_are_told_as_rows_of_the_steps_table() {
+    let c = case();
+    let stop_of = |n| c.run(&mut Recorder { fail: Some((n, 1)), ..Recorder::default() }).unwrap_err().row;
+    assert_eq!([stop_of(6), stop_of(11), stop_of(12), stop_of(16), stop_of(18), stop_of(36)], [1, 1, 1, 1, 1, 1]);
+    assert_eq!([stop_of(5), stop_of(10), stop_of(15)], [0, 0, 0]);
+}
+
+#[test]
+fn another_address_than_asked_for_stops() {
+    let c = case();
+    let mut all = Recorder::default();
+    c.run(&mut all).unwrap();
+    let mut seen = 0;
+    for (n, (step, (nr, ..))) in all.calls.iter().enumerate() {
+        if matches!(*nr, nr::MMAP2 | nr::SHMAT | nr::MREMAP) {
+            let mut k = Recorder { instead: Some((n, 0xdead_0000)), ..Recorder::default() };
+            let stop = c.run(&mut k).unwrap_err();
+            assert_eq!((stop.kind, stop.step, stop.result), (ReportKind::WrongAddress, *step, 0xdead_0000));
+            assert_eq!(k.calls.len(), n + 1);
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 8);
+}
+
+/// The bytes that the reads of `k` put at each address: (address, offset in the file).
+fn placed(k: &Recorder, limit: u32) -> Vec<(u32, u64)> {
+    let mut bytes = Vec::new();
+    for (_, (nr, args, data)) in &k.calls {
+        if *nr == nr::PREADV {
+            let mut offset = u64::from(args[4]) << 32 | u64::from(args[3]);
+            let mut left = limit;
+            for iovec in data.chunks_exact(8) {
+                let word = |at: usize| u32::from_le_bytes(iovec[at..at + 4].try_into().unwrap());
+                let n = word(4).min(left);
+                bytes.extend((0..n).map(|i| (word(0) + i, offset + u64::from(i))));
+                left -= n;
+                offset += u64::from(n);
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn short_reads_are_continued_where_they_ended() {
+    let c = case();
+    let mut whole = Recorder::default();
+    c.run(&mut whole).unwrap();
+    let want = placed(&whole, u32::MAX);
+    assert_eq!(want.len(), 0x3000);
+    for limit in [1000, 0x1000, 0xfff, 0x1001, 0x1fff, 1] {
+        let mut k = Recorder { read_limit: Some(limit), ..Recorder::default() };
+        c.run(&mut k).unwrap();
+        assert_eq!(placed(&k, limit), want, "at most {limit} bytes a read");
+        assert_eq!(k.shown.last().unwrap().filled, 0x3000);
+    }
+}
+
+#[test]
+fn the_end_of_a_pages_file_is_no_loop() {
+    let mut k = Recorder { read_limit: Some(0), ..Recorder::default() };
+    let stop = case().run(&mut k).unwrap_err();
+    assert_eq!((stop.kind, stop.step, stop.row, stop.result), (ReportKind::Truncated, Step::Fill, 0, 0x2000));
+    assert_eq!(k.calls.last().unwrap().1.0, nr::PREADV);
+    // A file that ends in the middle: the second read of the first batch gives nothing.
+    let first = k.calls.len() - 1;
+    let mut k = Recorder { read_limit: Some(0x1800), instead: Some((first + 1, 0)), ..Recorder::default() };
+    let stop = case().run(&mut k).unwrap_err();
+    assert_eq!((stop.kind, stop.result), (ReportKind::Truncated, 0x800));
+}
+
+#[test]
+fn a_heap_that_is_used_up_is_told() {
+    let mut k = Recorder { read_limit: Some(1), ..Recorder::default() };
+    let c = case();
+    let stop = restore(&mut k, &c.args(), &mut NoHeap::default()).unwrap_err();
+    assert_eq!((stop.kind, stop.step, stop.result), (ReportKind::OutOfHeap, Step::Fill, 16));
+    let mut one = [Iovec { base: 0, len: 0 }; 1];
+    assert!(one.iovecs(1).is_some() && one.iovecs(2).is_none());
+}
+
+#[test]
+fn arguments_that_would_hit_the_area_are_refused() {
+    let inside = AREA.end - 0x1000;
+    let change: [fn(&mut Case, u32); 9] = [
+        |c, at| c.unmaps[1].start = at,
+        |c, at| c.parks[0].to = at,
+        |c, at| c.attaches[1].at = at,
+        |c, at| c.pieces[1].to = at,
+        |c, at| c.unparks[0].from = at,
+        |c, at| c.maps[0].start = at,
+        |c, at| c.iovecs[1].base = at,
+        |c, at| c.protects[0].start = at,
+        |c, at| c.advises[0].start = at,
+    ];
+    for (i, f) in change.iter().enumerate() {
+        let mut c = case();
+        f(&mut c, inside);
+        assert_eq!(c.refused(), Check::RowHitsArea, "table {i}");
+        let mut c = case();
+        f(&mut c, 0x7001);
+        assert_eq!(c.refused(), Check::RowShape, "table {i}");
+    }
+    let mut c = case();
+    c.holes[0] = Range { start: AREA.start, end: AREA.start + 0x1000 };
+    assert_eq!(c.refused(), Check::RowHitsArea);
+    c.holes[0] = Range { start: 0x40_8000, end: 0x40_4000 };
+    assert_eq!(c.refused(), Check::RowShape, "upside down");
+    let mut c = case();
+    c.maps[0].len = 0;
+    assert_eq!(c.refused(), Check::RowShape, "empty");
+    c.maps[0].len = 0xfff0_0000;
+    assert_eq!(c.refused(), Check::RowShape, "wraps");
+}
+
+#[test]
+fn a_refusal_names_row_and_object() {
+    let mut c = case();
+    c.maps[1].start = AREA.start;
+    let stop = c.run(&mut Recorder::default()).unwrap_err();
+    assert_eq!((stop.row, stop.object), (1, 7));
+}
+
+#[test]
+fn arguments_that_contradict_themselves_are_refused() {
+    let refused = |f: fn(&mut Case)| {
+        let mut c = case();
+        f(&mut c);
+        c.refused()
+    };
+    assert_eq!(refused(|c| c.fixed.keep.start += 0x1000), Check::Area);
+    assert_eq!(refused(|c| c.fixed.keep.end += 0x1000), Check::Area);
+    assert_eq!(refused(|c| c.fixed.area.end = c.fixed.area.start), Check::Area);
+    assert_eq!(refused(|c| c.fixed.area.end += 4), Check::Area);
+    assert_eq!(refused(|c| c.fixed.heap.end = AREA.end + 8), Check::AreaParts);
+    assert_eq!(refused(|c| c.fixed.heap.end = c.fixed.heap.start), Check::AreaParts);
+    assert_eq!(refused(|c| c.fixed.progress = AREA.end - 8), Check::AreaParts);
+    assert_eq!(refused(|c| c.fixed.progress = u32::MAX - 7), Check::AreaParts);
+    assert_eq!(refused(|c| c.threads.clear()), Check::Threads);
+    assert_eq!(refused(|c| c.threads.push(c.threads[0])), Check::Threads);
+    assert_eq!(refused(|c| c.threads[0].frame += 4), Check::Frame);
+    assert_eq!(refused(|c| c.threads[0].frame = AREA.start + 0x1000 - 880), Check::Frame);
+    assert_eq!(refused(|c| c.threads[0].frame = u32::MAX - 7), Check::Frame);
+    assert_eq!(refused(|c| c.batches[1].first = 3), Check::RowIndex);
+    assert_eq!(refused(|c| c.batches[0].count = 0), Check::RowIndex);
+    assert_eq!(refused(|c| c.batches[0].count = u32::MAX), Check::RowIndex);
+    assert_eq!(refused(|c| c.batches[0].len = 0x1fff), Check::BatchLength);
+    assert_eq!(refused(|c| c.iovecs[1].len = 0x2000), Check::BatchLength);
+    assert_eq!(
+        refused(|c| {
+            c.iovecs = vec![Iovec { base: 0x20_0000, len: 0x1000 }; 1025];
+            c.batches = vec![Batch { offset: 0, fd: 1, first: 0, count: 1025, len: 1025 << 12 }];
+        }),
+        Check::RowIndex,
+        "more than IOV_MAX"
+    );
+}
+
+#[test]
+fn indices_of_attachments_and_offsets_are_checked_where_they_are_used() {
+    let stop = |f: fn(&mut Case)| {
+        let mut c = case();
+        f(&mut c);
+        let stop = c.run(&mut Recorder::default()).unwrap_err();
+        assert_eq!(stop.kind, ReportKind::BadArgs);
+        (stop.step, Check::from_number(stop.result).unwrap(), stop.object)
+    };
+    assert_eq!(stop(|c| c.attaches[0].pieces = 3), (Step::Shm, Check::RowIndex, 5));
+    assert_eq!(stop(|c| c.attaches[1].hole = u32::MAX), (Step::Shm, Check::RowIndex, 5));
+    assert_eq!(stop(|c| c.maps[1].page_offset = 1 << 32), (Step::Map, Check::PageOffset, 7));
+}
+
+#[test]
+fn tables_outside_the_area_are_refused() {
+    // What is in the area is read on the device alone; that bad tables are refused is pure.
+    let found = |f: fn(&mut RestoreArgs)| {
+        let mut fixed = fixed();
+        f(&mut fixed);
+        // SAFETY: no table is both good and not empty, so nothing of the area is read.
+        unsafe { Args::in_area(&fixed, |args| args.maps.len()) }
+    };
+    assert_eq!(found(|_| ()), Ok(0));
+    assert_eq!(found(|f| f.maps = Table { addr: 3, count: 0 }), Ok(0), "any address if there are no rows");
+    assert_eq!(found(|f| f.magic += 1), Err(Check::Version));
+    assert_eq!(found(|f| f.version += 1), Err(Check::Version));
+    assert_eq!(found(|f| f.size += 4), Err(Check::Version));
+    assert_eq!(found(|f| f.unmaps = Table { addr: AREA.start - 8, count: 1 }), Err(Check::Table));
+    assert_eq!(found(|f| f.maps = Table { addr: AREA.start + 4, count: 1 }), Err(Check::Table));
+    assert_eq!(found(|f| f.maps = Table { addr: AREA.end - 24, count: 1 }), Err(Check::Table));
+    assert_eq!(found(|f| f.timers = Table { addr: AREA.start, count: u32::MAX }), Err(Check::Table));
+    assert_eq!(found(|f| f.closes = Table { addr: AREA.start, count: 0x4000_0000 }), Err(Check::Table));
+}
+
+#[test]
+fn checks_and_steps_have_numbers_that_come_back() {
+    for check in Check::ALL {
+        assert_eq!(Check::from_number(check.number()), Some(check));
+    }
+    assert_eq!(Check::from_number(0), None);
+}
