@@ -5,7 +5,7 @@ mod common;
 use armrest_abi::Step;
 use armrest_blob::kernel::{Errno, nr};
 use armrest_images::{PageRun, Vma, VmaKind};
-use armrest_plan::model::{Model, Trouble, prove};
+use armrest_plan::model::{Model, Trouble, emulator, machine, prove};
 use armrest_plan::{Machine, Options, Plan, RefusalKind, plan};
 use common::*;
 use proptest::prelude::*;

@@ -1,0 +1,171 @@
+//! The end of a restore, compared with the checkpoint: the map, VMA by VMA, and where every page came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use armrest_abi::{PAGE_SIZE, Range};
+use armrest_blob::Stop;
+use armrest_images::{Checkpoint, LiveTask, VmaKind};
+
+use super::{Kind, Model, PAGE, Trouble, Written};
+use crate::machine::Machine;
+use crate::record::HostArgs;
+use crate::shm;
+use crate::types::{Plan, SourceKind};
+
+/// What a mapping shows, in terms of the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Anon,
+    File(u32),
+    Memfd(u32),
+    AnonShared(u64),
+    SysV(i32),
+}
+
+/// A mapping for comparison: neighbours that show no difference are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shown {
+    range: Range,
+    what: What,
+    page: u64,
+    prot: u32,
+    shared: bool,
+    grows_down: bool,
+    noreserve: bool,
+    locked: bool,
+    advice: u64,
+    read_only: bool,
+}
+
+fn join(out: &mut Vec<Shown>, next: Shown) {
+    if let Some(last) = out.last_mut() {
+        let pages = u64::from(last.range.len() / PAGE_SIZE);
+        let follows = if last.what == What::Anon { 0 } else { last.page + pages };
+        let grown = Shown { range: Range { start: last.range.start, end: next.range.end }, page: last.page, ..next };
+        if last.range.end == next.range.start && next.page == follows && (Shown { range: grown.range, ..*last }) == grown {
+            *last = grown;
+            return;
+        }
+    }
+    out.push(next);
+}
+
+/// The checkpoint's map.
+fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
+    let vmas = &live.mm.vmas;
+    let mut read_only: BTreeSet<usize> = BTreeSet::new();
+    for a in shm::attachments(cp, vmas).iter().filter(|a| a.read_only) {
+        read_only.extend(a.vmas.iter().copied());
+    }
+    let known = machine.madvise.iter().filter(|a| **a < 64).fold(0u64, |bits, a| bits | 1 << a);
+    let mut out = Vec::new();
+    for (i, v) in vmas.iter().enumerate().filter(|(_, v)| v.kind != VmaKind::Vectors) {
+        let what = match v.kind {
+            VmaKind::File { file } => What::File(file),
+            VmaKind::Memfd { inode, .. } => What::Memfd(inode),
+            VmaKind::AnonShared { shmid } => What::AnonShared(shmid),
+            VmaKind::SysV { shmid } => What::SysV(i32::try_from(shmid).unwrap_or(-1)),
+            _ => What::Anon,
+        };
+        let sysv = matches!(what, What::SysV(_));
+        let shown = Shown {
+            range: Range { start: v.range.start(), end: v.range.end() },
+            what,
+            page: if what == What::Anon { 0 } else { v.offset / PAGE },
+            prot: v.prot,
+            shared: v.shared || sysv,
+            grows_down: v.grows_down && !sysv,
+            noreserve: v.noreserve && !sysv,
+            // The kernel cannot be made to lock inaccessible SysV memory without an error: the plan says so.
+            locked: v.locked && !(sysv && v.prot == 0),
+            advice: v.madv & known,
+            read_only: read_only.contains(&i),
+        };
+        join(&mut out, shown);
+    }
+    out
+}
+
+/// The map that came about.
+fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
+    let mut out = Vec::new();
+    for (start, a) in &m.areas {
+        let (what, page) = match a.kind {
+            Kind::Own | Kind::Old | Kind::Vectors => continue,
+            Kind::Anon => (What::Anon, 0),
+            Kind::Shm { id, page } => (What::SysV(id), page),
+            Kind::File { fd, page } => match plan.sources.iter().find(|s| s.fd == fd).map(|s| &s.what) {
+                Some(SourceKind::File { file, .. }) => (What::File(*file), page),
+                Some(SourceKind::Memfd { inode }) => (What::Memfd(*inode), page),
+                Some(SourceKind::AnonShared { shmid, .. }) => (What::AnonShared(*shmid), page),
+                other => panic!("{other:?} is mapped at {start:x}"),
+            },
+        };
+        let shown = Shown {
+            range: Range { start: *start, end: a.end },
+            what,
+            page,
+            prot: a.prot,
+            shared: a.shared,
+            grows_down: a.grows_down,
+            noreserve: a.noreserve,
+            locked: a.locked,
+            advice: a.advice,
+            read_only: matches!(a.kind, Kind::Shm { .. }) && !a.may_write,
+        };
+        join(&mut out, shown);
+    }
+    out
+}
+
+/// The contents of the checkpoint: for every page the file and offset that it comes from.
+fn wanted_pages(live: &LiveTask, plan: &Plan) -> BTreeMap<u32, Written> {
+    let fd_of = |want: &dyn Fn(&SourceKind) -> bool| plan.sources.iter().find(|s| want(&s.what)).map(|s| s.fd);
+    let overlay = fd_of(&|s| matches!(s, SourceKind::Overlay(_)));
+    let vdso = live.mm.vmas.iter().find(|v| v.kind == VmaKind::Vdso).map(|v| v.range);
+    let mut out = BTreeMap::new();
+    let mut put = |addr: u64, fd: u32, offset: u64| {
+        let addr = u32::try_from(addr).unwrap_or_else(|_| panic!("page {addr:x}"));
+        out.insert(addr, Written { fd, offset, bytes: PAGE_SIZE });
+    };
+    for run in &live.pages.runs {
+        let fd = fd_of(&|s| *s == SourceKind::Pages(run.file)).unwrap_or(u32::MAX);
+        for i in 0..u64::from(run.pages) {
+            put(run.addr + i * PAGE, fd, run.offset + i * PAGE);
+        }
+    }
+    if let (Some(fd), Some(r)) = (overlay, vdso) {
+        for i in 0..u64::from(r.pages()) {
+            put(u64::from(r.start()) + i * PAGE, fd, i * PAGE);
+        }
+    }
+    out
+}
+
+/// Run the blob's steps on a model of `machine` and compare the end with the checkpoint.
+///
+/// # Errors
+/// The kernel's refusal, if there was one.
+///
+/// # Panics
+/// If a promise is broken; see the module's text.
+pub fn prove(cp: &Checkpoint, machine: &Machine, plan: &Plan, trouble: Trouble) -> Result<Model, Stop> {
+    let mut m = Model::new(cp, machine, plan, trouble);
+    let host = HostArgs::of(plan).expect("the tables lie in the bytes of the restore-args");
+    let entry = armrest_blob::restore(&mut m, &host.args(), &mut crate::record::heap())?;
+    m.enter(&entry);
+    let Some(live) = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref()) else { return Ok(m) };
+    assert!(m.replaced.is_empty(), "{:x?} landed on something that lived there", m.replaced);
+    let (wanted, found) = (wanted(cp, machine, live), found(&m, plan));
+    if let Some((w, f)) = wanted.iter().zip(&found).find(|(w, f)| w != f) {
+        panic!("the map differs:\nwanted {w:x?}\nfound  {f:x?}");
+    }
+    assert_eq!(wanted.len(), found.len(), "the map has another number of VMAs");
+    let pages = wanted_pages(live, plan);
+    if m.written != pages {
+        let wrong = pages.iter().find(|(a, w)| m.written.get(a) != Some(w));
+        let extra = m.written.iter().find(|(a, w)| pages.get(a) != Some(w));
+        panic!("the contents differ: wanted {wrong:x?}, found {extra:x?}");
+    }
+    Ok(m)
+}
