@@ -21,16 +21,28 @@ fn main() {
 }
 
 fn blob() {
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let root =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let sources = ["entry.S", "exit.S", "mem.S"].map(|f| root.join("arch/arm").join(f));
-    for object in cc::Build::new().files(sources).flag("-marm").compile_intermediates() {
+    for object in cc::Build::new()
+        .files(sources)
+        .flag("-marm")
+        .compile_intermediates()
+    {
         link_arg(&object.display().to_string());
     }
     link_arg("-nostartfiles");
     link_arg("-nostdlib");
     link_arg("-T");
     link_arg(&root.join("linker.ld").display().to_string());
-    for flag in ["--build-id=none", "--gc-sections", "-z,norelro", "--no-dynamic-linker", "-z,noexecstack", "--no-warn-rwx-segments"] {
+    for flag in [
+        "--build-id=none",
+        "--gc-sections",
+        "-z,norelro",
+        "--no-dynamic-linker",
+        "-z,noexecstack",
+        "--no-warn-rwx-segments",
+    ] {
         link_arg(&format!("-Wl,{flag}"));
     }
     let numbers = [

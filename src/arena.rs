@@ -22,7 +22,11 @@ impl Arena {
     /// # Safety
     /// If the verify step lets it pass, the range is mapped, writable and used by nobody else as long as the blob runs.
     pub const unsafe fn new(range: Range) -> Arena {
-        Arena { range, heap: linked_list_allocator::Heap::empty(), iovecs: None }
+        Arena {
+            range,
+            heap: linked_list_allocator::Heap::empty(),
+            iovecs: None,
+        }
     }
 
     /// The table, made of a fresh arena.
@@ -32,8 +36,14 @@ impl Arena {
             return None;
         }
         // SAFETY: ours by the promise to `new`; called once, as a failure ends the restore.
-        unsafe { self.heap.init(start as usize as *mut u8, self.range.len() as usize) };
-        let block = self.heap.allocate_first_fit(Layout::new::<[Iovec; ROWS]>()).ok()?;
+        unsafe {
+            self.heap
+                .init(start as usize as *mut u8, self.range.len() as usize)
+        };
+        let block = self
+            .heap
+            .allocate_first_fit(Layout::new::<[Iovec; ROWS]>())
+            .ok()?;
         // SAFETY: the block has the array's size and alignment and is never given back; zeros are iovecs.
         unsafe {
             block.write_bytes(0, size_of::<[Iovec; ROWS]>());

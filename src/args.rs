@@ -4,8 +4,8 @@
 //! ([`Args::in_area`]). Whether the rows make sense is the verify step's business.
 
 use armrest_abi::{
-    ABI_VERSION, ARGS_MAGIC, Advise, Attach, Batch, Flush, Iovec, Lock, Map, Move, Plain, Protect, Queued, Range,
-    Remove, RestoreArgs, Table, ThreadArgs, Timer, words_of_slice,
+    ABI_VERSION, ARGS_MAGIC, Advise, Attach, Batch, Flush, Iovec, Lock, Map, Move, Plain, Protect,
+    Queued, Range, Remove, RestoreArgs, Table, ThreadArgs, Timer, words_of_slice,
 };
 use core::mem::offset_of;
 
@@ -121,7 +121,10 @@ impl<'a> Args<'a> {
     /// The caller's address space is the one that `fixed` speaks of: `fixed.area`, if it passes the checks, is readable
     /// memory that lives and stays unchanged as long as `'a`, but for the blob's own data, stack and heap, where no
     /// table lies.
-    pub unsafe fn in_area<R>(fixed: &'a RestoreArgs, f: impl FnOnce(&Args<'a>) -> R) -> Result<R, Check> {
+    pub unsafe fn in_area<R>(
+        fixed: &'a RestoreArgs,
+        f: impl FnOnce(&Args<'a>) -> R,
+    ) -> Result<R, Check> {
         let size = u32::try_from(size_of::<RestoreArgs>()).unwrap_or(0);
         if fixed.magic != ARGS_MAGIC || fixed.version != ABI_VERSION || fixed.size != size {
             return Err(Check::Version);
@@ -191,7 +194,9 @@ impl Place {
 /// Find the places of all tables.
 #[inline(never)]
 fn find(fixed: &RestoreArgs, places: &mut [Place; SIZES.len()]) -> Result<(), Check> {
-    let words = words_of_slice(core::slice::from_ref(fixed)).get(at(0) / 4..).unwrap_or(&[]);
+    let words = words_of_slice(core::slice::from_ref(fixed))
+        .get(at(0) / 4..)
+        .unwrap_or(&[]);
     for ((found, size), table) in places.iter_mut().zip(SIZES).zip(words.as_chunks::<2>().0) {
         let [addr, count] = *table;
         *found = place(fixed.area, Table { addr, count }, usize::from(*size))?;
@@ -205,6 +210,12 @@ fn place(area: Range, table: Table, size: usize) -> Result<Place, Check> {
         return Ok(Place::NONE);
     }
     let end = u64::from(table.addr) + u64::from(table.count) * size as u64;
-    let fits = table.addr.is_multiple_of(8) && table.addr >= area.start.max(8) && end <= u64::from(area.end);
-    if fits { Ok(Place(table.addr as usize, table.count as usize)) } else { Err(Check::Table) }
+    let fits = table.addr.is_multiple_of(8)
+        && table.addr >= area.start.max(8)
+        && end <= u64::from(area.end);
+    if fits {
+        Ok(Place(table.addr as usize, table.count as usize))
+    } else {
+        Err(Check::Table)
+    }
 }

@@ -4,12 +4,12 @@
 //! with a model of an address space. A step never knows which.
 
 use armrest_abi::consts::{
-    IPC_64, IPC_RMID, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP, PR_SET_NAME,
-    PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, ROBUST_LIST_HEAD_SIZE, SS_DISABLE,
+    IPC_64, IPC_RMID, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP,
+    PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, ROBUST_LIST_HEAD_SIZE, SS_DISABLE,
 };
 use armrest_abi::{
-    Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, Progress, Protect, Queued, Range, Report, Rseq, Step, Timer,
-    bytes_of, bytes_of_slice,
+    Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, Progress, Protect, Queued, Range, Report,
+    Rseq, Step, Timer, bytes_of, bytes_of_slice,
 };
 
 /// A kernel error number (1 to 4095). A whole word, so that a [`Res`] travels in two registers.
@@ -78,11 +78,26 @@ pub trait Kernel {
     }
     /// `mremap` of a whole mapping to a fixed place.
     fn mremap_fixed(&mut self, m: &Move) -> Res {
-        self.call(nr::MREMAP, [m.from, m.len, m.len, MREMAP_MAYMOVE | MREMAP_FIXED, m.to, 0], None)
+        self.call(
+            nr::MREMAP,
+            [m.from, m.len, m.len, MREMAP_MAYMOVE | MREMAP_FIXED, m.to, 0],
+            None,
+        )
     }
     /// `mmap2` at `page_offset`, which the caller has narrowed to what the call takes.
     fn mmap2(&mut self, m: &Map, page_offset: u32) -> Res {
-        self.call(nr::MMAP2, [m.start, m.len, m.prot, m.flags, m.fd.cast_unsigned(), page_offset], None)
+        self.call(
+            nr::MMAP2,
+            [
+                m.start,
+                m.len,
+                m.prot,
+                m.flags,
+                m.fd.cast_unsigned(),
+                page_offset,
+            ],
+            None,
+        )
     }
     /// `mprotect`.
     fn mprotect(&mut self, p: &Protect) -> Res {
@@ -90,8 +105,22 @@ pub trait Kernel {
     }
     /// `preadv`: the position is two longs, low first, not a register pair.
     fn preadv(&mut self, fd: i32, iovecs: &[Iovec], offset: u64) -> Res {
-        let args = [fd.cast_unsigned(), 0, len32(iovecs.len()), low(offset), low(offset >> 32), 0];
-        self.call(nr::PREADV, args, Some(Data { arg: 1, bytes: bytes_of_slice(iovecs) }))
+        let args = [
+            fd.cast_unsigned(),
+            0,
+            len32(iovecs.len()),
+            low(offset),
+            low(offset >> 32),
+            0,
+        ];
+        self.call(
+            nr::PREADV,
+            args,
+            Some(Data {
+                arg: 1,
+                bytes: bytes_of_slice(iovecs),
+            }),
+        )
     }
     /// `shmat`: the address comes back as the result.
     fn shmat(&mut self, a: &Attach) -> Res {
@@ -121,7 +150,14 @@ pub trait Kernel {
     fn altstack_off(&mut self) -> Res {
         // stack_t on ARM: sp, flags, size.
         let none = [0, SS_DISABLE, 0];
-        self.call(nr::SIGALTSTACK, [0; 6], Some(Data { arg: 0, bytes: bytes_of_slice::<u32>(&none) }))
+        self.call(
+            nr::SIGALTSTACK,
+            [0; 6],
+            Some(Data {
+                arg: 0,
+                bytes: bytes_of_slice::<u32>(&none),
+            }),
+        )
     }
     /// `set_tid_address`: returns the caller's thread id.
     fn set_tid_address(&mut self, addr: u32) -> Res {
@@ -142,12 +178,26 @@ pub trait Kernel {
     }
     /// `prctl(PR_SET_NAME)`: `name` ends with a NUL.
     fn set_name(&mut self, name: &[u8; 16]) -> Res {
-        self.call(nr::PRCTL, [PR_SET_NAME, 0, 0, 0, 0, 0], Some(Data { arg: 1, bytes: name }))
+        self.call(
+            nr::PRCTL,
+            [PR_SET_NAME, 0, 0, 0, 0, 0],
+            Some(Data {
+                arg: 1,
+                bytes: name,
+            }),
+        )
     }
     /// `prctl(PR_SET_MM, PR_SET_MM_MAP)`.
     fn set_mm_map(&mut self, mm: &MmMap) -> Res {
         let args = [PR_SET_MM, PR_SET_MM_MAP, 0, len32(size_of::<MmMap>()), 0, 0];
-        self.call(nr::PRCTL, args, Some(Data { arg: 2, bytes: bytes_of(mm) }))
+        self.call(
+            nr::PRCTL,
+            args,
+            Some(Data {
+                arg: 2,
+                bytes: bytes_of(mm),
+            }),
+        )
     }
     /// `prctl(PR_SET_THP_DISABLE, 1)`.
     fn disable_thp(&mut self) -> Res {
@@ -173,13 +223,23 @@ pub trait Kernel {
     }
     /// `setitimer`: the old value is not asked for.
     fn setitimer(&mut self, t: &Timer) -> Res {
-        let data = Data { arg: 1, bytes: bytes_of_slice::<u32>(&t.value) };
+        let data = Data {
+            arg: 1,
+            bytes: bytes_of_slice::<u32>(&t.value),
+        };
         self.call(nr::SETITIMER, [t.which, 0, 0, 0, 0, 0], Some(data))
     }
     /// `write` of a report.
     fn write_report(&mut self, fd: i32, report: &Report) -> Res {
         let args = [fd.cast_unsigned(), 0, len32(size_of::<Report>()), 0, 0, 0];
-        self.call(nr::WRITE, args, Some(Data { arg: 1, bytes: bytes_of(report) }))
+        self.call(
+            nr::WRITE,
+            args,
+            Some(Data {
+                arg: 1,
+                bytes: bytes_of(report),
+            }),
+        )
     }
 }
 

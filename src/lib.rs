@@ -30,7 +30,11 @@ use run::{Done, Run};
 ///
 /// The order is that of [`armrest_abi::Step`]; the reason for each place is told in the step's own file. On an error the
 /// old address space may be gone: the only thing to do is to report and to exit.
-pub fn restore<K: Kernel, H: Heap>(k: &mut K, args: &Args<'_>, heap: &mut H) -> Result<Entry, Stop> {
+pub fn restore<K: Kernel, H: Heap>(
+    k: &mut K,
+    args: &Args<'_>,
+    heap: &mut H,
+) -> Result<Entry, Stop> {
     let run = &mut Run::new(k);
     steps(run, args, heap).map_err(|_| run.why())
 }

@@ -9,9 +9,9 @@ mod arena;
 mod raw;
 mod report;
 
-use armrest_abi::{ABI_VERSION, ARGS_MAGIC, Range, Report, ReportKind, RestoreArgs, Step};
-use armrest_blob::{Args, Stop, restore};
 use arena::Arena;
+use armrest_abi::{ARGS_MAGIC, Report, ReportKind, RestoreArgs, Step};
+use armrest_blob::{Args, Stop, restore};
 use raw::Raw;
 
 /// Called by `armrest_entry` (arch/arm/entry.S) on the blob's own stack.
@@ -23,16 +23,11 @@ unsafe extern "C" fn armrest_main(fixed: &'static RestoreArgs) -> ! {
     if fixed.magic != ARGS_MAGIC {
         raw::exit_group();
     }
-    // Up to and including the descriptor, the arguments look the same in every version.
-    let mut k = Raw::new(fixed.report_fd);
+    // Up to and including the descriptor, the arguments look the same in every version. The rest is looked at when the
+    // verify step has seen it.
+    let mut k = Raw::new(fixed.report_fd, fixed.progress);
     // SAFETY: the loader gives the blob this part of the area as its heap, and nobody else uses it.
     let mut heap = unsafe { Arena::new(fixed.heap) };
-    if fixed.version == ABI_VERSION {
-        let end = fixed.progress.saturating_add(16);
-        if fixed.area.contains(Range { start: fixed.progress, end }) && fixed.progress.is_multiple_of(8) {
-            k.show_at(fixed.progress);
-        }
-    }
     // SAFETY: the area is the loader's, mapped and unchanged until the exit routine runs.
     let stop = match unsafe { Args::in_area(fixed, |args| restore(&mut k, args, &mut heap)) } {
         Ok(Ok(entry)) => k.enter(&entry),

@@ -23,22 +23,31 @@ pub struct Call {
 pub struct Raw {
     report_fd: i32,
     progress: *mut Progress,
+    /// True from the step after verify on, which has seen that `progress` lies in the area.
+    shows: bool,
     last: Call,
 }
 
 impl Raw {
-    /// A kernel that reports failures to `report_fd`.
-    pub fn new(report_fd: i32) -> Raw {
+    /// A kernel that reports failures to `report_fd` and shows progress at this address.
+    pub fn new(report_fd: i32, progress: u32) -> Raw {
         REPORT_FD.store(report_fd, Ordering::Relaxed);
-        Raw { report_fd, progress: core::ptr::null_mut(), last: Call { nr: 0, args: [0; 6] } }
+        Raw {
+            report_fd,
+            progress: progress as usize as *mut Progress,
+            shows: false,
+            last: Call {
+                nr: 0,
+                args: [0; 6],
+            },
+        }
     }
     /// As the panic handler finds it.
     pub fn after_panic() -> (Raw, u32) {
-        (Raw::new(REPORT_FD.load(Ordering::Relaxed)), STEP.load(Ordering::Relaxed))
-    }
-    /// Show progress at this address of the area, 8-aligned.
-    pub fn show_at(&mut self, addr: u32) {
-        self.progress = addr as usize as *mut Progress;
+        (
+            Raw::new(REPORT_FD.load(Ordering::Relaxed), 0),
+            STEP.load(Ordering::Relaxed),
+        )
     }
     /// The call made last.
     pub fn last(&self) -> Call {
@@ -81,15 +90,16 @@ impl Kernel for Raw {
     }
 
     fn progress(&mut self, progress: Progress) {
-        if !self.progress.is_null() {
-            // SAFETY: `show_at` got an address in the area, aligned and not used for anything else; the harness reads
-            // the page meanwhile, hence volatile.
+        if self.shows {
+            // SAFETY: the address lies in the area, is aligned and not used for anything else; the harness reads the page
+            // meanwhile, hence volatile.
             unsafe { self.progress.write_volatile(progress) };
         }
     }
 
     fn step(&mut self, step: Step) {
         STEP.store(step.number(), Ordering::Relaxed);
+        self.shows = step != Step::Verify;
     }
 }
 

@@ -26,7 +26,12 @@ pub fn fail(k: &mut Raw, stop: &Stop, step: u32) -> ! {
 /// Report that the blob panicked, and exit.
 pub fn panicked() -> ! {
     let (mut k, step) = Raw::after_panic();
-    let stop =
-        Stop { kind: ReportKind::Panic, step: Step::Start, object: Report::NO_OBJECT, row: 0, result: 0 };
+    let stop = Stop {
+        kind: ReportKind::Panic,
+        step: Step::Start,
+        object: Report::NO_OBJECT,
+        row: 0,
+        result: 0,
+    };
     fail(&mut k, &stop, step)
 }

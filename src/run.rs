@@ -37,8 +37,23 @@ impl<'k, K: Kernel> Run<'k, K> {
     pub fn new(k: &'k mut K) -> Self {
         let object = Report::NO_OBJECT;
         // Replaced before anyone looks.
-        let why = Stop { kind: ReportKind::Panic, step: Step::Start, object, row: 0, result: 0 };
-        Run { k, at: Progress { step: Step::Start.number(), row: 0, filled: 0 }, object, why }
+        let why = Stop {
+            kind: ReportKind::Panic,
+            step: Step::Start,
+            object,
+            row: 0,
+            result: 0,
+        };
+        Run {
+            k,
+            at: Progress {
+                step: Step::Start.number(),
+                row: 0,
+                filled: 0,
+            },
+            object,
+            why,
+        }
     }
     /// A step begins.
     #[inline(never)]
@@ -64,7 +79,13 @@ impl<'k, K: Kernel> Run<'k, K> {
     #[cold]
     #[inline(never)]
     pub fn stop(&mut self, kind: ReportKind, result: u32) -> Stopped {
-        self.why = Stop { kind, step: self.why.step, object: self.object, row: self.at.row, result };
+        self.why = Stop {
+            kind,
+            step: self.why.step,
+            object: self.object,
+            row: self.at.row,
+            result,
+        };
         Stopped
     }
     /// The result of a call, or a stop with its errno.
@@ -91,5 +112,9 @@ fn ok<K: Kernel>(res: Res, run: &mut Run<'_, K>) -> Done<u32> {
 #[inline(never)]
 fn at<K: Kernel>(res: Res, run: &mut Run<'_, K>, want: u32) -> Done {
     let got = ok(res, run)?;
-    if got == want { Ok(()) } else { Err(run.stop(ReportKind::WrongAddress, got)) }
+    if got == want {
+        Ok(())
+    } else {
+        Err(run.stop(ReportKind::WrongAddress, got))
+    }
 }

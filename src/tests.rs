@@ -55,7 +55,10 @@ impl Kernel for Recorder {
     }
 }
 
-const AREA: Range = Range { start: 0x10_0000, end: 0x12_0000 };
+const AREA: Range = Range {
+    start: 0x10_0000,
+    end: 0x12_0000,
+};
 
 /// One of everything, in tables that a test may change.
 #[derive(Clone)]
@@ -89,8 +92,14 @@ fn fixed() -> RestoreArgs {
         size: u32::try_from(size_of::<RestoreArgs>()).unwrap(),
         want: want::OLD_RSEQ | want::OLD_ROBUST | want::MM_MAP | want::THP_DISABLE | want::DUMPABLE,
         area: AREA,
-        keep: Range { start: AREA.start, end: AREA.start + 0x1000 },
-        heap: Range { start: 0x10_8000, end: 0x10_b000 },
+        keep: Range {
+            start: AREA.start,
+            end: AREA.start + 0x1000,
+        },
+        heap: Range {
+            start: 0x10_8000,
+            end: 0x10_b000,
+        },
         progress: 0x11_f000,
         report_fd: 200,
         unmaps: none,
@@ -110,9 +119,16 @@ fn fixed() -> RestoreArgs {
         closes: none,
         threads: none,
         timers: none,
-        old_rseq: Rseq { addr: 0x7000, len: 32, sig: 5 },
+        old_rseq: Rseq {
+            addr: 0x7000,
+            len: 32,
+            sig: 5,
+        },
         dumpable: 1,
-        mm: MmMap { exe_fd: 9, ..MmMap::default() },
+        mm: MmMap {
+            exe_fd: 9,
+            ..MmMap::default()
+        },
         reserved: [0; 4],
     }
 }
@@ -125,17 +141,39 @@ fn case() -> Case {
         clear_tid: 0x5100,
         robust_head: 0x5200,
         robust_len: 12,
-        rseq: Rseq { addr: 0x5300, len: 32, sig: 6 },
+        rseq: Rseq {
+            addr: 0x5300,
+            len: 32,
+            sig: 6,
+        },
         comm: *b"counter\0\0\0\0\0\0\0\0\0",
         frame: AREA.start + FRAME_OFFSET,
         pdeath: 15,
         ..ThreadArgs::default()
     };
-    let queued = |private| Queued { signo: 10 + private, private, info: [private; 32] };
+    let queued = |private| Queued {
+        signo: 10 + private,
+        private,
+        info: [private; 32],
+    };
     Case {
         fixed: fixed(),
-        unmaps: vec![Range { start: 0x1000, end: AREA.start }, Range { start: AREA.end, end: 0xbf00_0000 }],
-        parks: vec![Move { from: 0x20_0000, to: 0x30_0000, len: 0x1000, object: 1 }],
+        unmaps: vec![
+            Range {
+                start: 0x1000,
+                end: AREA.start,
+            },
+            Range {
+                start: AREA.end,
+                end: 0xbf00_0000,
+            },
+        ],
+        parks: vec![Move {
+            from: 0x20_0000,
+            to: 0x30_0000,
+            len: 0x1000,
+            object: 1,
+        }],
         attaches: vec![
             Attach {
                 shmid: 7,
@@ -161,11 +199,33 @@ fn case() -> Case {
             },
         ],
         pieces: vec![
-            Move { from: 0x50_0000, to: 0x60_1000, len: 0x1000, object: 4 },
-            Move { from: 0x50_1000, to: 0x60_3000, len: 0x1000, object: 5 },
+            Move {
+                from: 0x50_0000,
+                to: 0x60_1000,
+                len: 0x1000,
+                object: 4,
+            },
+            Move {
+                from: 0x50_1000,
+                to: 0x60_3000,
+                len: 0x1000,
+                object: 5,
+            },
         ],
-        holes: vec![Range { start: 0x40_4000, end: 0x40_8000 }, Range { start: 0x50_2000, end: 0x50_4000 }],
-        removes: vec![Remove { shmid: 8, object: 3 }],
+        holes: vec![
+            Range {
+                start: 0x40_4000,
+                end: 0x40_8000,
+            },
+            Range {
+                start: 0x50_2000,
+                end: 0x50_4000,
+            },
+        ],
+        removes: vec![Remove {
+            shmid: 8,
+            object: 3,
+        }],
         maps: vec![
             Map {
                 start: 0x70_0000,
@@ -187,22 +247,69 @@ fn case() -> Case {
             },
         ],
         iovecs: vec![
-            Iovec { base: 0x70_0000, len: 0x1000 },
-            Iovec { base: 0x70_2000, len: 0x1000 },
-            Iovec { base: 0xb6f0_0000, len: 0x1000 },
+            Iovec {
+                base: 0x70_0000,
+                len: 0x1000,
+            },
+            Iovec {
+                base: 0x70_2000,
+                len: 0x1000,
+            },
+            Iovec {
+                base: 0xb6f0_0000,
+                len: 0x1000,
+            },
         ],
         batches: vec![
-            Batch { offset: 0x1_2345_6000, fd: 11, first: 0, count: 2, len: 0x2000 },
-            Batch { offset: 0, fd: 11, first: 2, count: 1, len: 0x1000 },
+            Batch {
+                offset: 0x1_2345_6000,
+                fd: 11,
+                first: 0,
+                count: 2,
+                len: 0x2000,
+            },
+            Batch {
+                offset: 0,
+                fd: 11,
+                first: 2,
+                count: 1,
+                len: 0x1000,
+            },
         ],
-        protects: vec![Protect { start: 0x70_0000, len: 0x1000, prot: PROT_READ | PROT_EXEC, object: 6 }],
-        flushes: vec![Flush { start: 0x70_0000, end: 0x70_1000, object: 6 }],
-        unparks: vec![Move { from: 0x30_0000, to: 0xbef9_9000, len: 0x1000, object: 8 }],
-        advises: vec![Advise { start: 0x70_0000, len: 0x1000, advice: MADV_DONTFORK, object: 6 }],
-        locks: vec![Lock { start: 0x70_0000, len: 0x1000, object: 6 }],
+        protects: vec![Protect {
+            start: 0x70_0000,
+            len: 0x1000,
+            prot: PROT_READ | PROT_EXEC,
+            object: 6,
+        }],
+        flushes: vec![Flush {
+            start: 0x70_0000,
+            end: 0x70_1000,
+            object: 6,
+        }],
+        unparks: vec![Move {
+            from: 0x30_0000,
+            to: 0xbef9_9000,
+            len: 0x1000,
+            object: 8,
+        }],
+        advises: vec![Advise {
+            start: 0x70_0000,
+            len: 0x1000,
+            advice: MADV_DONTFORK,
+            object: 6,
+        }],
+        locks: vec![Lock {
+            start: 0x70_0000,
+            len: 0x1000,
+            object: 6,
+        }],
         closes: vec![11, 12],
         threads: vec![leader],
-        timers: vec![Timer { which: 0, value: [1, 2, 3, 4] }],
+        timers: vec![Timer {
+            which: 0,
+            value: [1, 2, 3, 4],
+        }],
         queue: vec![queued(0), queued(1)],
     }
 }
@@ -248,7 +355,8 @@ impl Case {
 fn the_calls_come_in_order_with_their_arguments() {
     let mut k = Recorder::default();
     let entry = case().run(&mut k).unwrap();
-    let calls: Vec<(Step, u32, [u32; 6])> = k.calls.iter().map(|(s, (n, a, _))| (*s, *n, *a)).collect();
+    let calls: Vec<(Step, u32, [u32; 6])> =
+        k.calls.iter().map(|(s, (n, a, _))| (*s, *n, *a)).collect();
     let anon = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS;
     let fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
     assert_eq!(
@@ -258,27 +366,74 @@ fn the_calls_come_in_order_with_their_arguments() {
             (Step::Detach, nr::SET_ROBUST_LIST, [0, 12, 0, 0, 0, 0]),
             (Step::Detach, nr::SIGALTSTACK, [0; 6]),
             (Step::Detach, nr::SET_TID_ADDRESS, [0; 6]),
-            (Step::Park, nr::MREMAP, [0x20_0000, 0x1000, 0x1000, fixed, 0x30_0000, 0]),
+            (
+                Step::Park,
+                nr::MREMAP,
+                [0x20_0000, 0x1000, 0x1000, fixed, 0x30_0000, 0]
+            ),
             (Step::Unmap, nr::MUNMAP, [0x1000, 0xf_f000, 0, 0, 0, 0]),
-            (Step::Unmap, nr::MUNMAP, [0x12_0000, 0xbeee_0000, 0, 0, 0, 0]),
+            (
+                Step::Unmap,
+                nr::MUNMAP,
+                [0x12_0000, 0xbeee_0000, 0, 0, 0, 0]
+            ),
             (Step::Shm, nr::SHMAT, [7, 0x40_0000, SHM_REMAP, 0, 0, 0]),
             (Step::Shm, nr::MUNMAP, [0x40_4000, 0x4000, 0, 0, 0, 0]),
             (Step::Shm, nr::SHMAT, [8, 0x50_0000, SHM_RDONLY, 0, 0, 0]),
-            (Step::Shm, nr::MREMAP, [0x50_0000, 0x1000, 0x1000, fixed, 0x60_1000, 0]),
-            (Step::Shm, nr::MREMAP, [0x50_1000, 0x1000, 0x1000, fixed, 0x60_3000, 0]),
+            (
+                Step::Shm,
+                nr::MREMAP,
+                [0x50_0000, 0x1000, 0x1000, fixed, 0x60_1000, 0]
+            ),
+            (
+                Step::Shm,
+                nr::MREMAP,
+                [0x50_1000, 0x1000, 0x1000, fixed, 0x60_3000, 0]
+            ),
             (Step::Shm, nr::MUNMAP, [0x50_2000, 0x2000, 0, 0, 0, 0]),
             (Step::Shm, nr::SHMCTL, [8, 0x100, 0, 0, 0, 0]),
             (Step::Map, nr::PRCTL, [PR_SET_THP_DISABLE, 1, 0, 0, 0, 0]),
-            (Step::Map, nr::MMAP2, [0x70_0000, 0x3000, 3, anon, u32::MAX, 0]),
-            (Step::Map, nr::MMAP2, [0xb6f0_0000, 0x1000, 1, MAP_PRIVATE | MAP_FIXED, 12, 0xffff_ffff]),
+            (
+                Step::Map,
+                nr::MMAP2,
+                [0x70_0000, 0x3000, 3, anon, u32::MAX, 0]
+            ),
+            (
+                Step::Map,
+                nr::MMAP2,
+                [
+                    0xb6f0_0000,
+                    0x1000,
+                    1,
+                    MAP_PRIVATE | MAP_FIXED,
+                    12,
+                    0xffff_ffff
+                ]
+            ),
             (Step::Fill, nr::PREADV, [11, 0, 2, 0x2345_6000, 1, 0]),
             (Step::Fill, nr::PREADV, [11, 0, 1, 0, 0, 0]),
             (Step::Protect, nr::MPROTECT, [0x70_0000, 0x1000, 5, 0, 0, 0]),
-            (Step::Protect, nr::CACHEFLUSH, [0x70_0000, 0x70_1000, 0, 0, 0, 0]),
-            (Step::Unpark, nr::MREMAP, [0x30_0000, 0x1000, 0x1000, fixed, 0xbef9_9000, 0]),
-            (Step::Advise, nr::MADVISE, [0x70_0000, 0x1000, MADV_DONTFORK, 0, 0, 0]),
+            (
+                Step::Protect,
+                nr::CACHEFLUSH,
+                [0x70_0000, 0x70_1000, 0, 0, 0, 0]
+            ),
+            (
+                Step::Unpark,
+                nr::MREMAP,
+                [0x30_0000, 0x1000, 0x1000, fixed, 0xbef9_9000, 0]
+            ),
+            (
+                Step::Advise,
+                nr::MADVISE,
+                [0x70_0000, 0x1000, MADV_DONTFORK, 0, 0, 0]
+            ),
             (Step::Advise, nr::MLOCK, [0x70_0000, 0x1000, 0, 0, 0, 0]),
-            (Step::Mm, nr::PRCTL, [PR_SET_MM, PR_SET_MM_MAP, 0, 104, 0, 0]),
+            (
+                Step::Mm,
+                nr::PRCTL,
+                [PR_SET_MM, PR_SET_MM_MAP, 0, 104, 0, 0]
+            ),
             (Step::Threads, nr::PRCTL, [PR_SET_NAME, 0, 0, 0, 0, 0]),
             (Step::Threads, nr::SET_TID_ADDRESS, [0x5100, 0, 0, 0, 0, 0]),
             (Step::Threads, nr::SET_TLS, [0x5000, 0, 0, 0, 0, 0]),
@@ -295,7 +450,11 @@ fn the_calls_come_in_order_with_their_arguments() {
         ]
     );
     let data = |n: usize| k.calls[n].1.2.clone();
-    assert_eq!(data(2), [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0], "SS_DISABLE in the second word");
+    assert_eq!(
+        data(2),
+        [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
+        "SS_DISABLE in the second word"
+    );
     assert_eq!(data(17), bytes_of_slice(&case().iovecs[..2]));
     assert_eq!(data(24).len(), 104);
     assert_eq!(data(25), b"counter\0\0\0\0\0\0\0\0\0");
@@ -337,22 +496,45 @@ fn each_failing_call_is_named() {
         _ => vec![Report::NO_OBJECT],
     };
     for (n, (step, (nr, args, _))) in all.calls.iter().enumerate() {
-        let mut k = Recorder { fail: Some((n, 12)), ..Recorder::default() };
+        let mut k = Recorder {
+            fail: Some((n, 12)),
+            ..Recorder::default()
+        };
         let stop = c.run(&mut k).unwrap_err();
         assert_eq!(stop.kind, ReportKind::Errno, "call {n}");
         assert_eq!(stop.step, *step, "call {n}");
         assert_eq!(stop.result, 0u32.wrapping_sub(12), "call {n}");
         assert_eq!(vec![stop.object], objects(*step, *nr, *args), "call {n}");
         assert_eq!(k.calls.len(), n + 1, "nothing is called after a failure");
-        assert_eq!(k.shown.last().map(|p| (p.step, p.row)), Some((step.number(), stop.row)));
+        assert_eq!(
+            k.shown.last().map(|p| (p.step, p.row)),
+            Some((step.number(), stop.row))
+        );
     }
 }
 
 #[test]
 fn rows_are_told_as_rows_of_the_steps_table() {
     let c = case();
-    let stop_of = |n| c.run(&mut Recorder { fail: Some((n, 1)), ..Recorder::default() }).unwrap_err().row;
-    assert_eq!([stop_of(6), stop_of(11), stop_of(12), stop_of(16), stop_of(18), stop_of(36)], [1, 1, 1, 1, 1, 1]);
+    let stop_of = |n| {
+        c.run(&mut Recorder {
+            fail: Some((n, 1)),
+            ..Recorder::default()
+        })
+        .unwrap_err()
+        .row
+    };
+    assert_eq!(
+        [
+            stop_of(6),
+            stop_of(11),
+            stop_of(12),
+            stop_of(16),
+            stop_of(18),
+            stop_of(36)
+        ],
+        [1, 1, 1, 1, 1, 1]
+    );
     assert_eq!([stop_of(5), stop_of(10), stop_of(15)], [0, 0, 0]);
 }
 
@@ -364,9 +546,15 @@ fn another_address_than_asked_for_stops() {
     let mut seen = 0;
     for (n, (step, (nr, ..))) in all.calls.iter().enumerate() {
         if matches!(*nr, nr::MMAP2 | nr::SHMAT | nr::MREMAP) {
-            let mut k = Recorder { instead: Some((n, 0xdead_0000)), ..Recorder::default() };
+            let mut k = Recorder {
+                instead: Some((n, 0xdead_0000)),
+                ..Recorder::default()
+            };
             let stop = c.run(&mut k).unwrap_err();
-            assert_eq!((stop.kind, stop.step, stop.result), (ReportKind::WrongAddress, *step, 0xdead_0000));
+            assert_eq!(
+                (stop.kind, stop.step, stop.result),
+                (ReportKind::WrongAddress, *step, 0xdead_0000)
+            );
             assert_eq!(k.calls.len(), n + 1);
             seen += 1;
         }
@@ -401,7 +589,10 @@ fn short_reads_are_continued_where_they_ended() {
     let want = placed(&whole, u32::MAX);
     assert_eq!(want.len(), 0x3000);
     for limit in [1000, 0x1000, 0xfff, 0x1001, 0x1fff, 1] {
-        let mut k = Recorder { read_limit: Some(limit), ..Recorder::default() };
+        let mut k = Recorder {
+            read_limit: Some(limit),
+            ..Recorder::default()
+        };
         c.run(&mut k).unwrap();
         assert_eq!(placed(&k, limit), want, "at most {limit} bytes a read");
         assert_eq!(k.shown.last().unwrap().filled, 0x3000);
@@ -410,23 +601,39 @@ fn short_reads_are_continued_where_they_ended() {
 
 #[test]
 fn the_end_of_a_pages_file_is_no_loop() {
-    let mut k = Recorder { read_limit: Some(0), ..Recorder::default() };
+    let mut k = Recorder {
+        read_limit: Some(0),
+        ..Recorder::default()
+    };
     let stop = case().run(&mut k).unwrap_err();
-    assert_eq!((stop.kind, stop.step, stop.row, stop.result), (ReportKind::Truncated, Step::Fill, 0, 0x2000));
+    assert_eq!(
+        (stop.kind, stop.step, stop.row, stop.result),
+        (ReportKind::Truncated, Step::Fill, 0, 0x2000)
+    );
     assert_eq!(k.calls.last().unwrap().1.0, nr::PREADV);
     // A file that ends in the middle: the second read of the first batch gives nothing.
     let first = k.calls.len() - 1;
-    let mut k = Recorder { read_limit: Some(0x1800), instead: Some((first + 1, 0)), ..Recorder::default() };
+    let mut k = Recorder {
+        read_limit: Some(0x1800),
+        instead: Some((first + 1, 0)),
+        ..Recorder::default()
+    };
     let stop = case().run(&mut k).unwrap_err();
     assert_eq!((stop.kind, stop.result), (ReportKind::Truncated, 0x800));
 }
 
 #[test]
 fn a_heap_that_is_used_up_is_told() {
-    let mut k = Recorder { read_limit: Some(1), ..Recorder::default() };
+    let mut k = Recorder {
+        read_limit: Some(1),
+        ..Recorder::default()
+    };
     let c = case();
     let stop = restore(&mut k, &c.args(), &mut NoHeap::default()).unwrap_err();
-    assert_eq!((stop.kind, stop.step, stop.result), (ReportKind::OutOfHeap, Step::Fill, 16));
+    assert_eq!(
+        (stop.kind, stop.step, stop.result),
+        (ReportKind::OutOfHeap, Step::Fill, 16)
+    );
     let mut one = [Iovec { base: 0, len: 0 }; 1];
     assert!(one.iovecs(1).is_some() && one.iovecs(2).is_none());
 }
@@ -454,9 +661,15 @@ fn arguments_that_would_hit_the_area_are_refused() {
         assert_eq!(c.refused(), Check::RowShape, "table {i}");
     }
     let mut c = case();
-    c.holes[0] = Range { start: AREA.start, end: AREA.start + 0x1000 };
+    c.holes[0] = Range {
+        start: AREA.start,
+        end: AREA.start + 0x1000,
+    };
     assert_eq!(c.refused(), Check::RowHitsArea);
-    c.holes[0] = Range { start: 0x40_8000, end: 0x40_4000 };
+    c.holes[0] = Range {
+        start: 0x40_8000,
+        end: 0x40_4000,
+    };
     assert_eq!(c.refused(), Check::RowShape, "upside down");
     let mut c = case();
     c.maps[0].len = 0;
@@ -482,16 +695,34 @@ fn arguments_that_contradict_themselves_are_refused() {
     };
     assert_eq!(refused(|c| c.fixed.keep.start += 0x1000), Check::Area);
     assert_eq!(refused(|c| c.fixed.keep.end += 0x1000), Check::Area);
-    assert_eq!(refused(|c| c.fixed.area.end = c.fixed.area.start), Check::Area);
+    assert_eq!(
+        refused(|c| c.fixed.area.end = c.fixed.area.start),
+        Check::Area
+    );
     assert_eq!(refused(|c| c.fixed.area.end += 4), Check::Area);
-    assert_eq!(refused(|c| c.fixed.heap.end = AREA.end + 8), Check::AreaParts);
-    assert_eq!(refused(|c| c.fixed.heap.end = c.fixed.heap.start), Check::AreaParts);
-    assert_eq!(refused(|c| c.fixed.progress = AREA.end - 8), Check::AreaParts);
-    assert_eq!(refused(|c| c.fixed.progress = u32::MAX - 7), Check::AreaParts);
+    assert_eq!(
+        refused(|c| c.fixed.heap.end = AREA.end + 8),
+        Check::AreaParts
+    );
+    assert_eq!(
+        refused(|c| c.fixed.heap.end = c.fixed.heap.start),
+        Check::AreaParts
+    );
+    assert_eq!(
+        refused(|c| c.fixed.progress = AREA.end - 8),
+        Check::AreaParts
+    );
+    assert_eq!(
+        refused(|c| c.fixed.progress = u32::MAX - 7),
+        Check::AreaParts
+    );
     assert_eq!(refused(|c| c.threads.clear()), Check::Threads);
     assert_eq!(refused(|c| c.threads.push(c.threads[0])), Check::Threads);
     assert_eq!(refused(|c| c.threads[0].frame += 4), Check::Frame);
-    assert_eq!(refused(|c| c.threads[0].frame = AREA.start + 0x1000 - 880), Check::Frame);
+    assert_eq!(
+        refused(|c| c.threads[0].frame = AREA.start + 0x1000 - 880),
+        Check::Frame
+    );
     assert_eq!(refused(|c| c.threads[0].frame = u32::MAX - 7), Check::Frame);
     assert_eq!(refused(|c| c.batches[1].first = 3), Check::RowIndex);
     assert_eq!(refused(|c| c.batches[0].count = 0), Check::RowIndex);
@@ -500,8 +731,20 @@ fn arguments_that_contradict_themselves_are_refused() {
     assert_eq!(refused(|c| c.iovecs[1].len = 0x2000), Check::BatchLength);
     assert_eq!(
         refused(|c| {
-            c.iovecs = vec![Iovec { base: 0x20_0000, len: 0x1000 }; 1025];
-            c.batches = vec![Batch { offset: 0, fd: 1, first: 0, count: 1025, len: 1025 << 12 }];
+            c.iovecs = vec![
+                Iovec {
+                    base: 0x20_0000,
+                    len: 0x1000
+                };
+                1025
+            ];
+            c.batches = vec![Batch {
+                offset: 0,
+                fd: 1,
+                first: 0,
+                count: 1025,
+                len: 1025 << 12,
+            }];
         }),
         Check::RowIndex,
         "more than IOV_MAX"
@@ -515,11 +758,24 @@ fn indices_of_attachments_and_offsets_are_checked_where_they_are_used() {
         f(&mut c);
         let stop = c.run(&mut Recorder::default()).unwrap_err();
         assert_eq!(stop.kind, ReportKind::BadArgs);
-        (stop.step, Check::from_number(stop.result).unwrap(), stop.object)
+        (
+            stop.step,
+            Check::from_number(stop.result).unwrap(),
+            stop.object,
+        )
     };
-    assert_eq!(stop(|c| c.attaches[0].pieces = 3), (Step::Shm, Check::RowIndex, 5));
-    assert_eq!(stop(|c| c.attaches[1].hole = u32::MAX), (Step::Shm, Check::RowIndex, 5));
-    assert_eq!(stop(|c| c.maps[1].page_offset = 1 << 32), (Step::Map, Check::PageOffset, 7));
+    assert_eq!(
+        stop(|c| c.attaches[0].pieces = 3),
+        (Step::Shm, Check::RowIndex, 5)
+    );
+    assert_eq!(
+        stop(|c| c.attaches[1].hole = u32::MAX),
+        (Step::Shm, Check::RowIndex, 5)
+    );
+    assert_eq!(
+        stop(|c| c.maps[1].page_offset = 1 << 32),
+        (Step::Map, Check::PageOffset, 7)
+    );
 }
 
 #[test]
@@ -532,15 +788,49 @@ fn tables_outside_the_area_are_refused() {
         unsafe { Args::in_area(&fixed, |args| args.maps.len()) }
     };
     assert_eq!(found(|_| ()), Ok(0));
-    assert_eq!(found(|f| f.maps = Table { addr: 3, count: 0 }), Ok(0), "any address if there are no rows");
+    assert_eq!(
+        found(|f| f.maps = Table { addr: 3, count: 0 }),
+        Ok(0),
+        "any address if there are no rows"
+    );
     assert_eq!(found(|f| f.magic += 1), Err(Check::Version));
     assert_eq!(found(|f| f.version += 1), Err(Check::Version));
     assert_eq!(found(|f| f.size += 4), Err(Check::Version));
-    assert_eq!(found(|f| f.unmaps = Table { addr: AREA.start - 8, count: 1 }), Err(Check::Table));
-    assert_eq!(found(|f| f.maps = Table { addr: AREA.start + 4, count: 1 }), Err(Check::Table));
-    assert_eq!(found(|f| f.maps = Table { addr: AREA.end - 24, count: 1 }), Err(Check::Table));
-    assert_eq!(found(|f| f.timers = Table { addr: AREA.start, count: u32::MAX }), Err(Check::Table));
-    assert_eq!(found(|f| f.closes = Table { addr: AREA.start, count: 0x4000_0000 }), Err(Check::Table));
+    assert_eq!(
+        found(|f| f.unmaps = Table {
+            addr: AREA.start - 8,
+            count: 1
+        }),
+        Err(Check::Table)
+    );
+    assert_eq!(
+        found(|f| f.maps = Table {
+            addr: AREA.start + 4,
+            count: 1
+        }),
+        Err(Check::Table)
+    );
+    assert_eq!(
+        found(|f| f.maps = Table {
+            addr: AREA.end - 24,
+            count: 1
+        }),
+        Err(Check::Table)
+    );
+    assert_eq!(
+        found(|f| f.timers = Table {
+            addr: AREA.start,
+            count: u32::MAX
+        }),
+        Err(Check::Table)
+    );
+    assert_eq!(
+        found(|f| f.closes = Table {
+            addr: AREA.start,
+            count: 0x4000_0000
+        }),
+        Err(Check::Table)
+    );
 }
 
 #[test]

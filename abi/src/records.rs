@@ -246,8 +246,20 @@ macro_rules! plain {
     )*};
 }
 plain!(
-    Range = 8, Move = 16, Attach = 36, Remove = 8, Map = 32, Batch = 24, Iovec = 8, Protect = 16, Flush = 12,
-    Advise = 16, Lock = 12, Timer = 20, Queued = 136, MmMap = 104,
+    Range = 8,
+    Move = 16,
+    Attach = 36,
+    Remove = 8,
+    Map = 32,
+    Batch = 24,
+    Iovec = 8,
+    Protect = 16,
+    Flush = 12,
+    Advise = 16,
+    Lock = 12,
+    Timer = 20,
+    Queued = 136,
+    MmMap = 104,
 );
 // SAFETY: integers without padding.
 unsafe impl Plain for u32 {}

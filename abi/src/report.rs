@@ -46,11 +46,29 @@ impl Step {
     /// The step with this number.
     pub const fn from_number(n: u32) -> Option<Step> {
         const ALL: [Step; 17] = [
-            Step::Start, Step::Verify, Step::Detach, Step::Park, Step::Unmap, Step::Shm, Step::Map, Step::Fill,
-            Step::Protect, Step::Unpark, Step::Advise, Step::Mm, Step::Threads, Step::Signals, Step::Timers,
-            Step::Creds, Step::Enter,
+            Step::Start,
+            Step::Verify,
+            Step::Detach,
+            Step::Park,
+            Step::Unmap,
+            Step::Shm,
+            Step::Map,
+            Step::Fill,
+            Step::Protect,
+            Step::Unpark,
+            Step::Advise,
+            Step::Mm,
+            Step::Threads,
+            Step::Signals,
+            Step::Timers,
+            Step::Creds,
+            Step::Enter,
         ];
-        if (n as usize) < ALL.len() { Some(ALL[n as usize]) } else { None }
+        if (n as usize) < ALL.len() {
+            Some(ALL[n as usize])
+        } else {
+            None
+        }
     }
     /// Its number, as in [`Report::step`] and [`Progress::step`].
     pub const fn number(self) -> u32 {

@@ -10,7 +10,13 @@ impl Arch for Arm {
     /// Four pages, whatever the cache is (arch/arm/include/asm/shmparam.h).
     const SHMLBA: u32 = 4 * Self::PAGE_SIZE;
     /// A compat task of an arm64 kernel; PAGE_OFFSET less 16 MiB for each split of an ARM kernel: 3G, 3G_OPT, 2G, 1G.
-    const TASK_SIZES: &'static [u32] = &[0xffff_f000, 0xbf00_0000, 0xaf00_0000, 0x7f00_0000, 0x3f00_0000];
+    const TASK_SIZES: &'static [u32] = &[
+        0xffff_f000,
+        0xbf00_0000,
+        0xaf00_0000,
+        0x7f00_0000,
+        0x3f00_0000,
+    ];
     /// `shmat(NULL)` gives addresses that are merely page-aligned where the cache does not alias, so programs own
     /// attachments that cannot be asked for.
     fn attach_directly(base: u32) -> bool {

@@ -35,7 +35,11 @@ pub struct AltStack {
 
 impl AltStack {
     /// No alternate stack: `SS_DISABLE`.
-    pub const NONE: AltStack = AltStack { sp: 0, size: 0, flags: armrest_abi::consts::SS_DISABLE };
+    pub const NONE: AltStack = AltStack {
+        sp: 0,
+        size: 0,
+        flags: armrest_abi::consts::SS_DISABLE,
+    };
 }
 
 impl Default for AltStack {
@@ -93,23 +97,45 @@ mod tests {
 
     #[test]
     fn every_field_has_its_offset() {
-        let mut regs = Regs { r: [0; 16], cpsr: 0x6000_0030 };
-        let mut vfp = Vfp { d: [0; 32], fpscr: 0x0300_0010 };
+        let mut regs = Regs {
+            r: [0; 16],
+            cpsr: 0x6000_0030,
+        };
+        let mut vfp = Vfp {
+            d: [0; 32],
+            fpscr: 0x0300_0010,
+        };
         for i in 0..16u32 {
             regs.r[i as usize] = 0x100 + i;
         }
         for i in 0..32u32 {
             vfp.d[i as usize] = u64::from(i) << 32 | 0xabc;
         }
-        let alt = AltStack { sp: 0x11, size: 0x22, flags: 0x1 };
+        let alt = AltStack {
+            sp: 0x11,
+            size: 0x22,
+            flags: 0x1,
+        };
         let f = sigframe(&regs, &vfp, 0xfedc_ba98_7654_3210, alt);
-        assert!(f[..136].iter().all(|b| *b == 0), "siginfo, uc_flags, uc_link");
-        assert_eq!((word(&f, 136), word(&f, 140), word(&f, 144)), (0x11, 1, 0x22));
-        assert!(f[148..160].iter().all(|b| *b == 0), "trap_no, error_code, oldmask");
+        assert!(
+            f[..136].iter().all(|b| *b == 0),
+            "siginfo, uc_flags, uc_link"
+        );
+        assert_eq!(
+            (word(&f, 136), word(&f, 140), word(&f, 144)),
+            (0x11, 1, 0x22)
+        );
+        assert!(
+            f[148..160].iter().all(|b| *b == 0),
+            "trap_no, error_code, oldmask"
+        );
         for i in 0..=10u32 {
             assert_eq!(word(&f, 160 + 4 * i as usize), 0x100 + i);
         }
-        let fp_to_pc: std::vec::Vec<u32> = [204, 208, 212, 216, 220].iter().map(|at| word(&f, *at)).collect();
+        let fp_to_pc: std::vec::Vec<u32> = [204, 208, 212, 216, 220]
+            .iter()
+            .map(|at| word(&f, *at))
+            .collect();
         assert_eq!(fp_to_pc, [0x10b, 0x10c, 0x10d, 0x10e, 0x10f]);
         assert_eq!((word(&f, 224), word(&f, 228)), (0x6000_0030, 0));
         assert_eq!((word(&f, 232), word(&f, 236)), (0x7654_3210, 0xfedc_ba98));
@@ -118,7 +144,10 @@ mod tests {
         assert_eq!((word(&f, 368), word(&f, 372)), (0xabc, 0));
         assert_eq!((word(&f, 616), word(&f, 620)), (0xabc, 31));
         assert_eq!(word(&f, 624), 0x0300_0010);
-        assert!(f[628..].iter().all(|b| *b == 0), "fpexc, end magic, return code");
+        assert!(
+            f[628..].iter().all(|b| *b == 0),
+            "fpexc, end magic, return code"
+        );
         assert_eq!(f.len(), 888);
     }
 }

@@ -30,7 +30,13 @@ pub fn sigpage(page: &[u8]) -> Option<Sigpage> {
     let first = (0..words).find(|i| word(*i) != Some(SIGPAGE_FILLER))?;
     let rest_is_filler = (first + CODE_WORDS..words).all(|i| word(i) == Some(SIGPAGE_FILLER));
     let code = word(first) == Some(FIRST) && word(first + 3) == Some(FOURTH);
-    if code && rest_is_filler { Some(Sigpage { code: u32::try_from(4 * first).ok()? }) } else { None }
+    if code && rest_is_filler {
+        Some(Sigpage {
+            code: u32::try_from(4 * first).ok()?,
+        })
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -39,7 +45,14 @@ mod tests {
     use std::vec::Vec;
 
     fn page(code_at: usize) -> Vec<u8> {
-        let code = [0xe3a0_7077, 0xef90_0077, 0xdf00_2777, 0xe3a0_70ad, 0xef90_00ad, 0xdf00_27ad];
+        let code = [
+            0xe3a0_7077,
+            0xef90_0077,
+            0xdf00_2777,
+            0xe3a0_70ad,
+            0xef90_00ad,
+            0xdf00_27ad,
+        ];
         let mut words = [SIGPAGE_FILLER; 1024];
         words[code_at / 4..code_at / 4 + 6].copy_from_slice(&code);
         words.iter().flat_map(|w| w.to_le_bytes()).collect()

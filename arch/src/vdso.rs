@@ -20,16 +20,30 @@ impl Stub {
     }
 
     fn arm(words: &[u32]) -> Stub {
-        let mut stub = Stub { bytes: [0; Stub::MAX], len: 4 * words.len() };
-        for (to, from) in stub.bytes.iter_mut().zip(words.iter().flat_map(|w| w.to_le_bytes())) {
+        let mut stub = Stub {
+            bytes: [0; Stub::MAX],
+            len: 4 * words.len(),
+        };
+        for (to, from) in stub
+            .bytes
+            .iter_mut()
+            .zip(words.iter().flat_map(|w| w.to_le_bytes()))
+        {
             *to = from;
         }
         stub
     }
 
     fn thumb(halfwords: &[u16]) -> Stub {
-        let mut stub = Stub { bytes: [0; Stub::MAX], len: 2 * halfwords.len() };
-        for (to, from) in stub.bytes.iter_mut().zip(halfwords.iter().flat_map(|h| h.to_le_bytes())) {
+        let mut stub = Stub {
+            bytes: [0; Stub::MAX],
+            len: 2 * halfwords.len(),
+        };
+        for (to, from) in stub
+            .bytes
+            .iter_mut()
+            .zip(halfwords.iter().flat_map(|h| h.to_le_bytes()))
+        {
             *to = from;
         }
         stub
@@ -91,15 +105,30 @@ mod tests {
             .chunks_exact(4)
             .map(|w| u32::from_le_bytes(w.try_into().unwrap()))
             .collect();
-        assert_eq!(words, [0xe1a0c007, 0xe3007107, 0xef000000, 0xe1a0700c, 0xe12fff1e]);
+        assert_eq!(
+            words,
+            [0xe1a0c007, 0xe3007107, 0xef000000, 0xe1a0700c, 0xe12fff1e]
+        );
         let halves = |s: Stub| -> std::vec::Vec<u16> {
-            s.bytes().chunks_exact(2).map(|w| u16::from_le_bytes(w.try_into().unwrap())).collect()
+            s.bytes()
+                .chunks_exact(2)
+                .map(|w| u16::from_le_bytes(w.try_into().unwrap()))
+                .collect()
         };
-        assert_eq!(halves(syscall_stub(403, true)), [0x46bc, 0xf240, 0x1793, 0xdf00, 0x4667, 0x4770]);
-        assert_eq!(halves(syscall_stub(78, true)), [0x46bc, 0xf240, 0x074e, 0xdf00, 0x4667, 0x4770]);
+        assert_eq!(
+            halves(syscall_stub(403, true)),
+            [0x46bc, 0xf240, 0x1793, 0xdf00, 0x4667, 0x4770]
+        );
+        assert_eq!(
+            halves(syscall_stub(78, true)),
+            [0x46bc, 0xf240, 0x074e, 0xdf00, 0x4667, 0x4770]
+        );
         assert_eq!(halves(syscall_stub(0x1abc, true))[1..3], [0xf641, 0x27bc]);
         assert_eq!(halves(enosys_stub(true)), [0x2026, 0x4240, 0x4770]);
-        assert_eq!(enosys_stub(false).bytes(), [0x25, 0, 0xe0, 0xe3, 0x1e, 0xff, 0x2f, 0xe1]);
+        assert_eq!(
+            enosys_stub(false).bytes(),
+            [0x25, 0, 0xe0, 0xe3, 0x1e, 0xff, 0x2f, 0xe1]
+        );
     }
 
     #[test]

@@ -44,7 +44,10 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entr
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
     };
     Ok(Entry {
-        unmap: Range { start: f.keep.end, end: f.area.end },
+        unmap: Range {
+            start: f.keep.end,
+            end: f.area.end,
+        },
         report_fd: f.report_fd,
         frame: leader.frame,
     })

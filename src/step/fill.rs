@@ -30,7 +30,9 @@ pub(crate) fn run<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, hea
 #[inline(never)]
 fn read<K: Kernel>(run: &mut Run<'_, K>, b: &Batch, done: u32, iovecs: &[Iovec]) -> Done<u32> {
     let left = b.len.wrapping_sub(done);
-    let res = run.k.preadv(b.fd, iovecs, b.offset.wrapping_add(u64::from(done)));
+    let res = run
+        .k
+        .preadv(b.fd, iovecs, b.offset.wrapping_add(u64::from(done)));
     let n = run.ok(res)?.min(left);
     if n == 0 {
         return Err(run.stop(ReportKind::Truncated, left));
@@ -40,7 +42,13 @@ fn read<K: Kernel>(run: &mut Run<'_, K>, b: &Batch, done: u32, iovecs: &[Iovec])
 }
 
 /// Go on after a short read, until the batch is complete.
-fn rest<K: Kernel, H: Heap>(run: &mut Run<'_, K>, b: &Batch, done: u32, iovecs: &[Iovec], heap: &mut H) -> Done {
+fn rest<K: Kernel, H: Heap>(
+    run: &mut Run<'_, K>,
+    b: &Batch,
+    done: u32,
+    iovecs: &[Iovec],
+    heap: &mut H,
+) -> Done {
     let Some(rest) = heap.iovecs(iovecs.len()) else {
         let size = u32::try_from(size_of_val(iovecs)).unwrap_or(u32::MAX);
         return Err(run.stop(ReportKind::OutOfHeap, size));
@@ -64,7 +72,10 @@ fn remaining(iovecs: &[Iovec], mut done: u32, rest: &mut [Iovec]) -> usize {
         if skip < v.len
             && let Some(place) = places.next()
         {
-            *place = Iovec { base: v.base.wrapping_add(skip), len: v.len.wrapping_sub(skip) };
+            *place = Iovec {
+                base: v.base.wrapping_add(skip),
+                len: v.len.wrapping_sub(skip),
+            };
             rows += 1;
         }
     }

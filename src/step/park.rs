@@ -7,14 +7,14 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{Move, Step};
 
-#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
-    run.begin(Step::Park);
-    moves(run, args.parks)
+    moves(run, Step::Park, args.parks)
 }
 
-/// Move each mapping to its place and see that it got there.
-pub(crate) fn moves<K: Kernel>(run: &mut Run<'_, K>, rows: &[Move]) -> Done {
+/// A step of moves: each mapping goes to its place, and it is seen that it got there.
+#[inline(never)]
+pub(crate) fn moves<K: Kernel>(run: &mut Run<'_, K>, step: Step, rows: &[Move]) -> Done {
+    run.begin(step);
     for (i, m) in rows.iter().enumerate() {
         run.row(i, m.object);
         let res = run.k.mremap_fixed(m);

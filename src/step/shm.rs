@@ -29,14 +29,18 @@ fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Done 
     run.at(res, a.at)?;
     for i in 0..a.pieces {
         let row = a.piece.wrapping_add(i) as usize;
-        let Some(m) = args.pieces.get(row) else { return bad_row(run) };
+        let Some(m) = args.pieces.get(row) else {
+            return bad_row(run);
+        };
         run.row(row, m.object);
         let res = run.k.mremap_fixed(m);
         run.at(res, m.to)?;
     }
     for i in 0..a.holes {
         let row = a.hole.wrapping_add(i) as usize;
-        let Some(r) = args.holes.get(row) else { return bad_row(run) };
+        let Some(r) = args.holes.get(row) else {
+            return bad_row(run);
+        };
         run.row(row, a.object);
         unmap(run, *r)?;
     }

@@ -8,8 +8,6 @@ use crate::run::{Done, Run};
 use crate::step::park::moves;
 use armrest_abi::Step;
 
-#[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
-    run.begin(Step::Unpark);
-    moves(run, args.unparks)
+    moves(run, Step::Unpark, args.unparks)
 }

@@ -8,15 +8,20 @@ use crate::args::{Args, Check};
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{
-    Advise, Attach, Batch, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect, Range, Report, ReportKind, Step,
-    words_of_slice as words,
+    Advise, Attach, Batch, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect, Range, Report,
+    ReportKind, Step, words_of_slice as words,
 };
 use core::mem::offset_of;
 
 #[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Verify);
-    let mut at = At { row: 0, object: Report::NO_OBJECT, area: args.fixed.area, bad: area(args).err() };
+    let mut at = At {
+        row: 0,
+        object: Report::NO_OBJECT,
+        area: args.fixed.area,
+        bad: area(args).err(),
+    };
     rows(&mut at, args);
     match at.bad {
         None => Ok(()),
@@ -101,12 +106,20 @@ impl At {
         self.object = word(shape.object).unwrap_or(Report::NO_OBJECT);
         let start = word(shape.start).unwrap_or(0);
         let len = word(shape.len & !Shape::END).unwrap_or(0);
-        let end = if shape.len & Shape::END == 0 { start.checked_add(len).ok_or(Check::RowShape)? } else { len };
+        let end = if shape.len & Shape::END == 0 {
+            start.checked_add(len).ok_or(Check::RowShape)?
+        } else {
+            len
+        };
         let range = Range { start, end };
         if !aligned(range) {
             return Err(Check::RowShape);
         }
-        if range.overlaps(self.area) { Err(Check::RowHitsArea) } else { Ok(()) }
+        if range.overlaps(self.area) {
+            Err(Check::RowHitsArea)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -135,15 +148,31 @@ fn rows(at: &mut At, args: &Args<'_>) {
 #[inline(never)]
 fn area(args: &Args<'_>) -> Result<(), Check> {
     let f = args.fixed;
-    if !aligned(f.area) || f.keep.start != f.area.start || f.keep.len() != PAGE_SIZE || f.area.len() <= PAGE_SIZE {
+    if !aligned(f.area)
+        || f.keep.start != f.area.start
+        || f.keep.len() != PAGE_SIZE
+        || f.area.len() <= PAGE_SIZE
+    {
         return Err(Check::Area);
     }
-    let progress = Range { start: f.progress, end: f.progress.saturating_add(PROGRESS_SIZE) };
-    if f.heap.is_empty() || !f.area.contains(f.heap) || !f.area.contains(progress) || !f.progress.is_multiple_of(8) {
+    let progress = Range {
+        start: f.progress,
+        end: f.progress.saturating_add(PROGRESS_SIZE),
+    };
+    if f.heap.is_empty()
+        || !f.area.contains(f.heap)
+        || !f.area.contains(progress)
+        || !f.progress.is_multiple_of(8)
+    {
         return Err(Check::AreaParts);
     }
-    let [leader] = args.threads else { return Err(Check::Threads) };
-    let frame = Range { start: leader.frame, end: leader.frame.saturating_add(armrest_abi::FRAME_SIZE) };
+    let [leader] = args.threads else {
+        return Err(Check::Threads);
+    };
+    let frame = Range {
+        start: leader.frame,
+        end: leader.frame.saturating_add(armrest_abi::FRAME_SIZE),
+    };
     if !f.keep.contains(frame) || !leader.frame.is_multiple_of(8) {
         return Err(Check::Frame);
     }
@@ -159,14 +188,24 @@ fn aligned(r: Range) -> bool {
 
 fn batch(args: &Args<'_>, b: &Batch) -> Result<(), Check> {
     let iovecs = iovecs(args, b).ok_or(Check::RowIndex)?;
-    let sum = iovecs.iter().try_fold(0u32, |sum, v| sum.checked_add(v.len));
-    if sum == Some(b.len) { Ok(()) } else { Err(Check::BatchLength) }
+    let sum = iovecs
+        .iter()
+        .try_fold(0u32, |sum, v| sum.checked_add(v.len));
+    if sum == Some(b.len) {
+        Ok(())
+    } else {
+        Err(Check::BatchLength)
+    }
 }
 
 /// The iovecs of a batch: 1 to IOV_MAX.
 #[inline(never)]
 pub(crate) fn iovecs<'a>(args: &Args<'a>, b: &Batch) -> Option<&'a [Iovec]> {
-    if b.count == 0 || b.count > IOV_MAX { None } else { slice(args.iovecs, b.first, b.count) }
+    if b.count == 0 || b.count > IOV_MAX {
+        None
+    } else {
+        slice(args.iovecs, b.first, b.count)
+    }
 }
 
 /// `count` rows from `first` on.
