@@ -7,14 +7,22 @@ use crate::u32_of;
 
 /// Bytes that structure and tables need.
 pub fn size(tables: &Tables, auxv: &[u32]) -> u64 {
-    let mut w = Writer { base: 0, bytes: Vec::new(), count_only: 0 };
+    let mut w = Writer {
+        base: 0,
+        bytes: Vec::new(),
+        count_only: 0,
+    };
     let _ = w.all(tables, auxv);
     w.count_only
 }
 
 /// The bytes for `plan.area.args`, not padded to its end.
 pub fn bytes(plan: &Plan) -> Vec<u8> {
-    let mut w = Writer { base: plan.area.args.start, bytes: vec![0; size_of::<RestoreArgs>()], count_only: 0 };
+    let mut w = Writer {
+        base: plan.area.args.start,
+        bytes: vec![0; size_of::<RestoreArgs>()],
+        count_only: 0,
+    };
     let (args, auxv) = w.all(&plan.tables, &plan.auxv);
     let mut mm = plan.mm;
     mm.auxv = auxv.addr;
@@ -90,6 +98,11 @@ impl Writer {
             self.bytes.resize(at, 0);
             self.bytes.extend_from_slice(bytes_of_slice(rows));
         }
-        Table { addr: self.base.wrapping_add(u32::try_from(start).unwrap_or(u32::MAX)), count: u32_of(rows.len()) }
+        Table {
+            addr: self
+                .base
+                .wrapping_add(u32::try_from(start).unwrap_or(u32::MAX)),
+            count: u32_of(rows.len()),
+        }
     }
 }

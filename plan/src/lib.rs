@@ -46,21 +46,54 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     if !refuse.is_empty() {
         return Err(Refusals(refuse));
     }
-    let out = Draft { cp, live, machine, notes: Vec::new(), warnings: Vec::new(), sources: Vec::new(), next_fd: 0 };
+    let out = Draft {
+        cp,
+        live,
+        machine,
+        notes: Vec::new(),
+        warnings: Vec::new(),
+        sources: Vec::new(),
+        next_fd: 0,
+    };
     out.draw(task, options)
 }
 
-fn ids(cp: &Checkpoint, task: &Task, machine: &Machine, options: &Options, refuse: &mut Vec<Refusal>) {
-    let mut no = |what: String, hint: &str| refuse.push(Refusal { kind: RefusalKind::Ids, what, hint: hint.into() });
+fn ids(
+    cp: &Checkpoint,
+    task: &Task,
+    machine: &Machine,
+    options: &Options,
+    refuse: &mut Vec<Refusal>,
+) {
+    let mut no = |what: String, hint: &str| {
+        refuse.push(Refusal {
+            kind: RefusalKind::Ids,
+            what,
+            hint: hint.into(),
+        })
+    };
     if !options.any_pid && !options.new_namespaces {
         if let Some(by) = &machine.pid_taken_by {
-            no(format!("pid {} is taken by {by}", task.pid), "end that process, or use --new-namespaces or --any-pid");
+            no(
+                format!("pid {} is taken by {by}", task.pid),
+                "end that process, or use --new-namespaces or --any-pid",
+            );
         } else if !machine.may_choose_pid {
-            no(format!("pid {} may not be chosen here", task.pid), "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the pid namespace; --any-pid takes another");
+            no(
+                format!("pid {} may not be chosen here", task.pid),
+                "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the pid namespace; --any-pid takes another",
+            );
         }
     }
-    if !options.any_ids && !options.new_namespaces && !cp.segments.is_empty() && !machine.may_choose_ids {
-        no("SysV ids may not be chosen here".into(), "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the ipc namespace; --any-ids takes others");
+    if !options.any_ids
+        && !options.new_namespaces
+        && !cp.segments.is_empty()
+        && !machine.may_choose_ids
+    {
+        no(
+            "SysV ids may not be chosen here".into(),
+            "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the ipc namespace; --any-ids takes others",
+        );
     }
 }
 
@@ -87,13 +120,25 @@ fn source_of(v: &Vma, all: &[Vma]) -> Option<SourceKind> {
     match v.kind {
         VmaKind::File { file } => {
             // A dumper that does not record the mode opened what is shared and writable for both.
-            let assumed = if v.shared && v.prot & consts::PROT_WRITE != 0 { 2 } else { 0 };
-            Some(SourceKind::File { file, access: v.access.unwrap_or(assumed) })
+            let assumed = if v.shared && v.prot & consts::PROT_WRITE != 0 {
+                2
+            } else {
+                0
+            };
+            Some(SourceKind::File {
+                file,
+                access: v.access.unwrap_or(assumed),
+            })
         }
         VmaKind::Memfd { inode, .. } => Some(SourceKind::Memfd { inode }),
         VmaKind::AnonShared { shmid } => {
             let end = |o: &&Vma| o.kind == v.kind;
-            let size = all.iter().filter(end).map(|o| o.offset + u64::from(o.range.size())).max().unwrap_or(0);
+            let size = all
+                .iter()
+                .filter(end)
+                .map(|o| o.offset + u64::from(o.range.size()))
+                .max()
+                .unwrap_or(0);
             Some(SourceKind::AnonShared { shmid, size })
         }
         _ => None,
@@ -149,7 +194,11 @@ impl Draft<'_> {
         timers(live, &mut tables);
 
         // Room for the area: its tables still lack the rows of shm, unmap and closes, so those are counted first.
-        let extra = vmas.len() * 64 + cp_attach_bytes(self.cp, vmas) + 64 * 16 + self.sources.len() * 4 + 4096;
+        let extra = vmas.len() * 64
+            + cp_attach_bytes(self.cp, vmas)
+            + 64 * 16
+            + self.sources.len() * 4
+            + 4096;
         let args_len = page_up(args::size(&tables, &live.mm.auxv) + extra as u64);
         let Some(area) = args_len.and_then(|len| self.area(options.blob, len)) else {
             refuse.push(Refusal {
@@ -177,17 +226,23 @@ impl Draft<'_> {
         tables.unmaps = self.unmaps(&area);
         self.count_maps(&tables, &mut refuse);
 
-        let exe_fd = if self.machine.has_mm_map { Some(self.source(SourceKind::Exe { file: live.mm.exe })) } else { None };
+        let exe_fd = if self.machine.has_mm_map {
+            Some(self.source(SourceKind::Exe { file: live.mm.exe }))
+        } else {
+            None
+        };
         tables.closes = self.sources.iter().map(|s| s.fd).collect();
         let mut want_bits = self.wants();
         tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
         self.say_what_is_missing(task);
         let frame = frame(&live.threads[0]);
+        let grow_brk = self.grow_brk();
         let dumpable = live.mm.dumpable.unwrap_or(1);
         if dumpable < 2 {
             want_bits |= want::DUMPABLE;
         } else {
-            self.notes.push("dumpable 2 cannot be set by a program: it stays 0".into());
+            self.notes
+                .push("dumpable 2 cannot be set by a program: it stays 0".into());
         }
         if !refuse.is_empty() {
             return Err(Refusals(refuse));
@@ -199,15 +254,32 @@ impl Draft<'_> {
             scratch: shm_plan.scratch.into_iter().collect(),
             tables,
             want: want_bits,
-            old_rseq: self.machine.own_rseq.map_or(Rseq::default(), |(addr, len, sig)| Rseq { addr, len, sig }),
+            old_rseq: self
+                .machine
+                .own_rseq
+                .map_or(Rseq::default(), |(addr, len, sig)| Rseq { addr, len, sig }),
             dumpable: dumpable.min(1),
             mm: mm_map(&live.mm.fields, exe_fd),
             auxv: live.mm.auxv.clone(),
             frame,
             report_fd,
             sources: self.sources,
-            fds: live.fds.iter().map(|f| WantedFd { fd: f.fd, cloexec: f.cloexec, file: f.file }).collect(),
-            objects: vmas.iter().map(|v| Object { name: vma_name(self.cp, v) }).collect(),
+            fds: live
+                .fds
+                .iter()
+                .map(|f| WantedFd {
+                    fd: f.fd,
+                    cloexec: f.cloexec,
+                    file: f.file,
+                })
+                .collect(),
+            objects: vmas
+                .iter()
+                .map(|v| Object {
+                    name: vma_name(self.cp, v),
+                })
+                .collect(),
+            grow_brk,
             pages,
             notes: self.notes,
             warnings: self.warnings,
@@ -215,7 +287,10 @@ impl Draft<'_> {
     }
 
     fn pages_fd(&self, file: usize) -> u32 {
-        self.sources.iter().find(|s| s.what == SourceKind::Pages(file)).map_or(u32::MAX, |s| s.fd)
+        self.sources
+            .iter()
+            .find(|s| s.what == SourceKind::Pages(file))
+            .map_or(u32::MAX, |s| s.fd)
     }
 
     /// Target VMAs must fit this kernel's address space.
@@ -225,14 +300,22 @@ impl Draft<'_> {
             if v.range.end() > self.machine.task_size {
                 refuse.push(Refusal {
                     kind: RefusalKind::Machine,
-                    what: format!("{} lies above this kernel's task size {:08x}", name(), self.machine.task_size),
+                    what: format!(
+                        "{} lies above this kernel's task size {:08x}",
+                        name(),
+                        self.machine.task_size
+                    ),
                     hint: "restore on a kernel with the user/kernel split of the checkpoint".into(),
                 });
             }
             if v.range.start() < self.machine.mmap_min_addr && self.machine.euid != 0 {
                 refuse.push(Refusal {
                     kind: RefusalKind::Machine,
-                    what: format!("{} lies below vm.mmap_min_addr {:#x}", name(), self.machine.mmap_min_addr),
+                    what: format!(
+                        "{} lies below vm.mmap_min_addr {:#x}",
+                        name(),
+                        self.machine.mmap_min_addr
+                    ),
                     hint: "lower the sysctl vm.mmap_min_addr, or restore as root".into(),
                 });
             }
@@ -243,18 +326,32 @@ impl Draft<'_> {
     fn overlay_vdso(&mut self) -> (Vec<PageRun>, Option<(Vec<u8>, PageRun)>) {
         let runs = self.live.pages.runs.clone();
         let vdso = self.live.mm.vmas.iter().find(|v| v.kind == VmaKind::Vdso);
-        let (Some(v), Some(elf)) = (vdso, &self.live.mm.vdso) else { return (runs, None) };
+        let (Some(v), Some(elf)) = (vdso, &self.live.mm.vdso) else {
+            return (runs, None);
+        };
         let Some((bytes, unknown)) = vdso::patched(elf) else {
-            self.warnings.push("the dumped vdso cannot be understood: its clock functions may answer wrongly".into());
+            self.warnings.push(
+                "the dumped vdso cannot be understood: its clock functions may answer wrongly"
+                    .into(),
+            );
             return (runs, None);
         };
         if unknown.is_empty() {
-            self.notes.push("vdso of the checkpoint: its functions now make system calls".into());
+            self.notes
+                .push("vdso of the checkpoint: its functions now make system calls".into());
         } else {
-            self.notes.push(format!("vdso of the checkpoint: its functions now make system calls; {} return ENOSYS", unknown.join(", ")));
+            self.notes.push(format!(
+                "vdso of the checkpoint: its functions now make system calls; {} return ENOSYS",
+                unknown.join(", ")
+            ));
         }
         let cut = cut_runs(&runs, u64::from(v.range.start()), u64::from(v.range.end()));
-        let run = PageRun { addr: u64::from(v.range.start()), pages: v.range.pages(), file: 0, offset: 0 };
+        let run = PageRun {
+            addr: u64::from(v.range.start()),
+            pages: v.range.pages(),
+            file: 0,
+            offset: 0,
+        };
         (cut, Some((bytes, run)))
     }
 
@@ -268,17 +365,29 @@ impl Draft<'_> {
         for v in &self.live.mm.vmas {
             // The kernel keeps a guard gap of 256 pages below a growing stack.
             let below = if v.grows_down { 257 * PAGE_SIZE } else { 0 };
-            hard.take(Range { start: v.range.start().saturating_sub(below), end: v.range.end() });
+            hard.take(Range {
+                start: v.range.start().saturating_sub(below),
+                end: v.range.end(),
+            });
         }
         for a in shm::attachments(self.cp, &self.live.mm.vmas) {
-            hard.take(Range { start: a.base, end: a.base.saturating_add(a.len) });
+            hard.take(Range {
+                start: a.base,
+                end: a.base.saturating_add(a.len),
+            });
         }
         let mut soft = hard.clone();
         for v in &self.live.mm.vmas {
             if v.grows_down {
-                soft.take(Range { start: v.range.start().saturating_sub(16 << 20), end: v.range.end() });
+                soft.take(Range {
+                    start: v.range.start().saturating_sub(16 << 20),
+                    end: v.range.end(),
+                });
             } else if v.heap {
-                soft.take(Range { start: v.range.start(), end: v.range.end().saturating_add(64 << 20) });
+                soft.take(Range {
+                    start: v.range.start(),
+                    end: v.range.end().saturating_add(64 << 20),
+                });
             }
         }
         (soft, hard)
@@ -288,19 +397,32 @@ impl Draft<'_> {
         let (rx, rw) = (blob.rx, blob.rw);
         let stack = page_up(u64::from(blob.stack))?;
         let heap = page_up(u64::from(blob.heap))?;
-        let len = rx.checked_add(rw)?.checked_add(stack)?.checked_add(heap)?.checked_add(args_len)?.checked_add(PAGE_SIZE)?;
+        let len = rx
+            .checked_add(rw)?
+            .checked_add(stack)?
+            .checked_add(heap)?
+            .checked_add(args_len)?
+            .checked_add(PAGE_SIZE)?;
         let (soft, hard) = self.spaces();
-        let all = soft.find(len, PAGE_SIZE).or_else(|| hard.find(len, PAGE_SIZE))?;
+        let all = soft
+            .find(len, PAGE_SIZE)
+            .or_else(|| hard.find(len, PAGE_SIZE))?;
         let mut at = all.start;
         let mut next = |len: u32| {
-            let r = Range { start: at, end: at + len };
+            let r = Range {
+                start: at,
+                end: at + len,
+            };
             at = r.end;
             r
         };
         let rx = next(rx);
         Some(Area {
             all,
-            keep: Range { start: rx.start, end: rx.start + PAGE_SIZE },
+            keep: Range {
+                start: rx.start,
+                end: rx.start + PAGE_SIZE,
+            },
             rx,
             rw: next(rw),
             stack: next(stack),
@@ -313,13 +435,33 @@ impl Draft<'_> {
     /// Everything below the end of the highest mapping of ours, without the area and without `[vectors]`.
     fn unmaps(&self, area: &Area) -> Vec<Range> {
         let ours = |m: &&OwnMap| m.range.start < 0xffff_0000;
-        let top = self.machine.maps.iter().filter(ours).map(|m| m.range.end).max().unwrap_or(0).max(area.all.end);
-        space::uncovered(Range { start: 0, end: top.min(self.machine.task_size) }, &[area.all])
+        let top = self
+            .machine
+            .maps
+            .iter()
+            .filter(ours)
+            .map(|m| m.range.end)
+            .max()
+            .unwrap_or(0)
+            .max(area.all.end);
+        space::uncovered(
+            Range {
+                start: 0,
+                end: top.min(self.machine.task_size),
+            },
+            &[area.all],
+        )
     }
 
     /// Refuse before ENOMEM would strike in the middle: targets, ours, and what splits need at the worst moment.
     fn count_maps(&self, tables: &Tables, refuse: &mut Vec<Refusal>) {
-        let special = self.live.mm.vmas.iter().filter(|v| matches!(v.kind, VmaKind::SysV { .. })).count();
+        let special = self
+            .live
+            .mm
+            .vmas
+            .iter()
+            .filter(|v| matches!(v.kind, VmaKind::SysV { .. }))
+            .count();
         let need = self.live.mm.vmas.len().max(tables.maps.len() + special) + 8 + 3;
         let max = self.machine.max_map_count as usize;
         if need > max {
@@ -351,7 +493,8 @@ impl Draft<'_> {
 
     fn threads(&mut self, task: &Task, tables: &mut Tables) {
         for t in &self.live.threads {
-            let mut bits = 0;
+            // Always: until here the signal of the restore itself is set, so that a lost harness leaves nothing behind.
+            let mut bits = want::PDEATH;
             if t.robust.1 != 0 && self.machine.has_robust_list {
                 bits |= want::ROBUST;
             }
@@ -370,11 +513,30 @@ impl Draft<'_> {
                 clear_tid: t.clear_tid,
                 robust_head: t.robust.0,
                 robust_len: t.robust.1,
-                rseq: rseq.map_or(Rseq::default(), |(addr, len, sig, _)| Rseq { addr, len, sig }),
+                rseq: rseq.map_or(Rseq::default(), |(addr, len, sig, _)| Rseq {
+                    addr,
+                    len,
+                    sig,
+                }),
                 comm,
+                pdeath: t.pdeath,
                 ..ThreadArgs::default()
             });
         }
+    }
+
+    /// Without the kernel's mm fields: our own break is moved to the checkpoint's, if nothing of ours is in the way.
+    fn grow_brk(&self) -> Option<u32> {
+        let (m, brk) = (self.machine, self.live.mm.fields[5]);
+        let between = Range {
+            start: m.own_brk,
+            end: brk,
+        };
+        let free = !m
+            .maps
+            .iter()
+            .any(|o| Range::from(o.range).overlaps(between));
+        (!m.has_mm_map && m.own_brk > 0 && brk >= m.own_brk && free).then_some(brk)
     }
 
     /// What this kernel lacks and the checkpoint had: said, never hidden.
@@ -392,18 +554,33 @@ impl Draft<'_> {
             lost.push("the kernel's mm fields (PR_SET_MM_MAP)");
         }
         if !lost.is_empty() {
-            self.notes.push(format!("not here, so left out: {}", lost.join(", ")));
+            self.notes
+                .push(format!("not here, so left out: {}", lost.join(", ")));
         }
-        if m.emulated {
+        if !m.has_mm_map && self.grow_brk().is_none() {
             let brk = self.live.mm.fields[5];
-            let state = if brk < m.own_brk { "sbrk() would return memory that is not mapped" } else { "sbrk() does not continue the checkpoint's heap" };
-            self.notes.push(format!("brk belongs to the emulator: after the restore {state}"));
+            let state = if brk < m.own_brk {
+                "sbrk() would return memory that is not mapped"
+            } else {
+                "sbrk() does not continue the heap"
+            };
+            self.notes.push(format!(
+                "the break {brk:08x} cannot be set here: after the restore {state}"
+            ));
         }
         if let Some(c) = self.cp.clocks {
             let jump = i128::from(m.monotonic_ns) - i128::from(c.monotonic_ns);
             if jump.abs() > 1_000_000_000 {
-                let (way, secs) = if jump < 0 { ("back", -jump) } else { ("forward", jump) };
-                self.notes.push(format!("CLOCK_MONOTONIC jumps {way} by {} s for pid {}", secs / 1_000_000_000, task.pid));
+                let (way, secs) = if jump < 0 {
+                    ("back", -jump)
+                } else {
+                    ("forward", jump)
+                };
+                self.notes.push(format!(
+                    "CLOCK_MONOTONIC jumps {way} by {} s for pid {}",
+                    secs / 1_000_000_000,
+                    task.pid
+                ));
             }
         }
     }
@@ -411,7 +588,11 @@ impl Draft<'_> {
 
 /// Bytes that the rows of attaches, pieces and holes can need at most.
 fn cp_attach_bytes(cp: &Checkpoint, vmas: &[Vma]) -> usize {
-    shm::attachments(cp, vmas).iter().map(|a| 36 + (16 + 8) * (a.vmas.len() + 1)).sum::<usize>() + cp.segments.len() * 8
+    shm::attachments(cp, vmas)
+        .iter()
+        .map(|a| 36 + (16 + 8) * (a.vmas.len() + 1))
+        .sum::<usize>()
+        + cp.segments.len() * 8
 }
 
 /// `runs` without the bytes from `start` to `end`.
@@ -421,7 +602,12 @@ fn cut_runs(runs: &[PageRun], start: u64, end: u64) -> Vec<PageRun> {
     let mut part = |r: &PageRun, from: u64, to: u64| {
         if from < to {
             let pages = u32::try_from((to - from) / page).unwrap_or(u32::MAX);
-            out.push(PageRun { addr: from, pages, file: r.file, offset: r.offset + (from - r.addr) });
+            out.push(PageRun {
+                addr: from,
+                pages,
+                file: r.file,
+                offset: r.offset + (from - r.addr),
+            });
         }
     };
     for r in runs {
@@ -470,8 +656,26 @@ fn mm_map(f: &[u32; 11], exe_fd: Option<u32>) -> MmMap {
 fn frame(t: &Thread) -> Vec<u8> {
     let mut r = [0; 16];
     r.copy_from_slice(&t.regs[..16]);
-    let alt = t.altstack.map_or(AltStack::NONE, |(sp, size, flags)| AltStack { sp, size, flags });
-    sigframe(&Regs { r, cpsr: t.regs[16] }, &Vfp { d: t.vfp, fpscr: t.fpscr }, t.sigmask, alt).to_vec()
+    let alt = t
+        .altstack
+        .map_or(AltStack::NONE, |(sp, size, flags)| AltStack {
+            sp,
+            size,
+            flags,
+        });
+    sigframe(
+        &Regs {
+            r,
+            cpsr: t.regs[16],
+        },
+        &Vfp {
+            d: t.vfp,
+            fpscr: t.fpscr,
+        },
+        t.sigmask,
+        alt,
+    )
+    .to_vec()
 }
 
 /// A VMA in the words of an error message.

@@ -83,7 +83,10 @@ pub struct MapRange {
 
 impl From<MapRange> for Range {
     fn from(r: MapRange) -> Range {
-        Range { start: r.start, end: r.end }
+        Range {
+            start: r.start,
+            end: r.end,
+        }
     }
 }
 
@@ -91,7 +94,10 @@ impl Machine {
     /// A made-up machine to plan for where no ARM machine is at hand: Debian 12's kernel (6.1 armmp, 3 GiB for tasks),
     /// root, every CPU feature, and the maps that a small static program has there.
     pub fn generic() -> Machine {
-        let map = |start, end, name: &str| OwnMap { range: MapRange { start, end }, name: name.to_owned() };
+        let map = |start, end, name: &str| OwnMap {
+            range: MapRange { start, end },
+            name: name.to_owned(),
+        };
         Machine {
             release: "6.1.0-armmp".to_owned(),
             emulated: false,

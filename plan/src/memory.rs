@@ -31,7 +31,11 @@ pub fn is_mapped(kind: VmaKind) -> bool {
 
 /// Rights while contents are read: writable, never executable.
 pub fn fill_prot(prot: u32, filled: bool) -> u32 {
-    if filled { (prot | consts::PROT_READ | consts::PROT_WRITE) & !consts::PROT_EXEC } else { prot }
+    if filled {
+        (prot | consts::PROT_READ | consts::PROT_WRITE) & !consts::PROT_EXEC
+    } else {
+        prot
+    }
 }
 
 /// Fill the tables of maps and final protections. `filled[i]`: VMA i gets contents.
@@ -46,12 +50,20 @@ pub fn plan_maps(vmas: &[Vma], filled: &[bool], sources: &dyn Sources, tables: &
             flags: map_flags(v, fd.is_some()),
             fd: fd.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
             object: u32_of(i),
-            page_offset: if fd.is_some() { v.offset / u64::from(PAGE_SIZE) } else { 0 },
+            page_offset: if fd.is_some() {
+                v.offset / u64::from(PAGE_SIZE)
+            } else {
+                0
+            },
         };
         match &mut last {
             Some((m, prot)) if *prot == v.prot && joins(m, &next) => {
                 m.len += next.len;
-                if let Some(p) = tables.protects.last_mut().filter(|p| p.start + p.len == next.start && next.prot != v.prot) {
+                if let Some(p) = tables
+                    .protects
+                    .last_mut()
+                    .filter(|p| p.start + p.len == next.start && next.prot != v.prot)
+                {
                     p.len += next.len;
                 }
                 continue;
@@ -62,7 +74,12 @@ pub fn plan_maps(vmas: &[Vma], filled: &[bool], sources: &dyn Sources, tables: &
             tables.maps.push(m);
         }
         if next.prot != v.prot {
-            tables.protects.push(Protect { start: next.start, len: next.len, prot: v.prot, object: next.object });
+            tables.protects.push(Protect {
+                start: next.start,
+                len: next.len,
+                prot: v.prot,
+                object: next.object,
+            });
         }
         last = Some((next, v.prot));
     }
@@ -81,7 +98,12 @@ fn joins(a: &Map, b: &Map) -> bool {
 }
 
 fn map_flags(v: &Vma, backed: bool) -> u32 {
-    let mut flags = consts::MAP_FIXED | if v.shared { consts::MAP_SHARED } else { consts::MAP_PRIVATE };
+    let mut flags = consts::MAP_FIXED
+        | if v.shared {
+            consts::MAP_SHARED
+        } else {
+            consts::MAP_PRIVATE
+        };
     if !backed {
         flags |= consts::MAP_ANONYMOUS;
     }
@@ -114,7 +136,10 @@ pub fn filled(vmas: &[Vma], pages: &PageMap) -> Vec<bool> {
 }
 
 fn run_range(run: &PageRun) -> (u64, u64) {
-    (run.addr, run.addr + u64::from(run.pages) * u64::from(PAGE_SIZE))
+    (
+        run.addr,
+        run.addr + u64::from(run.pages) * u64::from(PAGE_SIZE),
+    )
 }
 
 /// Fill the tables of iovecs and batches. `fd_of` gives the descriptor of a pages file. Runs go in file order, so that
@@ -128,7 +153,15 @@ pub fn plan_fill(runs: &[PageRun], fd_of: &dyn Fn(usize) -> u32, tables: &mut Ta
         let mut left = u64::from(run.pages) * u64::from(PAGE_SIZE);
         while left > 0 {
             let len = u32::try_from(left.min(u64::from(BATCH_BYTES))).unwrap_or(BATCH_BYTES);
-            push_iovec(tables, fd, offset, Iovec { base: u32::try_from(addr).unwrap_or(0), len });
+            push_iovec(
+                tables,
+                fd,
+                offset,
+                Iovec {
+                    base: u32::try_from(addr).unwrap_or(0),
+                    len,
+                },
+            );
             addr += u64::from(len);
             offset += u64::from(len);
             left -= u64::from(len);
@@ -142,7 +175,11 @@ fn push_iovec(tables: &mut Tables, fd: i32, offset: u64, iov: Iovec) {
         && b.offset + u64::from(b.len) == offset
         && b.len + iov.len <= BATCH_BYTES
     {
-        if let Some(last) = tables.iovecs.last_mut().filter(|l| l.base + l.len == iov.base) {
+        if let Some(last) = tables
+            .iovecs
+            .last_mut()
+            .filter(|l| l.base + l.len == iov.base)
+        {
             last.len += iov.len;
             b.len += iov.len;
             return;
@@ -154,7 +191,13 @@ fn push_iovec(tables: &mut Tables, fd: i32, offset: u64, iov: Iovec) {
             return;
         }
     }
-    tables.batches.push(Batch { offset, fd, first: u32_of(tables.iovecs.len()), count: 1, len: iov.len });
+    tables.batches.push(Batch {
+        offset,
+        fd,
+        first: u32_of(tables.iovecs.len()),
+        count: 1,
+        len: iov.len,
+    });
     tables.iovecs.push(iov);
 }
 
@@ -170,15 +213,32 @@ pub fn plan_advice(vmas: &[Vma], known: &dyn Fn(u32) -> bool, tables: &mut Table
     for (i, v) in vmas.iter().enumerate() {
         for advice in (0..64).filter(|b| v.madv >> b & 1 != 0) {
             if known(advice) {
-                tables.advises.push(Advise { start: v.range.start(), len: v.range.size(), advice, object: u32_of(i) });
+                tables.advises.push(Advise {
+                    start: v.range.start(),
+                    len: v.range.size(),
+                    advice,
+                    object: u32_of(i),
+                });
             } else {
-                lost.push(format!("madvise {advice} of {:08x}-{:08x}: this kernel does not know it", v.range.start(), v.range.end()));
+                lost.push(format!(
+                    "madvise {advice} of {:08x}-{:08x}: this kernel does not know it",
+                    v.range.start(),
+                    v.range.end()
+                ));
             }
         }
         if locked_unreadable(v) && !is_mapped(v.kind) {
-            lost.push(format!("lock of {:08x}-{:08x}: inaccessible SysV memory cannot be locked", v.range.start(), v.range.end()));
+            lost.push(format!(
+                "lock of {:08x}-{:08x}: inaccessible SysV memory cannot be locked",
+                v.range.start(),
+                v.range.end()
+            ));
         } else if v.locked && !locked_unreadable(v) {
-            tables.locks.push(Lock { start: v.range.start(), len: v.range.size(), object: u32_of(i) });
+            tables.locks.push(Lock {
+                start: v.range.start(),
+                len: v.range.size(),
+                object: u32_of(i),
+            });
         }
     }
     lost

@@ -23,7 +23,9 @@ impl HostArgs {
         let base = plan.area.args.start;
         let fixed: RestoreArgs = read(&bytes, 0)?;
         let threads: Vec<ThreadArgs> = rows(&bytes, base, fixed.threads)?;
-        let queue = threads.first().map_or(Table::default(), |leader| leader.queue);
+        let queue = threads
+            .first()
+            .map_or(Table::default(), |leader| leader.queue);
         Some(HostArgs {
             tables: Tables {
                 unmaps: rows(&bytes, base, fixed.unmaps)?,
@@ -97,7 +99,9 @@ fn rows<T: Plain>(bytes: &[u8], base: u32, table: Table) -> Option<Vec<T>> {
 
 /// Iovecs, or any table, out of the data of a call.
 pub(crate) fn iovecs(data: &[u8]) -> Vec<Iovec> {
-    (0..data.len() / size_of::<Iovec>()).filter_map(|i| read(data, i * size_of::<Iovec>())).collect()
+    (0..data.len() / size_of::<Iovec>())
+        .filter_map(|i| read(data, i * size_of::<Iovec>()))
+        .collect()
 }
 
 /// One call that a step made.
@@ -131,6 +135,22 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// One whose n-th call (from 0) fails.
+    pub fn failing(n: usize, errno: Errno) -> Recorder {
+        Recorder {
+            fail: Some((n, errno)),
+            ..Recorder::default()
+        }
+    }
+
+    /// One that reads at most `limit` bytes at once.
+    pub fn reading(limit: u32) -> Recorder {
+        Recorder {
+            read_limit: Some(limit),
+            ..Recorder::default()
+        }
+    }
+
     /// Run the steps of a plan. On success the calls of the exit routine are recorded too.
     pub fn run(&mut self, plan: &Plan) -> Result<Entry, Stop> {
         let lost = Stop {
@@ -177,7 +197,12 @@ impl Kernel for Recorder {
     fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res {
         let result = match self.fail {
             Some((n, errno)) if n == self.calls.len() => Err(errno),
-            _ => Ok(answer(nr, &args, data.as_ref().map(|d| d.bytes), self.read_limit)),
+            _ => Ok(answer(
+                nr,
+                &args,
+                data.as_ref().map(|d| d.bytes),
+                self.read_limit,
+            )),
         };
         self.calls.push(Recorded {
             step: self.step.unwrap_or(Step::Start),
@@ -204,8 +229,15 @@ fn answer(nr: u32, args: &[u32; 6], data: Option<&[u8]>, read_limit: Option<u32>
         nr::SHMAT => args[1],
         nr::MREMAP => args[4],
         nr::PREADV => {
-            let all = data.map(iovecs).unwrap_or_default().iter().map(|v| u64::from(v.len)).sum::<u64>();
-            u32::try_from(all).unwrap_or(u32::MAX).min(read_limit.unwrap_or(u32::MAX))
+            let all = data
+                .map(iovecs)
+                .unwrap_or_default()
+                .iter()
+                .map(|v| u64::from(v.len))
+                .sum::<u64>();
+            u32::try_from(all)
+                .unwrap_or(u32::MAX)
+                .min(read_limit.unwrap_or(u32::MAX))
         }
         nr::SET_TID_ADDRESS => 1,
         nr::WRITE => args[2],

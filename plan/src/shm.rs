@@ -32,18 +32,26 @@ pub struct Attachment {
 pub fn attachments(cp: &Checkpoint, vmas: &[Vma]) -> Vec<Attachment> {
     let mut groups: BTreeMap<(i64, u32), Attachment> = BTreeMap::new();
     for (i, v) in vmas.iter().enumerate() {
-        let VmaKind::SysV { shmid } = v.kind else { continue };
-        let Some(segment) = cp.segments.iter().find(|s| s.id == shmid) else { continue };
-        let (Ok(offset), Some(len)) = (u32::try_from(v.offset), page_up(segment.size)) else { continue };
+        let VmaKind::SysV { shmid } = v.kind else {
+            continue;
+        };
+        let Some(segment) = cp.segments.iter().find(|s| s.id == shmid) else {
+            continue;
+        };
+        let (Ok(offset), Some(len)) = (u32::try_from(v.offset), page_up(segment.size)) else {
+            continue;
+        };
         let base = v.range.start().wrapping_sub(offset);
-        let a = groups.entry((i64::from(base), shmid)).or_insert_with(|| Attachment {
-            shmid,
-            base,
-            len,
-            read_only: true,
-            exec: false,
-            vmas: Vec::new(),
-        });
+        let a = groups
+            .entry((i64::from(base), shmid))
+            .or_insert_with(|| Attachment {
+                shmid,
+                base,
+                len,
+                read_only: true,
+                exec: false,
+                vmas: Vec::new(),
+            });
         // An attachment is read-write if any VMA says so; a dumper that does not know records no mode.
         a.read_only &= v.access == Some(0);
         a.exec |= v.prot & consts::PROT_EXEC != 0;
@@ -82,18 +90,32 @@ pub struct ShmPlan {
 }
 
 /// Fill the shm tables.
-pub fn plan_shm(cp: &Checkpoint, facts: &ShmFacts<'_>, tables: &mut Tables, refuse: &mut Vec<Refusal>) -> ShmPlan {
+pub fn plan_shm(
+    cp: &Checkpoint,
+    facts: &ShmFacts<'_>,
+    tables: &mut Tables,
+    refuse: &mut Vec<Refusal>,
+) -> ShmPlan {
     let mut out = ShmPlan::default();
     let groups = attachments(cp, facts.vmas);
     let direct: Vec<bool> = groups.iter().map(|a| is_direct(a, facts)).collect();
-    let longest = groups.iter().zip(&direct).filter(|(_, d)| !**d).map(|(a, _)| a.len).max();
+    let longest = groups
+        .iter()
+        .zip(&direct)
+        .filter(|(_, d)| !**d)
+        .map(|(a, _)| a.len)
+        .max();
     if let Some(len) = longest {
         out.scratch = facts.space.find(len, consts::SHMLBA);
         if out.scratch.is_none() {
             refuse.push(Refusal {
                 kind: RefusalKind::Machine,
-                what: format!("no free range of {len} bytes for moving SysV attachments into place"),
-                hint: "the checkpoint fills the address space; restore on a kernel with a 3G/1G split".into(),
+                what: format!(
+                    "no free range of {len} bytes for moving SysV attachments into place"
+                ),
+                hint:
+                    "the checkpoint fills the address space; restore on a kernel with a 3G/1G split"
+                        .into(),
             });
             return out;
         }
@@ -118,7 +140,10 @@ pub fn plan_shm(cp: &Checkpoint, facts: &ShmFacts<'_>, tables: &mut Tables, refu
     }
     for s in cp.segments.iter().filter(|s| s.dest) {
         if let Some(a) = groups.iter().find(|a| a.shmid == s.id) {
-            tables.removes.push(Remove { shmid: i32_of(s.id), object: u32_of(a.vmas[0]) });
+            tables.removes.push(Remove {
+                shmid: i32_of(s.id),
+                object: u32_of(a.vmas[0]),
+            });
         }
     }
     out
@@ -126,13 +151,19 @@ pub fn plan_shm(cp: &Checkpoint, facts: &ShmFacts<'_>, tables: &mut Tables, refu
 
 /// Aligned, and the whole segment's range is free of everything that is not this attachment.
 fn is_direct(a: &Attachment, facts: &ShmFacts<'_>) -> bool {
-    let Some(end) = a.base.checked_add(a.len) else { return false };
+    let Some(end) = a.base.checked_add(a.len) else {
+        return false;
+    };
     let whole = Range { start: a.base, end };
     (facts.may_ask)(a.base)
         && end <= facts.task_size
         && a.base > 0
         && !facts.own.iter().any(|r| r.overlaps(whole))
-        && !facts.vmas.iter().enumerate().any(|(i, v)| !a.vmas.contains(&i) && range_of(v).overlaps(whole))
+        && !facts
+            .vmas
+            .iter()
+            .enumerate()
+            .any(|(i, v)| !a.vmas.contains(&i) && range_of(v).overlaps(whole))
 }
 
 fn attach_one(
@@ -143,7 +174,11 @@ fn attach_one(
     tables: &mut Tables,
     attached: &mut Vec<(usize, u32)>,
 ) {
-    let at = if direct { a.base } else { scratch.map_or(0, |s| s.start) };
+    let at = if direct {
+        a.base
+    } else {
+        scratch.map_or(0, |s| s.start)
+    };
     let mut flags = consts::SHM_REMAP;
     let mut prot = consts::PROT_READ;
     if a.read_only {
@@ -164,18 +199,42 @@ fn attach_one(
         .vmas
         .iter()
         .map(|&i| {
-            let start = facts.vmas[i].range.start().wrapping_sub(a.base).wrapping_add(at);
-            Range { start, end: start.wrapping_add(facts.vmas[i].range.size()) }
+            let start = facts.vmas[i]
+                .range
+                .start()
+                .wrapping_sub(a.base)
+                .wrapping_add(at);
+            Range {
+                start,
+                end: start.wrapping_add(facts.vmas[i].range.size()),
+            }
         })
         .collect();
     if direct {
-        tables.holes.extend(uncovered(Range { start: at, end: at + a.len }, &wanted));
+        tables.holes.extend(uncovered(
+            Range {
+                start: at,
+                end: at + a.len,
+            },
+            &wanted,
+        ));
     } else {
         for (w, &i) in wanted.iter().zip(&a.vmas) {
-            tables.pieces.push(Move { from: w.start, to: facts.vmas[i].range.start(), len: w.len(), object: u32_of(i) });
+            tables.pieces.push(Move {
+                from: w.start,
+                to: facts.vmas[i].range.start(),
+                len: w.len(),
+                object: u32_of(i),
+            });
         }
         // What was moved away is no longer there: only the rest is unmapped.
-        tables.holes.extend(uncovered(Range { start: at, end: at + a.len }, &wanted));
+        tables.holes.extend(uncovered(
+            Range {
+                start: at,
+                end: at + a.len,
+            },
+            &wanted,
+        ));
     }
     tables.attaches.push(Attach {
         shmid: i32_of(a.shmid),
@@ -196,13 +255,21 @@ pub fn protects(attached: &[(usize, u32)], vmas: &[Vma], tables: &mut Tables) {
     for &(i, prot) in attached {
         let v = &vmas[i];
         if v.prot != prot {
-            tables.protects.push(Protect { start: v.range.start(), len: v.range.size(), prot: v.prot, object: u32_of(i) });
+            tables.protects.push(Protect {
+                start: v.range.start(),
+                len: v.range.size(),
+                prot: v.prot,
+                object: u32_of(i),
+            });
         }
     }
 }
 
 fn range_of(v: &Vma) -> Range {
-    Range { start: v.range.start(), end: v.range.end() }
+    Range {
+        start: v.range.start(),
+        end: v.range.end(),
+    }
 }
 
 fn i32_of(id: u32) -> i32 {

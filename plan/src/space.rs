@@ -13,7 +13,11 @@ pub struct Space {
 impl Space {
     /// An empty space between `low` and `high`.
     pub fn new(low: u32, high: u32) -> Space {
-        Space { low, high, taken: Vec::new() }
+        Space {
+            low,
+            high,
+            taken: Vec::new(),
+        }
     }
 
     /// Mark a range as taken.
@@ -25,7 +29,9 @@ impl Space {
 
     /// True if no byte of `range` is taken and it lies within the bounds.
     pub fn is_free(&self, range: Range) -> bool {
-        range.start >= self.low && range.end <= self.high && !self.taken.iter().any(|t| t.overlaps(range))
+        range.start >= self.low
+            && range.end <= self.high
+            && !self.taken.iter().any(|t| t.overlaps(range))
     }
 
     /// The highest free range of `len` bytes whose start is a multiple of `align` (a power of two, at least a page).
@@ -34,13 +40,19 @@ impl Space {
         let mut taken = self.taken.clone();
         taken.sort_unstable();
         let mut gap_end = self.high;
-        for t in taken.iter().rev().chain([&Range { start: 0, end: self.low }]) {
+        for t in taken.iter().rev().chain([&Range {
+            start: 0,
+            end: self.low,
+        }]) {
             if t.end < gap_end
                 && let Some(start) = gap_end.checked_sub(len).map(|s| s & !(align - 1))
                 && start >= t.end
                 && start >= self.low
             {
-                return Some(Range { start, end: start + len });
+                return Some(Range {
+                    start,
+                    end: start + len,
+                });
             }
             gap_end = gap_end.min(t.start);
         }
@@ -50,18 +62,28 @@ impl Space {
 
 /// The parts of `within` that none of `cover` (any order) covers, ascending.
 pub fn uncovered(within: Range, cover: &[Range]) -> Vec<Range> {
-    let mut sorted: Vec<Range> = cover.iter().copied().filter(|r| r.overlaps(within)).collect();
+    let mut sorted: Vec<Range> = cover
+        .iter()
+        .copied()
+        .filter(|r| r.overlaps(within))
+        .collect();
     sorted.sort_unstable();
     let mut gaps = Vec::new();
     let mut at = within.start;
     for r in sorted {
         if r.start > at {
-            gaps.push(Range { start: at, end: r.start });
+            gaps.push(Range {
+                start: at,
+                end: r.start,
+            });
         }
         at = at.max(r.end);
     }
     if at < within.end {
-        gaps.push(Range { start: at, end: within.end });
+        gaps.push(Range {
+            start: at,
+            end: within.end,
+        });
     }
     gaps
 }
@@ -99,7 +121,10 @@ mod tests {
 
     #[test]
     fn gaps_are_what_is_left() {
-        assert_eq!(uncovered(r(0, 10), &[r(4, 6), r(2, 5), r(9, 20)]), vec![r(0, 2), r(6, 9)]);
+        assert_eq!(
+            uncovered(r(0, 10), &[r(4, 6), r(2, 5), r(9, 20)]),
+            vec![r(0, 2), r(6, 9)]
+        );
         assert_eq!(uncovered(r(0, 10), &[]), vec![r(0, 10)]);
         assert_eq!(uncovered(r(0, 10), &[r(0, 10)]), vec![]);
     }

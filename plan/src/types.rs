@@ -1,7 +1,8 @@
 //! What a plan is: the options that it was asked with, its objects, its tables, and what it cannot do.
 
 use armrest_abi::{
-    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, Protect, Range, Remove, Rseq, ThreadArgs, Timer,
+    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, Protect, Range, Remove, Rseq,
+    ThreadArgs, Timer,
 };
 use serde::Serialize;
 
@@ -166,6 +167,9 @@ pub struct Plan {
     pub fds: Vec<WantedFd>,
     /// Objects that reports name.
     pub objects: Vec<Object>,
+    /// Where the restoring process moves its own break to, as its last act in ordinary code: where the kernel's mm fields
+    /// cannot be set, or are an emulator's, this is how sbrk goes on working.
+    pub grow_brk: Option<u32>,
     /// Pages with contents.
     pub pages: u64,
     /// What is done otherwise than the checkpoint says, in sentences for the summary.

@@ -15,10 +15,15 @@ pub struct Function {
 }
 
 fn u16_at(b: &[u8], at: usize) -> Option<usize> {
-    Some(usize::from(u16::from_le_bytes(b.get(at..at.checked_add(2)?)?.try_into().ok()?)))
+    Some(usize::from(u16::from_le_bytes(
+        b.get(at..at.checked_add(2)?)?.try_into().ok()?,
+    )))
 }
 fn u32_at(b: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u32::from_le_bytes(b.get(at..at.checked_add(4)?)?.try_into().ok()?)).ok()
+    usize::try_from(u32::from_le_bytes(
+        b.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
+    .ok()
 }
 
 /// The functions that a vdso exports, by its dynamic symbols. `None` if the bytes are no 32-bit ARM ELF image that
@@ -48,16 +53,27 @@ pub fn functions(elf: &[u8]) -> Option<Vec<Function>> {
     let mut out = Vec::new();
     for i in 0..count.min(1024) {
         let at = symtab.checked_add(i * 16)?;
-        let (name, value, info, shndx) = (u32_at(elf, at)?, u32_at(elf, at + 4)?, *elf.get(at + 12)?, u16_at(elf, at + 14)?);
+        let (name, value, info, shndx) = (
+            u32_at(elf, at)?,
+            u32_at(elf, at + 4)?,
+            *elf.get(at + 12)?,
+            u16_at(elf, at + 14)?,
+        );
         if info & 15 != STT_FUNC || shndx == 0 {
             continue;
         }
         let text = elf.get(strtab.checked_add(name)?..)?;
-        let name = std::str::from_utf8(text.get(..text.iter().position(|b| *b == 0)?)?).ok()?.to_owned();
+        let name = std::str::from_utf8(text.get(..text.iter().position(|b| *b == 0)?)?)
+            .ok()?
+            .to_owned();
         if value & !1 >= elf.len() {
             return None;
         }
-        out.push(Function { name, offset: value & !1, thumb: value & 1 != 0 });
+        out.push(Function {
+            name,
+            offset: value & !1,
+            thumb: value & 1 != 0,
+        });
     }
     Some(out)
 }
@@ -77,11 +93,18 @@ pub fn patched(elf: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
             }
         };
         let stub = stub.bytes();
-        let room = functions.iter().map(|o| o.offset).filter(|o| *o > f.offset).min().unwrap_or(elf.len()) - f.offset;
+        let room = functions
+            .iter()
+            .map(|o| o.offset)
+            .filter(|o| *o > f.offset)
+            .min()
+            .unwrap_or(elf.len())
+            - f.offset;
         if stub.len() > room {
             return None;
         }
-        out.get_mut(f.offset..f.offset + stub.len())?.copy_from_slice(stub);
+        out.get_mut(f.offset..f.offset + stub.len())?
+            .copy_from_slice(stub);
     }
     Some((out, unknown))
 }

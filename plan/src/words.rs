@@ -10,20 +10,139 @@ use crate::types::{Plan, SourceKind};
 
 /// Linux error numbers in order from 1 (include/uapi/asm-generic/errno-base.h and errno.h, which ARM uses).
 const ERRNOS: [&str; 133] = [
-    "EPERM", "ENOENT", "ESRCH", "EINTR", "EIO", "ENXIO", "E2BIG", "ENOEXEC", "EBADF", "ECHILD", "EAGAIN", "ENOMEM",
-    "EACCES", "EFAULT", "ENOTBLK", "EBUSY", "EEXIST", "EXDEV", "ENODEV", "ENOTDIR", "EISDIR", "EINVAL", "ENFILE",
-    "EMFILE", "ENOTTY", "ETXTBSY", "EFBIG", "ENOSPC", "ESPIPE", "EROFS", "EMLINK", "EPIPE", "EDOM", "ERANGE",
-    "EDEADLK", "ENAMETOOLONG", "ENOLCK", "ENOSYS", "ENOTEMPTY", "ELOOP", "", "ENOMSG", "EIDRM", "ECHRNG", "EL2NSYNC",
-    "EL3HLT", "EL3RST", "ELNRNG", "EUNATCH", "ENOCSI", "EL2HLT", "EBADE", "EBADR", "EXFULL", "ENOANO", "EBADRQC",
-    "EBADSLT", "", "EBFONT", "ENOSTR", "ENODATA", "ETIME", "ENOSR", "ENONET", "ENOPKG", "EREMOTE", "ENOLINK", "EADV",
-    "ESRMNT", "ECOMM", "EPROTO", "EMULTIHOP", "EDOTDOT", "EBADMSG", "EOVERFLOW", "ENOTUNIQ", "EBADFD", "EREMCHG",
-    "ELIBACC", "ELIBBAD", "ELIBSCN", "ELIBMAX", "ELIBEXEC", "EILSEQ", "ERESTART", "ESTRPIPE", "EUSERS", "ENOTSOCK",
-    "EDESTADDRREQ", "EMSGSIZE", "EPROTOTYPE", "ENOPROTOOPT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EOPNOTSUPP",
-    "EPFNOSUPPORT", "EAFNOSUPPORT", "EADDRINUSE", "EADDRNOTAVAIL", "ENETDOWN", "ENETUNREACH", "ENETRESET",
-    "ECONNABORTED", "ECONNRESET", "ENOBUFS", "EISCONN", "ENOTCONN", "ESHUTDOWN", "ETOOMANYREFS", "ETIMEDOUT",
-    "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "EALREADY", "EINPROGRESS", "ESTALE", "EUCLEAN", "ENOTNAM", "ENAVAIL",
-    "EISNAM", "EREMOTEIO", "EDQUOT", "ENOMEDIUM", "EMEDIUMTYPE", "ECANCELED", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED",
-    "EKEYREJECTED", "EOWNERDEAD", "ENOTRECOVERABLE", "ERFKILL", "EHWPOISON",
+    "EPERM",
+    "ENOENT",
+    "ESRCH",
+    "EINTR",
+    "EIO",
+    "ENXIO",
+    "E2BIG",
+    "ENOEXEC",
+    "EBADF",
+    "ECHILD",
+    "EAGAIN",
+    "ENOMEM",
+    "EACCES",
+    "EFAULT",
+    "ENOTBLK",
+    "EBUSY",
+    "EEXIST",
+    "EXDEV",
+    "ENODEV",
+    "ENOTDIR",
+    "EISDIR",
+    "EINVAL",
+    "ENFILE",
+    "EMFILE",
+    "ENOTTY",
+    "ETXTBSY",
+    "EFBIG",
+    "ENOSPC",
+    "ESPIPE",
+    "EROFS",
+    "EMLINK",
+    "EPIPE",
+    "EDOM",
+    "ERANGE",
+    "EDEADLK",
+    "ENAMETOOLONG",
+    "ENOLCK",
+    "ENOSYS",
+    "ENOTEMPTY",
+    "ELOOP",
+    "",
+    "ENOMSG",
+    "EIDRM",
+    "ECHRNG",
+    "EL2NSYNC",
+    "EL3HLT",
+    "EL3RST",
+    "ELNRNG",
+    "EUNATCH",
+    "ENOCSI",
+    "EL2HLT",
+    "EBADE",
+    "EBADR",
+    "EXFULL",
+    "ENOANO",
+    "EBADRQC",
+    "EBADSLT",
+    "",
+    "EBFONT",
+    "ENOSTR",
+    "ENODATA",
+    "ETIME",
+    "ENOSR",
+    "ENONET",
+    "ENOPKG",
+    "EREMOTE",
+    "ENOLINK",
+    "EADV",
+    "ESRMNT",
+    "ECOMM",
+    "EPROTO",
+    "EMULTIHOP",
+    "EDOTDOT",
+    "EBADMSG",
+    "EOVERFLOW",
+    "ENOTUNIQ",
+    "EBADFD",
+    "EREMCHG",
+    "ELIBACC",
+    "ELIBBAD",
+    "ELIBSCN",
+    "ELIBMAX",
+    "ELIBEXEC",
+    "EILSEQ",
+    "ERESTART",
+    "ESTRPIPE",
+    "EUSERS",
+    "ENOTSOCK",
+    "EDESTADDRREQ",
+    "EMSGSIZE",
+    "EPROTOTYPE",
+    "ENOPROTOOPT",
+    "EPROTONOSUPPORT",
+    "ESOCKTNOSUPPORT",
+    "EOPNOTSUPP",
+    "EPFNOSUPPORT",
+    "EAFNOSUPPORT",
+    "EADDRINUSE",
+    "EADDRNOTAVAIL",
+    "ENETDOWN",
+    "ENETUNREACH",
+    "ENETRESET",
+    "ECONNABORTED",
+    "ECONNRESET",
+    "ENOBUFS",
+    "EISCONN",
+    "ENOTCONN",
+    "ESHUTDOWN",
+    "ETOOMANYREFS",
+    "ETIMEDOUT",
+    "ECONNREFUSED",
+    "EHOSTDOWN",
+    "EHOSTUNREACH",
+    "EALREADY",
+    "EINPROGRESS",
+    "ESTALE",
+    "EUCLEAN",
+    "ENOTNAM",
+    "ENAVAIL",
+    "EISNAM",
+    "EREMOTEIO",
+    "EDQUOT",
+    "ENOMEDIUM",
+    "EMEDIUMTYPE",
+    "ECANCELED",
+    "ENOKEY",
+    "EKEYEXPIRED",
+    "EKEYREVOKED",
+    "EKEYREJECTED",
+    "EOWNERDEAD",
+    "ENOTRECOVERABLE",
+    "ERFKILL",
+    "EHWPOISON",
 ];
 
 /// Name of a positive error number, e.g. `ENOMEM`, or `errno 4000`.
@@ -105,12 +224,24 @@ fn flags(value: u32, names: &[(u32, &str)], none: &str) -> String {
     if rest != 0 {
         out.push(format!("{rest:#x}"));
     }
-    if out.is_empty() { none.to_owned() } else { out.join("|") }
+    if out.is_empty() {
+        none.to_owned()
+    } else {
+        out.join("|")
+    }
 }
 
 /// `PROT_READ|PROT_WRITE`.
 pub fn prot(value: u32) -> String {
-    flags(value, &[(c::PROT_READ, "PROT_READ"), (c::PROT_WRITE, "PROT_WRITE"), (c::PROT_EXEC, "PROT_EXEC")], "PROT_NONE")
+    flags(
+        value,
+        &[
+            (c::PROT_READ, "PROT_READ"),
+            (c::PROT_WRITE, "PROT_WRITE"),
+            (c::PROT_EXEC, "PROT_EXEC"),
+        ],
+        "PROT_NONE",
+    )
 }
 
 fn map_flags(value: u32) -> String {
@@ -128,7 +259,15 @@ fn map_flags(value: u32) -> String {
 }
 
 fn shm_flags(value: u32) -> String {
-    flags(value, &[(c::SHM_RDONLY, "SHM_RDONLY"), (c::SHM_REMAP, "SHM_REMAP"), (c::SHM_EXEC, "SHM_EXEC")], "0")
+    flags(
+        value,
+        &[
+            (c::SHM_RDONLY, "SHM_RDONLY"),
+            (c::SHM_REMAP, "SHM_REMAP"),
+            (c::SHM_EXEC, "SHM_EXEC"),
+        ],
+        "0",
+    )
 }
 
 /// Name of a `madvise` advice.
@@ -167,15 +306,38 @@ fn signed(fd: u32) -> i32 {
 /// `mmap2(0x10000, 344064, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED, fd 7, page 12)`. `data` is the memory that the
 /// call reads, if it is known.
 pub fn describe(n: u32, a: &[u32; 6], data: Option<&[u8]>) -> String {
-    let words: Vec<u32> = data.map(|d| (0..d.len() / 4).filter_map(|i| crate::record::read(d, i * 4)).collect()).unwrap_or_default();
+    let words: Vec<u32> = data
+        .map(|d| {
+            (0..d.len() / 4)
+                .filter_map(|i| crate::record::read(d, i * 4))
+                .collect()
+        })
+        .unwrap_or_default();
     let word = |i: usize| words.get(i).copied().unwrap_or(0);
     let inner = match n {
-        nr::MMAP2 if a[3] & c::MAP_ANONYMOUS != 0 => format!("{:#x}, {}, {}, {}", a[0], a[1], prot(a[2]), map_flags(a[3])),
-        nr::MMAP2 => format!("{:#x}, {}, {}, {}, fd {}, page {}", a[0], a[1], prot(a[2]), map_flags(a[3]), signed(a[4]), a[5]),
+        nr::MMAP2 if a[3] & c::MAP_ANONYMOUS != 0 => {
+            format!("{:#x}, {}, {}, {}", a[0], a[1], prot(a[2]), map_flags(a[3]))
+        }
+        nr::MMAP2 => format!(
+            "{:#x}, {}, {}, {}, fd {}, page {}",
+            a[0],
+            a[1],
+            prot(a[2]),
+            map_flags(a[3]),
+            signed(a[4]),
+            a[5]
+        ),
         nr::MUNMAP | nr::MLOCK => format!("{:#x}, {}", a[0], a[1]),
         nr::MPROTECT => format!("{:#x}, {}, {}", a[0], a[1], prot(a[2])),
         nr::MREMAP => {
-            let how = flags(a[3], &[(c::MREMAP_MAYMOVE, "MREMAP_MAYMOVE"), (c::MREMAP_FIXED, "MREMAP_FIXED")], "0");
+            let how = flags(
+                a[3],
+                &[
+                    (c::MREMAP_MAYMOVE, "MREMAP_MAYMOVE"),
+                    (c::MREMAP_FIXED, "MREMAP_FIXED"),
+                ],
+                "0",
+            );
             format!("{:#x}, {}, {}, {how}, {:#x}", a[0], a[1], a[2], a[4])
         }
         nr::MADVISE => format!("{:#x}, {}, {}", a[0], a[1], advice(a[2])),
@@ -198,14 +360,27 @@ pub fn describe(n: u32, a: &[u32; 6], data: Option<&[u8]>) -> String {
         nr::SIGALTSTACK if word(1) & c::SS_DISABLE != 0 => "SS_DISABLE".into(),
         nr::SIGALTSTACK => format!("{:#x}", a[0]),
         nr::RSEQ => {
-            let how = if a[2] & c::RSEQ_FLAG_UNREGISTER != 0 { "RSEQ_FLAG_UNREGISTER" } else { "0" };
+            let how = if a[2] & c::RSEQ_FLAG_UNREGISTER != 0 {
+                "RSEQ_FLAG_UNREGISTER"
+            } else {
+                "0"
+            };
             format!("{:#x}, {}, {how}, signature {:#x}", a[0], a[1], a[3])
         }
         nr::PRCTL => prctl(a, data),
         nr::SETITIMER => {
-            let which = ["ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"].get(usize::try_from(a[0]).unwrap_or(9)).copied().unwrap_or("?");
+            let which = ["ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"]
+                .get(usize::try_from(a[0]).unwrap_or(9))
+                .copied()
+                .unwrap_or("?");
             if words.len() == 4 {
-                format!("{which}, {}.{:06} s every {}.{:06} s", word(2), word(3), word(0), word(1))
+                format!(
+                    "{which}, {}.{:06} s every {}.{:06} s",
+                    word(2),
+                    word(3),
+                    word(0),
+                    word(1)
+                )
             } else {
                 which.into()
             }
@@ -223,7 +398,11 @@ fn runs(iovecs: &[Iovec]) -> String {
     let bytes: u64 = iovecs.iter().map(|v| u64::from(v.len)).sum();
     match iovecs {
         [one] => format!("{} bytes to {:#x}", one.len, one.base),
-        [first, ..] => format!("{bytes} bytes to {} runs from {:#x} on", iovecs.len(), first.base),
+        [first, ..] => format!(
+            "{bytes} bytes to {} runs from {:#x} on",
+            iovecs.len(),
+            first.base
+        ),
         [] => "nothing".into(),
     }
 }
@@ -235,7 +414,9 @@ fn prctl(a: &[u32; 6], data: Option<&[u8]>) -> String {
             let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
             format!("PR_SET_NAME, {:?}", String::from_utf8_lossy(&name[..end]))
         }
-        c::PR_SET_MM if a[1] == c::PR_SET_MM_MAP => format!("PR_SET_MM, PR_SET_MM_MAP, {} bytes", a[3]),
+        c::PR_SET_MM if a[1] == c::PR_SET_MM_MAP => {
+            format!("PR_SET_MM, PR_SET_MM_MAP, {} bytes", a[3])
+        }
         c::PR_SET_THP_DISABLE => format!("PR_SET_THP_DISABLE, {}", a[1]),
         c::PR_SET_DUMPABLE => format!("PR_SET_DUMPABLE, {}", a[1]),
         c::PR_SET_PDEATHSIG => format!("PR_SET_PDEATHSIG, {}", a[1]),
@@ -251,40 +432,72 @@ pub fn describe_recorded(r: &Recorded) -> String {
 /// What a report means: where, of what, which call, which error, and what to try.
 pub fn report(r: &Report, plan: &Plan) -> String {
     if r.magic != Report::MAGIC || r.version != armrest_abi::ABI_VERSION {
-        return format!("the blob wrote a report of another version ({:#x}, {}): harness and blob do not belong together", r.magic, r.version);
+        return format!(
+            "the blob wrote a report of another version ({:#x}, {}): harness and blob do not belong together",
+            r.magic, r.version
+        );
     }
     let Some(step_known) = Step::from_number(r.step) else {
         return format!("the blob wrote a report with the unknown step {}", r.step);
     };
-    let thread = if r.tid == 0 { String::new() } else { format!(", thread {}", r.tid) };
+    let thread = if r.tid == 0 {
+        String::new()
+    } else {
+        format!(", thread {}", r.tid)
+    };
     let place = object(r, step_known, plan).map_or(String::new(), |o| format!(": {o}"));
     let call = describe_in_plan(r, step_known, plan);
     let (what, hint) = match ReportKind::from_number(r.kind) {
         Some(ReportKind::Errno) => {
             let e = r.result.unsigned_abs();
-            (format!("{call} failed with {}", errno(e)), hint(r.syscall, &errno(e)))
+            (
+                format!("{call} failed with {}", errno(e)),
+                hint(r.syscall, &errno(e)),
+            )
         }
         Some(ReportKind::WrongAddress) => (
-            format!("{call} returned {:#x}, another address than asked for", r.result.cast_unsigned()),
+            format!(
+                "{call} returned {:#x}, another address than asked for",
+                r.result.cast_unsigned()
+            ),
             "the kernel does not honour fixed addresses: run `armrest check`",
         ),
         Some(ReportKind::Truncated) => (
-            format!("{call} returned 0 with {} bytes to go: {} ends early", r.result.cast_unsigned(), pages_file(r, plan)),
+            format!(
+                "{call} returned 0 with {} bytes to go: {} ends early",
+                r.result.cast_unsigned(),
+                pages_file(r, plan)
+            ),
             "the file became shorter since the restore began: copy the checkpoint again",
         ),
         Some(ReportKind::BadArgs) => (
             match Check::from_number(r.result.cast_unsigned()) {
-                Some(check) => format!("the restore arguments contradict themselves ({})", check_words(check)),
-                None => format!("the restore arguments contradict themselves (check {})", r.result),
+                Some(check) => format!(
+                    "the restore arguments contradict themselves ({})",
+                    check_words(check)
+                ),
+                None => format!(
+                    "the restore arguments contradict themselves (check {})",
+                    r.result
+                ),
             },
             "a defect of armrest or of the tool that loaded the blob: please report it",
         ),
         Some(ReportKind::OutOfHeap) => (
-            format!("the blob's heap is used up (asked for {} bytes)", r.result.cast_unsigned()),
+            format!(
+                "the blob's heap is used up (asked for {} bytes)",
+                r.result.cast_unsigned()
+            ),
             "a defect of armrest: please report it",
         ),
-        Some(ReportKind::Panic) => (format!("the blob panicked at line {}", r.result), "a defect of armrest: please report it"),
-        None => (format!("the blob wrote a report of the unknown kind {}", r.kind), "harness and blob do not belong together"),
+        Some(ReportKind::Panic) => (
+            format!("the blob panicked at line {}", r.result),
+            "a defect of armrest: please report it",
+        ),
+        None => (
+            format!("the blob wrote a report of the unknown kind {}", r.kind),
+            "harness and blob do not belong together",
+        ),
     };
     format!("while {}{thread}{place}: {what}; {hint}", step(step_known))
 }
@@ -294,11 +507,24 @@ fn object(r: &Report, step: Step, plan: &Plan) -> Option<String> {
     let row = usize::try_from(r.row).ok()?;
     if r.object != Report::NO_OBJECT {
         let at = usize::try_from(r.object).ok()?;
-        return Some(plan.objects.get(at).map_or_else(|| format!("object {}", r.object), |o| o.name.clone()));
+        return Some(
+            plan.objects
+                .get(at)
+                .map_or_else(|| format!("object {}", r.object), |o| o.name.clone()),
+        );
     }
     match step {
-        Step::Unmap => plan.tables.unmaps.get(row).map(|u| format!("{:08x}-{:08x} of the old address space", u.start, u.end)),
-        Step::Fill => Some(format!("batch {} of {} of {}", row + 1, plan.tables.batches.len(), pages_file(r, plan))),
+        Step::Unmap => plan
+            .tables
+            .unmaps
+            .get(row)
+            .map(|u| format!("{:08x}-{:08x} of the old address space", u.start, u.end)),
+        Step::Fill => Some(format!(
+            "batch {} of {} of {}",
+            row + 1,
+            plan.tables.batches.len(),
+            pages_file(r, plan)
+        )),
         Step::Timers => Some(format!("timer {row}")),
         Step::Signals => Some(format!("pending signal {row}")),
         _ => None,
@@ -307,8 +533,14 @@ fn object(r: &Report, step: Step, plan: &Plan) -> Option<String> {
 
 /// The source of the batch that a report of the fill step is about.
 fn pages_file(r: &Report, plan: &Plan) -> String {
-    let batch = usize::try_from(r.row).ok().and_then(|row| plan.tables.batches.get(row));
-    let source = batch.and_then(|b| plan.sources.iter().find(|s| i32::try_from(s.fd) == Ok(b.fd)));
+    let batch = usize::try_from(r.row)
+        .ok()
+        .and_then(|row| plan.tables.batches.get(row));
+    let source = batch.and_then(|b| {
+        plan.sources
+            .iter()
+            .find(|s| i32::try_from(s.fd) == Ok(b.fd))
+    });
     match source.map(|s| &s.what) {
         Some(SourceKind::Pages(i)) => format!("pages file {i} (by index)"),
         Some(SourceKind::Overlay(_)) => "the patched vdso".into(),
@@ -318,7 +550,9 @@ fn pages_file(r: &Report, plan: &Plan) -> String {
 
 /// The call of a report; what it read is known from the plan's own tables.
 fn describe_in_plan(r: &Report, step: Step, plan: &Plan) -> String {
-    let batch = usize::try_from(r.row).ok().and_then(|row| plan.tables.batches.get(row));
+    let batch = usize::try_from(r.row)
+        .ok()
+        .and_then(|row| plan.tables.batches.get(row));
     if let (Step::Fill, nr::PREADV, Some(b)) = (step, r.syscall, batch)
         && b.count == r.args[2]
         && let (Ok(first), Ok(count)) = (usize::try_from(b.first), usize::try_from(b.count))
@@ -352,19 +586,37 @@ fn hint(n: u32, errno: &str) -> &'static str {
         (nr::MMAP2 | nr::MREMAP | nr::MPROTECT | nr::MUNMAP, "ENOMEM") => {
             "out of memory or of mappings: look at vm.max_map_count, vm.overcommit_memory, RLIMIT_AS and the memory cgroup"
         }
-        (nr::SHMAT, "ENOMEM") => "no room for the attachment: look at RLIMIT_AS and the memory cgroup",
-        (nr::MMAP2, "EACCES") => "the file's mode or mount options (noexec, read-only) do not allow this mapping",
+        (nr::SHMAT, "ENOMEM") => {
+            "no room for the attachment: look at RLIMIT_AS and the memory cgroup"
+        }
+        (nr::MMAP2, "EACCES") => {
+            "the file's mode or mount options (noexec, read-only) do not allow this mapping"
+        }
         (nr::MMAP2, "EPERM") => "below vm.mmap_min_addr, or the file system is mounted noexec",
         (nr::MMAP2, "ENODEV") => "the file system of this file cannot be mapped",
-        (nr::MPROTECT, "EACCES") => "the attachment or file behind it is read-only, or a security module forbids it",
-        (nr::SHMAT | nr::SHMCTL, "EINVAL" | "EIDRM") => "the segment is gone or the address is not free: is another restore using the same ids?",
-        (nr::SHMAT | nr::SHMCTL, "EACCES" | "EPERM") => "the segment belongs to someone else: run as its owner, or as root",
-        (nr::MREMAP, "EINVAL") => "the kernel refuses the move: on a CPU with an aliasing cache attachments must keep their colour",
-        (nr::MREMAP, "EFAULT") => "the mapping to move is not what the plan expected: please report it",
+        (nr::MPROTECT, "EACCES") => {
+            "the attachment or file behind it is read-only, or a security module forbids it"
+        }
+        (nr::SHMAT | nr::SHMCTL, "EINVAL" | "EIDRM") => {
+            "the segment is gone or the address is not free: is another restore using the same ids?"
+        }
+        (nr::SHMAT | nr::SHMCTL, "EACCES" | "EPERM") => {
+            "the segment belongs to someone else: run as its owner, or as root"
+        }
+        (nr::MREMAP, "EINVAL") => {
+            "the kernel refuses the move: on a CPU with an aliasing cache attachments must keep their colour"
+        }
+        (nr::MREMAP, "EFAULT") => {
+            "the mapping to move is not what the plan expected: please report it"
+        }
         (nr::PREADV, "EIO") => "the medium of the checkpoint is damaged",
         (nr::PREADV, "EFAULT") => "the target memory is not writable: please report it",
-        (nr::MLOCK, "ENOMEM" | "EPERM" | "EAGAIN") => "raise RLIMIT_MEMLOCK (ulimit -l), or restore as root",
-        (nr::PRCTL, "EPERM" | "EACCES") => "needs CAP_SYS_RESOURCE or CAP_CHECKPOINT_RESTORE: restore as root",
+        (nr::MLOCK, "ENOMEM" | "EPERM" | "EAGAIN") => {
+            "raise RLIMIT_MEMLOCK (ulimit -l), or restore as root"
+        }
+        (nr::PRCTL, "EPERM" | "EACCES") => {
+            "needs CAP_SYS_RESOURCE or CAP_CHECKPOINT_RESTORE: restore as root"
+        }
         (nr::PRCTL, "EBUSY") => "the old executable is still mapped: please report it",
         (_, "EPERM" | "EACCES") => "not permitted here: restore as root, or see `armrest check`",
         (_, "ENOMEM" | "EAGAIN") => "the system is short of memory",
@@ -379,9 +631,24 @@ mod tests {
     #[test]
     fn errors_have_their_names() {
         for (n, name) in [
-            (1, "EPERM"), (12, "ENOMEM"), (22, "EINVAL"), (38, "ENOSYS"), (40, "ELOOP"), (41, "errno 41"), (42, "ENOMSG"),
-            (59, "EBFONT"), (75, "EOVERFLOW"), (84, "EILSEQ"), (95, "EOPNOTSUPP"), (110, "ETIMEDOUT"), (122, "EDQUOT"),
-            (125, "ECANCELED"), (131, "ENOTRECOVERABLE"), (133, "EHWPOISON"), (134, "errno 134"), (0, "errno 0"),
+            (1, "EPERM"),
+            (12, "ENOMEM"),
+            (22, "EINVAL"),
+            (38, "ENOSYS"),
+            (40, "ELOOP"),
+            (41, "errno 41"),
+            (42, "ENOMSG"),
+            (59, "EBFONT"),
+            (75, "EOVERFLOW"),
+            (84, "EILSEQ"),
+            (95, "EOPNOTSUPP"),
+            (110, "ETIMEDOUT"),
+            (122, "EDQUOT"),
+            (125, "ECANCELED"),
+            (131, "ENOTRECOVERABLE"),
+            (133, "EHWPOISON"),
+            (134, "errno 134"),
+            (0, "errno 0"),
         ] {
             assert_eq!(errno(n), name);
         }
@@ -390,27 +657,87 @@ mod tests {
     #[test]
     fn calls_are_decoded() {
         let map = [0x10000, 344_064, 3, 0x12, 7, 12];
-        assert_eq!(describe(nr::MMAP2, &map, None), "mmap2(0x10000, 344064, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED, fd 7, page 12)");
+        assert_eq!(
+            describe(nr::MMAP2, &map, None),
+            "mmap2(0x10000, 344064, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED, fd 7, page 12)"
+        );
         let anon = [0xb6f0_0000, 4096, 0, 0x32, u32::MAX, 0];
-        assert_eq!(describe(nr::MMAP2, &anon, None), "mmap2(0xb6f00000, 4096, PROT_NONE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS)");
+        assert_eq!(
+            describe(nr::MMAP2, &anon, None),
+            "mmap2(0xb6f00000, 4096, PROT_NONE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS)"
+        );
         let moved = [0x8000_0000, 4096, 4096, 3, 0xb6f0_1000, 0];
-        assert_eq!(describe(nr::MREMAP, &moved, None), "mremap(0x80000000, 4096, 4096, MREMAP_MAYMOVE|MREMAP_FIXED, 0xb6f01000)");
-        assert_eq!(describe(nr::SHMAT, &[5, 0x4000, 0o50000, 0, 0, 0], None), "shmat(id 5, 0x4000, SHM_RDONLY|SHM_REMAP)");
-        assert_eq!(describe(nr::SHMCTL, &[5, 0x100, 0, 0, 0, 0], None), "shmctl(id 5, IPC_RMID)");
-        let iov = [Iovec { base: 0x1000, len: 4096 }, Iovec { base: 0x8000, len: 8192 }];
+        assert_eq!(
+            describe(nr::MREMAP, &moved, None),
+            "mremap(0x80000000, 4096, 4096, MREMAP_MAYMOVE|MREMAP_FIXED, 0xb6f01000)"
+        );
+        assert_eq!(
+            describe(nr::SHMAT, &[5, 0x4000, 0o50000, 0, 0, 0], None),
+            "shmat(id 5, 0x4000, SHM_RDONLY|SHM_REMAP)"
+        );
+        assert_eq!(
+            describe(nr::SHMCTL, &[5, 0x100, 0, 0, 0, 0], None),
+            "shmctl(id 5, IPC_RMID)"
+        );
+        let iov = [
+            Iovec {
+                base: 0x1000,
+                len: 4096,
+            },
+            Iovec {
+                base: 0x8000,
+                len: 8192,
+            },
+        ];
         let data = armrest_abi::bytes_of_slice(&iov);
-        assert_eq!(describe(nr::PREADV, &[9, 0, 2, 4096, 1, 0], Some(data)), "preadv(fd 9, 12288 bytes to 2 runs from 0x1000 on, offset 4294971392)");
-        assert_eq!(describe(nr::PRCTL, &[15, 0, 0, 0, 0, 0], Some(b"counter\0\0\0\0\0\0\0\0\0")), "prctl(PR_SET_NAME, \"counter\")");
-        assert_eq!(describe(nr::MADVISE, &[0x1000, 4096, 16, 0, 0, 0], None), "madvise(0x1000, 4096, MADV_DONTDUMP)");
-        assert_eq!(describe(777, &[0; 6], None), "syscall 777(0x0, 0x0, 0x0, 0x0, 0x0, 0x0)");
+        assert_eq!(
+            describe(nr::PREADV, &[9, 0, 2, 4096, 1, 0], Some(data)),
+            "preadv(fd 9, 12288 bytes to 2 runs from 0x1000 on, offset 4294971392)"
+        );
+        assert_eq!(
+            describe(
+                nr::PRCTL,
+                &[15, 0, 0, 0, 0, 0],
+                Some(b"counter\0\0\0\0\0\0\0\0\0")
+            ),
+            "prctl(PR_SET_NAME, \"counter\")"
+        );
+        assert_eq!(
+            describe(nr::MADVISE, &[0x1000, 4096, 16, 0, 0, 0], None),
+            "madvise(0x1000, 4096, MADV_DONTDUMP)"
+        );
+        assert_eq!(
+            describe(777, &[0; 6], None),
+            "syscall 777(0x0, 0x0, 0x0, 0x0, 0x0, 0x0)"
+        );
     }
 
     #[test]
     fn every_call_of_the_blob_has_a_name() {
         let all = [
-            nr::WRITE, nr::CLOSE, nr::MUNMAP, nr::SETITIMER, nr::MPROTECT, nr::MLOCK, nr::MREMAP, nr::PRCTL, nr::RT_SIGRETURN,
-            nr::RT_SIGQUEUEINFO, nr::SIGALTSTACK, nr::MMAP2, nr::MADVISE, nr::EXIT_GROUP, nr::SET_TID_ADDRESS, nr::SHMAT,
-            nr::SHMCTL, nr::SET_ROBUST_LIST, nr::PREADV, nr::RT_TGSIGQUEUEINFO, nr::RSEQ, nr::CACHEFLUSH, nr::SET_TLS,
+            nr::WRITE,
+            nr::CLOSE,
+            nr::MUNMAP,
+            nr::SETITIMER,
+            nr::MPROTECT,
+            nr::MLOCK,
+            nr::MREMAP,
+            nr::PRCTL,
+            nr::RT_SIGRETURN,
+            nr::RT_SIGQUEUEINFO,
+            nr::SIGALTSTACK,
+            nr::MMAP2,
+            nr::MADVISE,
+            nr::EXIT_GROUP,
+            nr::SET_TID_ADDRESS,
+            nr::SHMAT,
+            nr::SHMCTL,
+            nr::SET_ROBUST_LIST,
+            nr::PREADV,
+            nr::RT_TGSIGQUEUEINFO,
+            nr::RSEQ,
+            nr::CACHEFLUSH,
+            nr::SET_TLS,
         ];
         assert!(all.iter().all(|n| !call_name(*n).starts_with("syscall")));
     }

@@ -15,18 +15,45 @@ fn within_budget(cp: &armrest_images::Checkpoint, machine: &Machine, p: &Plan, m
     let vmas = &live(cp).mm.vmas;
     let sysv = |v: &&Vma| matches!(v.kind, VmaKind::SysV { .. });
     let shm_vmas = vmas.iter().filter(sysv).count();
-    assert!(m.count(Step::Map, nr::MMAP2) <= vmas.len() - shm_vmas, "one mmap2 a VMA");
+    assert!(
+        m.count(Step::Map, nr::MMAP2) <= vmas.len() - shm_vmas,
+        "one mmap2 a VMA"
+    );
     let has_pages = |v: &Vma| {
         let (s, e) = (u64::from(v.range.start()), u64::from(v.range.end()));
-        live(cp).pages.runs.iter().any(|r| r.addr < e && s < r.addr + u64::from(r.pages) * 4096)
+        live(cp)
+            .pages
+            .runs
+            .iter()
+            .any(|r| r.addr < e && s < r.addr + u64::from(r.pages) * 4096)
     };
-    let changed = vmas.iter().filter(|v| sysv(v) || (has_pages(v) && (v.prot & 3 != 3 || v.prot & 4 != 0))).count();
-    assert!(m.count(Step::Protect, nr::MPROTECT) <= changed, "one mprotect a VMA that must change");
+    let changed = vmas
+        .iter()
+        .filter(|v| sysv(v) || (has_pages(v) && (v.prot & 3 != 3 || v.prot & 4 != 0)))
+        .count();
+    assert!(
+        m.count(Step::Protect, nr::MPROTECT) <= changed,
+        "one mprotect a VMA that must change"
+    );
     let attaches = armrest_plan::shm::attachments(cp, vmas).len();
-    assert_eq!(m.count(Step::Shm, nr::SHMAT), attaches, "one shmat an attachment");
-    assert!(m.count(Step::Shm, nr::MREMAP) <= shm_vmas, "one mremap a moved VMA");
-    assert_eq!(m.count(Step::Shm, nr::MUNMAP), p.tables.holes.len(), "one munmap a hole");
-    assert!(m.count(Step::Unmap, nr::MUNMAP) <= 3, "the old address space goes in a few calls");
+    assert_eq!(
+        m.count(Step::Shm, nr::SHMAT),
+        attaches,
+        "one shmat an attachment"
+    );
+    assert!(
+        m.count(Step::Shm, nr::MREMAP) <= shm_vmas,
+        "one mremap a moved VMA"
+    );
+    assert_eq!(
+        m.count(Step::Shm, nr::MUNMAP),
+        p.tables.holes.len(),
+        "one munmap a hole"
+    );
+    assert!(
+        m.count(Step::Unmap, nr::MUNMAP) <= 3,
+        "the old address space goes in a few calls"
+    );
     let rows = p.tables.maps.len()
         + p.tables.protects.len()
         + p.tables.batches.len()
@@ -40,7 +67,10 @@ fn within_budget(cp: &armrest_images::Checkpoint, machine: &Machine, p: &Plan, m
     let fixed = m.calls + 1 - rows;
     // 12 under the emulator; a kernel has robust lists and PR_SET_MM_MAP too.
     let kernel = if machine.emulated { 0 } else { 3 };
-    assert!(fixed <= 12 + kernel, "{fixed} calls besides those of the tables");
+    assert!(
+        fixed <= 12 + kernel,
+        "{fixed} calls besides those of the tables"
+    );
 }
 
 proptest! {
@@ -75,7 +105,12 @@ proptest! {
 /// Many one-page VMAs that no kernel merges.
 fn many(n: u32) -> armrest_images::Checkpoint {
     let vma = |i: u32| anon(0x1000_0000 + i * 0x2000, 1, if i % 2 == 0 { 3 } else { 1 });
-    let run = |i: u32| PageRun { addr: 0x1000_0000 + u64::from(i) * 0x2000, pages: 1, file: 0, offset: u64::from(i) * 4096 };
+    let run = |i: u32| PageRun {
+        addr: 0x1000_0000 + u64::from(i) * 0x2000,
+        pages: 1,
+        file: 0,
+        offset: u64::from(i) * 4096,
+    };
     checkpoint((0..n).map(vma).collect(), vec![], (0..n).map(run).collect())
 }
 
@@ -87,7 +122,11 @@ fn sixty_five_thousand_vmas() {
     let m = prove(&cp, &machine, &p, Trouble::default()).unwrap();
     let n = usize::try_from(n).unwrap();
     assert_eq!(m.count(Step::Map, nr::MMAP2), n);
-    assert_eq!(m.count(Step::Protect, nr::MPROTECT), n / 2, "one more for those that lose write");
+    assert_eq!(
+        m.count(Step::Protect, nr::MPROTECT),
+        n / 2,
+        "one more for those that lose write"
+    );
     assert_eq!(m.count(Step::Fill, nr::PREADV), n.div_ceil(1024));
     assert!(m.peak <= usize::try_from(machine.max_map_count).unwrap());
     assert!(m.calls < n + n / 2 + n.div_ceil(1024) + 20);
@@ -96,7 +135,11 @@ fn sixty_five_thousand_vmas() {
 #[test]
 fn too_many_vmas_are_refused_by_the_name_of_the_sysctl() {
     let refusals = plan(&many(65_530), &machine(), &options()).unwrap_err();
-    let r = refusals.0.iter().find(|r| r.what.contains("vm.max_map_count")).expect("names the sysctl");
+    let r = refusals
+        .0
+        .iter()
+        .find(|r| r.what.contains("vm.max_map_count"))
+        .expect("names the sysctl");
     assert_eq!(r.kind, RefusalKind::Machine);
     assert!(r.hint.contains("vm.max_map_count="), "{}", r.hint);
 }
@@ -104,15 +147,27 @@ fn too_many_vmas_are_refused_by_the_name_of_the_sysctl() {
 #[test]
 fn whatever_the_limit_either_a_refusal_or_no_enomem() {
     let cells = [3u32, 1, 3, 1, 0, 3, 1, 3];
-    let pieces = cells.iter().zip(0..).map(|(p, i)| sysv(2, 0xb000_1000, i, 1, *p, false));
-    let vmas: Vec<Vma> = pieces.chain((0..10).map(|i| anon(0x2_0000 + i * 0x2000, 1, 3))).collect();
+    let pieces = cells
+        .iter()
+        .zip(0..)
+        .map(|(p, i)| sysv(2, 0xb000_1000, i, 1, *p, false));
+    let vmas: Vec<Vma> = pieces
+        .chain((0..10).map(|i| anon(0x2_0000 + i * 0x2000, 1, 3)))
+        .collect();
     let cp = checkpoint(vmas, vec![segment(2, 8)], vec![]);
     for max_map_count in 4..60 {
-        let machine = Machine { max_map_count, ..machine() };
+        let machine = Machine {
+            max_map_count,
+            ..machine()
+        };
         if let Ok(p) = plan(&cp, &machine, &options()) {
-            prove(&cp, &machine, &p, Trouble::default()).unwrap_or_else(|stop| panic!("limit {max_map_count}: {stop:?}"));
+            prove(&cp, &machine, &p, Trouble::default())
+                .unwrap_or_else(|stop| panic!("limit {max_map_count}: {stop:?}"));
         } else {
-            assert!(max_map_count < 40, "refused with room to spare: {max_map_count}");
+            assert!(
+                max_map_count < 40,
+                "refused with room to spare: {max_map_count}"
+            );
         }
     }
 }
@@ -120,7 +175,11 @@ fn whatever_the_limit_either_a_refusal_or_no_enomem() {
 #[test]
 fn shm_attachments_go_the_way_that_the_plan_says() {
     // Aligned and whole: one call. Unaligned: shmat and a move. Aligned with a stranger in a hole: moves.
-    for (base, stranger, pieces, holes) in [(0xb000_0000, false, 0, 0), (0xb000_1000, false, 1, 0), (0xb000_0000, true, 2, 1)] {
+    for (base, stranger, pieces, holes) in [
+        (0xb000_0000, false, 0, 0),
+        (0xb000_1000, false, 1, 0),
+        (0xb000_0000, true, 2, 1),
+    ] {
         let mut vmas = vec![sysv(2, base, 0, if stranger { 3 } else { 8 }, 3, false)];
         if stranger {
             vmas.push(anon(base + 0x3000, 1, 3));
@@ -128,7 +187,10 @@ fn shm_attachments_go_the_way_that_the_plan_says() {
         }
         let cp = checkpoint(vmas, vec![segment(2, 8)], vec![]);
         let p = plan(&cp, &machine(), &options()).unwrap();
-        assert_eq!((p.tables.pieces.len(), p.tables.holes.len()), (pieces, holes));
+        assert_eq!(
+            (p.tables.pieces.len(), p.tables.holes.len()),
+            (pieces, holes)
+        );
         let m = prove(&cp, &machine(), &p, Trouble::default()).unwrap();
         assert_eq!(m.count(Step::Protect, nr::MPROTECT), 0);
     }
@@ -136,25 +198,52 @@ fn shm_attachments_go_the_way_that_the_plan_says() {
 
 #[test]
 fn an_aliasing_cache_refuses_before_anything_is_touched() {
-    let cp = checkpoint(vec![sysv(2, 0xb000_1000, 0, 8, 3, false)], vec![segment(2, 8)], vec![]);
-    let machine = Machine { cache_aliases: true, ..machine() };
+    let cp = checkpoint(
+        vec![sysv(2, 0xb000_1000, 0, 8, 3, false)],
+        vec![segment(2, 8)],
+        vec![],
+    );
+    let machine = Machine {
+        cache_aliases: true,
+        ..machine()
+    };
     let refusals = plan(&cp, &machine, &options()).unwrap_err();
     assert!(refusals.0[0].what.contains("aliases"), "{refusals:?}");
 }
 
 #[test]
 fn contents_for_memory_that_others_see_are_refused() {
-    for kind in [VmaKind::File { file: 1 }, VmaKind::SysV { shmid: 2 }, VmaKind::AnonShared { shmid: 9 }] {
-        let v = Vma { kind, shared: true, access: Some(2), ..anon(0xb000_0000, 8, 3) };
-        let run = PageRun { addr: 0xb000_0000, pages: 1, file: 0, offset: 0 };
+    for kind in [
+        VmaKind::File { file: 1 },
+        VmaKind::SysV { shmid: 2 },
+        VmaKind::AnonShared { shmid: 9 },
+    ] {
+        let v = Vma {
+            kind,
+            shared: true,
+            access: Some(2),
+            ..anon(0xb000_0000, 8, 3)
+        };
+        let run = PageRun {
+            addr: 0xb000_0000,
+            pages: 1,
+            file: 0,
+            offset: 0,
+        };
         let cp = checkpoint(vec![v], vec![segment(2, 8)], vec![run]);
-        assert!(plan(&cp, &machine(), &options()).is_err(), "{kind:?}: a restore would write into what others see");
+        assert!(
+            plan(&cp, &machine(), &options()).is_err(),
+            "{kind:?}: a restore would write into what others see"
+        );
     }
 }
 
 #[test]
 fn a_locked_guard_page_is_no_failure() {
-    let v = Vma { locked: true, ..anon(0x2_0000, 1, 0) };
+    let v = Vma {
+        locked: true,
+        ..anon(0x2_0000, 1, 0)
+    };
     let cp = checkpoint(vec![v], vec![], vec![]);
     let p = plan(&cp, &machine(), &options()).unwrap();
     prove(&cp, &machine(), &p, Trouble::default()).unwrap();
@@ -162,7 +251,16 @@ fn a_locked_guard_page_is_no_failure() {
 
 #[test]
 fn a_writable_executable_vma_is_filled_without_exec() {
-    let cp = checkpoint(vec![anon(0x2_0000, 4, 7)], vec![], vec![PageRun { addr: 0x2_0000, pages: 4, file: 0, offset: 0 }]);
+    let cp = checkpoint(
+        vec![anon(0x2_0000, 4, 7)],
+        vec![],
+        vec![PageRun {
+            addr: 0x2_0000,
+            pages: 4,
+            file: 0,
+            offset: 0,
+        }],
+    );
     let p = plan(&cp, &machine(), &options()).unwrap();
     let m = prove(&cp, &machine(), &p, Trouble::default()).unwrap();
     assert_eq!(m.prot_at(0x2_1000), Some(7));
@@ -172,9 +270,20 @@ fn a_writable_executable_vma_is_filled_without_exec() {
 fn the_emulator_and_the_kernel_get_plans_that_fit() {
     let cp = checkpoint(vec![anon(0x2_0000, 4, 3)], vec![], vec![]);
     for machine in [machine(), emulator()] {
-        let p = plan(&cp, &machine, &Options { any_pid: true, ..options() }).unwrap();
+        let p = plan(
+            &cp,
+            &machine,
+            &Options {
+                any_pid: true,
+                ..options()
+            },
+        )
+        .unwrap();
         let m = prove(&cp, &machine, &p, Trouble::default()).unwrap();
         within_budget(&cp, &machine, &p, &m);
-        assert_eq!(m.count(Step::Mm, nr::PRCTL), usize::from(machine.has_mm_map));
+        assert_eq!(
+            m.count(Step::Mm, nr::PRCTL),
+            usize::from(machine.has_mm_map)
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use armrest_abi::{PAGE_SIZE, Range};
+use armrest_abi::{PAGE_SIZE, Range, ReportKind};
 use armrest_blob::Stop;
 use armrest_images::{Checkpoint, LiveTask, VmaKind};
 
@@ -10,7 +10,7 @@ use super::{Kind, Model, PAGE, Trouble, Written};
 use crate::machine::Machine;
 use crate::record::HostArgs;
 use crate::shm;
-use crate::types::{Plan, SourceKind};
+use crate::types::{BlobSizes, Options, Plan, SourceKind};
 
 /// What a mapping shows, in terms of the checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,26 @@ struct Shown {
 fn join(out: &mut Vec<Shown>, next: Shown) {
     if let Some(last) = out.last_mut() {
         let pages = u64::from(last.range.len() / PAGE_SIZE);
-        let follows = if last.what == What::Anon { 0 } else { last.page + pages };
-        let grown = Shown { range: Range { start: last.range.start, end: next.range.end }, page: last.page, ..next };
-        if last.range.end == next.range.start && next.page == follows && (Shown { range: grown.range, ..*last }) == grown {
+        let follows = if last.what == What::Anon {
+            0
+        } else {
+            last.page + pages
+        };
+        let grown = Shown {
+            range: Range {
+                start: last.range.start,
+                end: next.range.end,
+            },
+            page: last.page,
+            ..next
+        };
+        if last.range.end == next.range.start
+            && next.page == follows
+            && (Shown {
+                range: grown.range,
+                ..*last
+            }) == grown
+        {
             *last = grown;
             return;
         }
@@ -57,9 +74,17 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
     for a in shm::attachments(cp, vmas).iter().filter(|a| a.read_only) {
         read_only.extend(a.vmas.iter().copied());
     }
-    let known = machine.madvise.iter().filter(|a| **a < 64).fold(0u64, |bits, a| bits | 1 << a);
+    let known = machine
+        .madvise
+        .iter()
+        .filter(|a| **a < 64)
+        .fold(0u64, |bits, a| bits | 1 << a);
     let mut out = Vec::new();
-    for (i, v) in vmas.iter().enumerate().filter(|(_, v)| v.kind != VmaKind::Vectors) {
+    for (i, v) in vmas
+        .iter()
+        .enumerate()
+        .filter(|(_, v)| v.kind != VmaKind::Vectors)
+    {
         let what = match v.kind {
             VmaKind::File { file } => What::File(file),
             VmaKind::Memfd { inode, .. } => What::Memfd(inode),
@@ -69,9 +94,16 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
         };
         let sysv = matches!(what, What::SysV(_));
         let shown = Shown {
-            range: Range { start: v.range.start(), end: v.range.end() },
+            range: Range {
+                start: v.range.start(),
+                end: v.range.end(),
+            },
             what,
-            page: if what == What::Anon { 0 } else { v.offset / PAGE },
+            page: if what == What::Anon {
+                0
+            } else {
+                v.offset / PAGE
+            },
             prot: v.prot,
             shared: v.shared || sysv,
             grows_down: v.grows_down && !sysv,
@@ -94,15 +126,20 @@ fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
             Kind::Own | Kind::Old | Kind::Vectors => continue,
             Kind::Anon => (What::Anon, 0),
             Kind::Shm { id, page } => (What::SysV(id), page),
-            Kind::File { fd, page } => match plan.sources.iter().find(|s| s.fd == fd).map(|s| &s.what) {
-                Some(SourceKind::File { file, .. }) => (What::File(*file), page),
-                Some(SourceKind::Memfd { inode }) => (What::Memfd(*inode), page),
-                Some(SourceKind::AnonShared { shmid, .. }) => (What::AnonShared(*shmid), page),
-                other => panic!("{other:?} is mapped at {start:x}"),
-            },
+            Kind::File { fd, page } => {
+                match plan.sources.iter().find(|s| s.fd == fd).map(|s| &s.what) {
+                    Some(SourceKind::File { file, .. }) => (What::File(*file), page),
+                    Some(SourceKind::Memfd { inode }) => (What::Memfd(*inode), page),
+                    Some(SourceKind::AnonShared { shmid, .. }) => (What::AnonShared(*shmid), page),
+                    other => panic!("{other:?} is mapped at {start:x}"),
+                }
+            }
         };
         let shown = Shown {
-            range: Range { start: *start, end: a.end },
+            range: Range {
+                start: *start,
+                end: a.end,
+            },
             what,
             page,
             prot: a.prot,
@@ -120,13 +157,27 @@ fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
 
 /// The contents of the checkpoint: for every page the file and offset that it comes from.
 fn wanted_pages(live: &LiveTask, plan: &Plan) -> BTreeMap<u32, Written> {
-    let fd_of = |want: &dyn Fn(&SourceKind) -> bool| plan.sources.iter().find(|s| want(&s.what)).map(|s| s.fd);
+    let fd_of = |want: &dyn Fn(&SourceKind) -> bool| {
+        plan.sources.iter().find(|s| want(&s.what)).map(|s| s.fd)
+    };
     let overlay = fd_of(&|s| matches!(s, SourceKind::Overlay(_)));
-    let vdso = live.mm.vmas.iter().find(|v| v.kind == VmaKind::Vdso).map(|v| v.range);
+    let vdso = live
+        .mm
+        .vmas
+        .iter()
+        .find(|v| v.kind == VmaKind::Vdso)
+        .map(|v| v.range);
     let mut out = BTreeMap::new();
     let mut put = |addr: u64, fd: u32, offset: u64| {
         let addr = u32::try_from(addr).unwrap_or_else(|_| panic!("page {addr:x}"));
-        out.insert(addr, Written { fd, offset, bytes: PAGE_SIZE });
+        out.insert(
+            addr,
+            Written {
+                fd,
+                offset,
+                bytes: PAGE_SIZE,
+            },
+        );
     };
     for run in &live.pages.runs {
         let fd = fd_of(&|s| *s == SourceKind::Pages(run.file)).unwrap_or(u32::MAX);
@@ -149,18 +200,33 @@ fn wanted_pages(live: &LiveTask, plan: &Plan) -> BTreeMap<u32, Written> {
 ///
 /// # Panics
 /// If a promise is broken; see the module's text.
-pub fn prove(cp: &Checkpoint, machine: &Machine, plan: &Plan, trouble: Trouble) -> Result<Model, Stop> {
+pub fn prove(
+    cp: &Checkpoint,
+    machine: &Machine,
+    plan: &Plan,
+    trouble: Trouble,
+) -> Result<Model, Stop> {
     let mut m = Model::new(cp, machine, plan, trouble);
     let host = HostArgs::of(plan).expect("the tables lie in the bytes of the restore-args");
     let entry = armrest_blob::restore(&mut m, &host.args(), &mut crate::record::heap())?;
     m.enter(&entry);
-    let Some(live) = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref()) else { return Ok(m) };
-    assert!(m.replaced.is_empty(), "{:x?} landed on something that lived there", m.replaced);
+    let Some(live) = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref()) else {
+        return Ok(m);
+    };
+    assert!(
+        m.replaced.is_empty(),
+        "{:x?} landed on something that lived there",
+        m.replaced
+    );
     let (wanted, found) = (wanted(cp, machine, live), found(&m, plan));
     if let Some((w, f)) = wanted.iter().zip(&found).find(|(w, f)| w != f) {
         panic!("the map differs:\nwanted {w:x?}\nfound  {f:x?}");
     }
-    assert_eq!(wanted.len(), found.len(), "the map has another number of VMAs");
+    assert_eq!(
+        wanted.len(),
+        found.len(),
+        "the map has another number of VMAs"
+    );
     let pages = wanted_pages(live, plan);
     if m.written != pages {
         let wrong = pages.iter().find(|(a, w)| m.written.get(a) != Some(w));
@@ -168,4 +234,45 @@ pub fn prove(cp: &Checkpoint, machine: &Machine, plan: &Plan, trouble: Trouble) 
         panic!("the contents differ: wanted {wrong:x?}, found {extra:x?}");
     }
     Ok(m)
+}
+
+/// What a fuzzer does with a checkpoint: plan it, prove the plan, and prove it again with short reads. `None` if it is
+/// refused.
+///
+/// # Panics
+/// If a promise is broken, or the steps stop for another reason than an error of the kernel.
+pub fn drill(cp: &Checkpoint, machine: &Machine) -> Option<Plan> {
+    let blob = BlobSizes {
+        rx: 0x2000,
+        rw: 0x1000,
+        stack: 0x4000,
+        heap: 0x8000,
+    };
+    let p = crate::plan(
+        cp,
+        machine,
+        &Options {
+            blob,
+            ..Options::default()
+        },
+    )
+    .ok()?;
+    let largest = p.tables.batches.iter().map(|b| b.len).max().unwrap_or(1);
+    for read_limit in [None, Some(largest / 3 + 1)] {
+        if let Err(stop) = prove(
+            cp,
+            machine,
+            &p,
+            Trouble {
+                read_limit,
+                fail: None,
+            },
+        ) {
+            assert_eq!(stop.kind, ReportKind::Errno, "{stop:?}");
+        }
+    }
+    for r in crate::record::record(&p) {
+        let _ = crate::words::describe_recorded(&r);
+    }
+    Some(p)
 }

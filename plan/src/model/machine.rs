@@ -4,7 +4,10 @@ use crate::machine::{Machine, MapRange, OwnMap};
 
 /// A mapping of our own.
 pub fn own(start: u32, end: u32, name: &str) -> OwnMap {
-    OwnMap { range: MapRange { start, end }, name: name.into() }
+    OwnMap {
+        range: MapRange { start, end },
+        name: name.into(),
+    }
 }
 
 /// A native kernel with everything.
@@ -47,5 +50,12 @@ pub fn machine() -> Machine {
 
 /// What qemu-user shows: no robust list, no rseq, no PR_SET_MM_MAP.
 pub fn emulator() -> Machine {
-    Machine { emulated: true, has_robust_list: false, has_rseq: false, has_mm_map: false, has_ptrace: false, ..machine() }
+    Machine {
+        emulated: true,
+        has_robust_list: false,
+        has_rseq: false,
+        has_mm_map: false,
+        has_ptrace: false,
+        ..machine()
+    }
 }

@@ -10,15 +10,15 @@ mod end;
 mod machine;
 mod rules;
 
-pub use end::prove;
+pub use end::{drill, prove};
 pub use machine::{emulator, machine, own};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_abi::consts as c;
 use armrest_abi::{PAGE_SIZE, Progress, Range, Step};
-use armrest_blob::kernel::{Data, Errno, Kernel, Res, nr};
 use armrest_blob::Entry;
+use armrest_blob::kernel::{Data, Errno, Kernel, Res, nr};
 use armrest_images::Checkpoint;
 
 use crate::machine::Machine;
@@ -74,8 +74,14 @@ impl Kind {
     fn further(self, bytes: u32) -> Kind {
         let by = u64::from(bytes / PAGE_SIZE);
         match self {
-            Kind::File { fd, page } => Kind::File { fd, page: page + by },
-            Kind::Shm { id, page } => Kind::Shm { id, page: page + by },
+            Kind::File { fd, page } => Kind::File {
+                fd,
+                page: page + by,
+            },
+            Kind::Shm { id, page } => Kind::Shm {
+                id,
+                page: page + by,
+            },
             other => other,
         }
     }
@@ -106,7 +112,17 @@ pub struct Mapping {
 
 impl Mapping {
     fn new(end: u32, kind: Kind, prot: u32) -> Mapping {
-        Mapping { end, kind, prot, shared: false, grows_down: false, noreserve: false, may_write: true, locked: false, advice: 0 }
+        Mapping {
+            end,
+            kind,
+            prot,
+            shared: false,
+            grows_down: false,
+            noreserve: false,
+            may_write: true,
+            locked: false,
+            advice: 0,
+        }
     }
 }
 
@@ -183,13 +199,20 @@ fn span(start: u32, len: u32) -> Option<Range> {
 impl Model {
     /// The moment before the blob is entered: our old mappings, the area, the helper descriptors.
     pub fn new(cp: &Checkpoint, machine: &Machine, plan: &Plan, trouble: Trouble) -> Model {
-        let vmas = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref()).map_or(&[][..], |l| &l.mm.vmas);
+        let vmas = cp
+            .tasks
+            .get(plan.task)
+            .and_then(|t| t.live.as_ref())
+            .map_or(&[][..], |l| &l.mm.vmas);
         let wx = |prot: u32| prot & c::PROT_WRITE != 0 && prot & c::PROT_EXEC != 0;
         let mut may_be_wx: Vec<Range> = Vec::new();
         for v in vmas.iter().filter(|v| wx(v.prot)) {
             match may_be_wx.last_mut().filter(|l| l.end == v.range.start()) {
                 Some(last) => last.end = v.range.end(),
-                None => may_be_wx.push(Range { start: v.range.start(), end: v.range.end() }),
+                None => may_be_wx.push(Range {
+                    start: v.range.start(),
+                    end: v.range.end(),
+                }),
             }
         }
         let segments_wx = shm::attachments(cp, vmas)
@@ -214,7 +237,11 @@ impl Model {
             pid: cp.tasks.get(plan.task).map_or(1, |t| t.pid),
             keep: plan.area.keep,
             own: plan.area.all,
-            open: plan.sources.iter().map(|s| (s.fd, open(cp, &s.what))).collect(),
+            open: plan
+                .sources
+                .iter()
+                .map(|s| (s.fd, open(cp, &s.what)))
+                .collect(),
             segments: cp
                 .segments
                 .iter()
@@ -227,12 +254,28 @@ impl Model {
             step: Step::Start,
             entering: false,
         };
-        assert_eq!(m.open.len(), plan.sources.len(), "two helper descriptors have the same number");
-        let report = Open { readable: false, writable: true, contents: None };
-        assert!(m.open.insert(plan.report_fd, report).is_none(), "the report pipe has the number of a source");
+        assert_eq!(
+            m.open.len(),
+            plan.sources.len(),
+            "two helper descriptors have the same number"
+        );
+        let report = Open {
+            readable: false,
+            writable: true,
+            contents: None,
+        };
+        assert!(
+            m.open.insert(plan.report_fd, report).is_none(),
+            "the report pipe has the number of a source"
+        );
         for o in &machine.maps {
-            let kind = if o.range.start >= 0xffff_0000 { Kind::Vectors } else { Kind::Old };
-            m.areas.insert(o.range.start, Mapping::new(o.range.end, kind, c::PROT_READ));
+            let kind = if o.range.start >= 0xffff_0000 {
+                Kind::Vectors
+            } else {
+                Kind::Old
+            };
+            m.areas
+                .insert(o.range.start, Mapping::new(o.range.end, kind, c::PROT_READ));
         }
         m.lay_area(plan);
         m
@@ -241,10 +284,27 @@ impl Model {
     /// The parts of the area must follow each other in it, where nothing lies.
     fn lay_area(&mut self, plan: &Plan) {
         let a = &plan.area;
-        assert!(a.all.end <= self.task_size && a.all.start >= self.min_addr, "the area lies outside the address space");
-        assert!(self.in_range(a.all).is_empty(), "the area {:x?} hits a mapping of ours", a.all);
-        assert_eq!(a.keep, Range { start: a.rx.start, end: a.rx.start + PAGE_SIZE }, "the kept page is not the first");
-        let rest = Range { start: a.keep.end, end: a.rx.end };
+        assert!(
+            a.all.end <= self.task_size && a.all.start >= self.min_addr,
+            "the area lies outside the address space"
+        );
+        assert!(
+            self.in_range(a.all).is_empty(),
+            "the area {:x?} hits a mapping of ours",
+            a.all
+        );
+        assert_eq!(
+            a.keep,
+            Range {
+                start: a.rx.start,
+                end: a.rx.start + PAGE_SIZE
+            },
+            "the kept page is not the first"
+        );
+        let rest = Range {
+            start: a.keep.end,
+            end: a.rx.end,
+        };
         let parts = [
             (a.keep, c::PROT_READ | c::PROT_EXEC),
             (rest, c::PROT_READ | c::PROT_EXEC),
@@ -256,15 +316,23 @@ impl Model {
         ];
         let mut at = a.all.start;
         for (r, prot) in parts {
-            assert_eq!(r.start, at, "the parts of the area do not follow each other");
+            assert_eq!(
+                r.start, at,
+                "the parts of the area do not follow each other"
+            );
             at = r.end;
             if !r.is_empty() {
-                self.areas.insert(r.start, Mapping::new(r.end, Kind::Own, prot));
+                self.areas
+                    .insert(r.start, Mapping::new(r.end, Kind::Own, prot));
             }
         }
         assert_eq!(at, a.all.end, "the parts of the area do not fill it");
         let args = crate::args::bytes(plan).len();
-        assert!(args <= usize::try_from(a.args.len()).unwrap_or(0), "the restore-args take {args} bytes of {}", a.args.len());
+        assert!(
+            args <= usize::try_from(a.args.len()).unwrap_or(0),
+            "the restore-args take {args} bytes of {}",
+            a.args.len()
+        );
         self.peak = self.areas.len();
     }
 
@@ -273,8 +341,16 @@ impl Model {
         if r.is_empty() {
             return Vec::new();
         }
-        let before = self.areas.range(..r.start).next_back().filter(|(_, m)| m.end > r.start).map(|(s, _)| *s);
-        before.into_iter().chain(self.areas.range(r.start..r.end).map(|(s, _)| *s)).collect()
+        let before = self
+            .areas
+            .range(..r.start)
+            .next_back()
+            .filter(|(_, m)| m.end > r.start)
+            .map(|(s, _)| *s);
+        before
+            .into_iter()
+            .chain(self.areas.range(r.start..r.end).map(|(s, _)| *s))
+            .collect()
     }
 
     /// True if mappings cover `r` without a hole.
@@ -291,10 +367,18 @@ impl Model {
 
     /// Cut the mapping that has `at` inside itself.
     fn split(&mut self, at: u32) {
-        let Some((&start, &m)) = self.areas.range(..at).next_back() else { return };
+        let Some((&start, &m)) = self.areas.range(..at).next_back() else {
+            return;
+        };
         if m.end > at {
             self.areas.insert(start, Mapping { end: at, ..m });
-            self.areas.insert(at, Mapping { kind: m.kind.further(at - start), ..m });
+            self.areas.insert(
+                at,
+                Mapping {
+                    kind: m.kind.further(at - start),
+                    ..m
+                },
+            );
             self.peak = self.peak.max(self.areas.len());
         }
     }
@@ -309,7 +393,12 @@ impl Model {
         if self.entering {
             assert!(!r.overlaps(self.keep), "{what} {r:x?} hits the kept page");
         } else {
-            assert!(!r.overlaps(self.own), "{what} {r:x?} hits the bootstrap area {:x?} in step {:?}", self.own, self.step);
+            assert!(
+                !r.overlaps(self.own),
+                "{what} {r:x?} hits the bootstrap area {:x?} in step {:?}",
+                self.own,
+                self.step
+            );
         }
     }
 
@@ -318,7 +407,10 @@ impl Model {
         if prot & c::PROT_WRITE != 0 && prot & c::PROT_EXEC != 0 {
             let at = self.may_be_wx.partition_point(|w| w.end <= r.start);
             let ok = self.may_be_wx.get(at).is_some_and(|w| w.contains(r));
-            assert!(ok, "{what} makes {r:x?} writable and executable at once, which the checkpoint's VMA was not");
+            assert!(
+                ok,
+                "{what} makes {r:x?} writable and executable at once, which the checkpoint's VMA was not"
+            );
         }
     }
 
@@ -327,11 +419,22 @@ impl Model {
         self.split(r.start);
         self.split(r.end);
         for s in self.in_range(r) {
-            assert!(self.areas[&s].kind != Kind::Vectors, "[vectors] is unmapped");
+            assert!(
+                self.areas[&s].kind != Kind::Vectors,
+                "[vectors] is unmapped"
+            );
             self.areas.remove(&s);
         }
-        let pages: Vec<u32> = self.written.range(r.start..r.end).map(|(p, _)| *p).collect();
-        assert!(pages.is_empty() || self.entering, "{} pages that were read are thrown away in {r:x?}", pages.len());
+        let pages: Vec<u32> = self
+            .written
+            .range(r.start..r.end)
+            .map(|(p, _)| *p)
+            .collect();
+        assert!(
+            pages.is_empty() || self.entering,
+            "{} pages that were read are thrown away in {r:x?}",
+            pages.len()
+        );
     }
 
     /// What a fixed mapping does to what it lands on.
@@ -349,21 +452,57 @@ impl Model {
     /// The exit routine's calls, and what must be left after them.
     pub fn enter(&mut self, entry: &Entry) {
         self.entering = true;
-        assert_eq!(entry.unmap, Range { start: self.keep.end, end: self.own.end }, "the exit routine unmaps another range");
-        assert!(entry.frame >= self.keep.start && entry.frame + armrest_abi::FRAME_SIZE <= self.keep.end, "frame {:x}", entry.frame);
+        assert_eq!(
+            entry.unmap,
+            Range {
+                start: self.keep.end,
+                end: self.own.end
+            },
+            "the exit routine unmaps another range"
+        );
+        assert!(
+            entry.frame >= self.keep.start
+                && entry.frame + armrest_abi::FRAME_SIZE <= self.keep.end,
+            "frame {:x}",
+            entry.frame
+        );
         for (n, args) in entry.calls() {
             if n != nr::RT_SIGRETURN {
-                assert_eq!(self.call(n, args, None), Ok(0), "the exit routine's call {n} failed");
+                assert_eq!(
+                    self.call(n, args, None),
+                    Ok(0),
+                    "the exit routine's call {n} failed"
+                );
             }
         }
         for (s, m) in &self.areas {
-            let range = Range { start: *s, end: m.end };
-            assert!(m.kind != Kind::Old, "{range:x?} of the old address space is left");
-            assert!(m.kind != Kind::Own || range == self.keep, "{range:x?} of the area is left");
+            let range = Range {
+                start: *s,
+                end: m.end,
+            };
+            assert!(
+                m.kind != Kind::Old,
+                "{range:x?} of the old address space is left"
+            );
+            assert!(
+                m.kind != Kind::Own || range == self.keep,
+                "{range:x?} of the area is left"
+            );
         }
-        assert!(self.open.is_empty(), "descriptors of the restore are left: {:?}", self.open.keys());
-        assert!(self.stale.is_empty(), "{} executable pages were written without a cache flush", self.stale.len());
-        assert!(self.written.values().all(|w| w.bytes == PAGE_SIZE), "a page is not whole");
+        assert!(
+            self.open.is_empty(),
+            "descriptors of the restore are left: {:?}",
+            self.open.keys()
+        );
+        assert!(
+            self.stale.is_empty(),
+            "{} executable pages were written without a cache flush",
+            self.stale.len()
+        );
+        assert!(
+            self.written.values().all(|w| w.bytes == PAGE_SIZE),
+            "a page is not whole"
+        );
     }
 
     /// Calls of this number in a step.
@@ -373,20 +512,32 @@ impl Model {
 
     /// Bits of `prot` at an address, if something is mapped there.
     pub fn prot_at(&self, addr: u32) -> Option<u32> {
-        self.areas.range(..=addr).next_back().filter(|(_, m)| m.end > addr).map(|(_, m)| m.prot)
+        self.areas
+            .range(..=addr)
+            .next_back()
+            .filter(|(_, m)| m.end > addr)
+            .map(|(_, m)| m.prot)
     }
 }
 
 /// What the harness opens for a source.
 fn open(cp: &Checkpoint, what: &SourceKind) -> Open {
     let (readable, writable, contents) = match what {
-        SourceKind::Pages(i) => (true, false, Some(cp.pages_files.get(*i).map_or(0, |f| f.size))),
+        SourceKind::Pages(i) => (
+            true,
+            false,
+            Some(cp.pages_files.get(*i).map_or(0, |f| f.size)),
+        ),
         SourceKind::Overlay(bytes) => (true, false, Some(bytes.len() as u64)),
         SourceKind::File { access, .. } => (*access != 1, *access != 0, None),
         SourceKind::Exe { .. } => (true, false, None),
         SourceKind::Memfd { .. } | SourceKind::AnonShared { .. } => (true, true, None),
     };
-    Open { readable, writable, contents }
+    Open {
+        readable,
+        writable,
+        contents,
+    }
 }
 
 impl Kernel for Model {
@@ -411,7 +562,10 @@ impl Kernel for Model {
             nr::SHMCTL => self.remove_segment(a[0], a[1]),
             nr::PREADV => self.preadv(&a, data.map(|d| d.bytes)),
             nr::CACHEFLUSH => {
-                let r = Range { start: a[0] & !(PAGE_SIZE - 1), end: a[1] };
+                let r = Range {
+                    start: a[0] & !(PAGE_SIZE - 1),
+                    end: a[1],
+                };
                 self.stale.retain(|p| !(r.start <= *p && *p < r.end));
                 Ok(0)
             }

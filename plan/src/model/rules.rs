@@ -11,7 +11,9 @@ use crate::record::iovecs;
 
 impl Model {
     pub(super) fn munmap(&mut self, start: u32, len: u32) -> Res {
-        let r = span(start, len).filter(|r| start.is_multiple_of(PAGE_SIZE) && !r.is_empty() && r.end <= self.task_size);
+        let r = span(start, len).filter(|r| {
+            start.is_multiple_of(PAGE_SIZE) && !r.is_empty() && r.end <= self.task_size
+        });
         let r = r.ok_or(EINVAL)?;
         self.spare_own("munmap", r);
         if let [s] = self.in_range(r)[..]
@@ -27,11 +29,16 @@ impl Model {
 
     pub(super) fn mmap2(&mut self, a: &[u32; 6]) -> Res {
         let [start, len, prot, flags, fd, page] = *a;
-        assert!(flags & c::MAP_FIXED != 0, "mmap2 without MAP_FIXED: the kernel would choose the place");
+        assert!(
+            flags & c::MAP_FIXED != 0,
+            "mmap2 without MAP_FIXED: the kernel would choose the place"
+        );
         if len == 0 || !start.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
-        let r = span(start, len).filter(|r| r.end <= self.task_size).ok_or(ENOMEM)?;
+        let r = span(start, len)
+            .filter(|r| r.end <= self.task_size)
+            .ok_or(ENOMEM)?;
         if start < self.min_addr && !self.root {
             return Err(EPERM);
         }
@@ -52,13 +59,22 @@ impl Model {
             if !f.readable || (shared && prot & c::PROT_WRITE != 0 && !f.writable) {
                 return Err(EACCES);
             }
-            if shared && self.cache_aliases && (start ^ page.wrapping_mul(PAGE_SIZE)) & (SHMLBA - 1) != 0 {
+            if shared
+                && self.cache_aliases
+                && (start ^ page.wrapping_mul(PAGE_SIZE)) & (SHMLBA - 1) != 0
+            {
                 return Err(EINVAL);
             }
             m.may_write = !shared || f.writable;
-            m.kind = Kind::File { fd, page: u64::from(page) };
+            m.kind = Kind::File {
+                fd,
+                page: u64::from(page),
+            };
         } else {
-            assert!(!shared, "shared anonymous memory without a source has nothing to share with: {r:x?}");
+            assert!(
+                !shared,
+                "shared anonymous memory without a source has nothing to share with: {r:x?}"
+            );
         }
         m.shared = shared;
         m.grows_down = flags & c::MAP_GROWSDOWN != 0;
@@ -73,11 +89,23 @@ impl Model {
 
     pub(super) fn shmat(&mut self, id: u32, at: u32, flags: u32) -> Res {
         let id = id.cast_signed();
-        assert!(at != 0, "shmat without an address: the kernel would choose the place");
-        assert!(!self.removed.contains(&id), "segment {id} is attached after its removal");
+        assert!(
+            at != 0,
+            "shmat without an address: the kernel would choose the place"
+        );
+        assert!(
+            !self.removed.contains(&id),
+            "segment {id} is attached after its removal"
+        );
         let size = *self.segments.get(&id).ok_or(EINVAL)?;
-        let lba = if self.shmlba_enforced { SHMLBA } else { PAGE_SIZE };
-        let r = span(at, size).filter(|r| at.is_multiple_of(lba) && r.end <= self.task_size).ok_or(EINVAL)?;
+        let lba = if self.shmlba_enforced {
+            SHMLBA
+        } else {
+            PAGE_SIZE
+        };
+        let r = span(at, size)
+            .filter(|r| at.is_multiple_of(lba) && r.end <= self.task_size)
+            .ok_or(EINVAL)?;
         if at < self.min_addr && !self.root {
             return Err(EPERM);
         }
@@ -94,11 +122,21 @@ impl Model {
         }
         if flags & c::SHM_EXEC != 0 {
             prot |= c::PROT_EXEC;
-            assert!(!may_write || self.segments_wx.contains(&id), "segment {id} is attached writable and executable at once");
+            assert!(
+                !may_write || self.segments_wx.contains(&id),
+                "segment {id} is attached writable and executable at once"
+            );
         }
         self.spare_own("shmat", r);
         self.replace(r);
-        self.insert(at, Mapping { shared: true, may_write, ..Mapping::new(r.end, Kind::Shm { id, page: 0 }, prot) });
+        self.insert(
+            at,
+            Mapping {
+                shared: true,
+                may_write,
+                ..Mapping::new(r.end, Kind::Shm { id, page: 0 }, prot)
+            },
+        );
         Ok(at)
     }
 
@@ -107,21 +145,34 @@ impl Model {
         if command != c::IPC_RMID | c::IPC_64 || !self.segments.contains_key(&id) {
             return Err(EINVAL);
         }
-        let attached = self.areas.values().any(|m| matches!(m.kind, Kind::Shm { id: i, .. } if i == id));
-        assert!(attached, "segment {id} is removed while nothing holds it: its contents are gone");
+        let attached = self
+            .areas
+            .values()
+            .any(|m| matches!(m.kind, Kind::Shm { id: i, .. } if i == id));
+        assert!(
+            attached,
+            "segment {id} is removed while nothing holds it: its contents are gone"
+        );
         assert!(self.removed.insert(id), "segment {id} is removed twice");
         Ok(0)
     }
 
     pub(super) fn mremap(&mut self, a: &[u32; 6]) -> Res {
         let [from, len, new_len, flags, to, _] = *a;
-        assert_eq!(flags, c::MREMAP_MAYMOVE | c::MREMAP_FIXED, "mremap may choose the place");
+        assert_eq!(
+            flags,
+            c::MREMAP_MAYMOVE | c::MREMAP_FIXED,
+            "mremap may choose the place"
+        );
         assert_eq!(len, new_len, "mremap changes the size");
         if len == 0 || !from.is_multiple_of(PAGE_SIZE) || !to.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
         let inside = |r: &Range| r.end <= self.task_size;
-        let (src, dst) = (span(from, len).filter(inside).ok_or(EINVAL)?, span(to, len).filter(inside).ok_or(EINVAL)?);
+        let (src, dst) = (
+            span(from, len).filter(inside).ok_or(EINVAL)?,
+            span(to, len).filter(inside).ok_or(EINVAL)?,
+        );
         if src.overlaps(dst) {
             return Err(EINVAL);
         }
@@ -134,7 +185,9 @@ impl Model {
         self.spare_own("mremap from", src);
         self.spare_own("mremap to", dst);
         self.replace(dst);
-        let [start] = self.in_range(src)[..] else { return Err(EFAULT) };
+        let [start] = self.in_range(src)[..] else {
+            return Err(EFAULT);
+        };
         let m = self.areas[&start];
         if start > src.start || m.end < src.end {
             return Err(EFAULT);
@@ -151,18 +204,34 @@ impl Model {
         if let Some(m) = self.areas.remove(&src.start) {
             self.insert(dst.start, Mapping { end: dst.end, ..m });
         }
-        assert!(self.written.range(src.start..src.end).next().is_none(), "{src:x?} is moved after it was filled");
+        assert!(
+            self.written.range(src.start..src.end).next().is_none(),
+            "{src:x?} is moved after it was filled"
+        );
         Ok(to)
     }
 
     /// Change every mapping in a range that has no hole.
-    pub(super) fn change(&mut self, what: &str, start: u32, len: u32, how: impl Fn(&mut Mapping)) -> Res {
-        let r = span(start, len).filter(|_| start.is_multiple_of(PAGE_SIZE)).ok_or(EINVAL)?;
+    pub(super) fn change(
+        &mut self,
+        what: &str,
+        start: u32,
+        len: u32,
+        how: impl Fn(&mut Mapping),
+    ) -> Res {
+        let r = span(start, len)
+            .filter(|_| start.is_multiple_of(PAGE_SIZE))
+            .ok_or(EINVAL)?;
         self.spare_own(what, r);
         if !self.covered(r) {
             return Err(ENOMEM);
         }
-        let inside = |at: u32| self.areas.range(..at).next_back().is_some_and(|(_, m)| m.end > at);
+        let inside = |at: u32| {
+            self.areas
+                .range(..at)
+                .next_back()
+                .is_some_and(|(_, m)| m.end > at)
+        };
         if (inside(r.start) || inside(r.end)) && self.full() {
             return Err(ENOMEM);
         }
@@ -188,7 +257,10 @@ impl Model {
         if advice >= 64 {
             return Err(EINVAL);
         }
-        assert!(!matches!(advice, 4 | 8 | 9), "advice {advice} throws contents away");
+        assert!(
+            !matches!(advice, 4 | 8 | 9),
+            "advice {advice} throws contents away"
+        );
         self.change("madvise", start, len, |m| m.advice |= 1 << advice)
     }
 
@@ -196,19 +268,27 @@ impl Model {
     pub(super) fn mlock(&mut self, start: u32, len: u32) -> Res {
         self.change("mlock", start, len, |m| m.locked = true)?;
         let r = span(start, len).ok_or(EINVAL)?;
-        if self.in_range(r).iter().any(|s| self.areas[s].prot == 0) { Err(ENOMEM) } else { Ok(0) }
+        if self.in_range(r).iter().any(|s| self.areas[s].prot == 0) {
+            Err(ENOMEM)
+        } else {
+            Ok(0)
+        }
     }
 
     pub(super) fn preadv(&mut self, a: &[u32; 6], data: Option<&[u8]>) -> Res {
         let iov = iovecs(data.unwrap_or_default());
         let offset = u64::from(a[3]) | u64::from(a[4]) << 32;
         let f = *self.open.get(&a[0]).ok_or(EBADF)?;
-        let size = f.contents.unwrap_or_else(|| panic!("fd {} is read, but holds no page contents", a[0]));
+        let size = f
+            .contents
+            .unwrap_or_else(|| panic!("fd {} is read, but holds no page contents", a[0]));
         assert_eq!(Ok(iov.len()), usize::try_from(a[2]), "count of iovecs");
         if iov.len() > usize::try_from(armrest_abi::IOV_MAX).unwrap_or(0) {
             return Err(EINVAL);
         }
-        let mut left = size.saturating_sub(offset).min(u64::from(self.trouble.read_limit.unwrap_or(0x7fff_f000)));
+        let mut left = size
+            .saturating_sub(offset)
+            .min(u64::from(self.trouble.read_limit.unwrap_or(0x7fff_f000)));
         let (mut at, mut done) = (offset, 0u32);
         for v in iov {
             let want = u32::try_from(left.min(u64::from(v.len))).unwrap_or(v.len);
@@ -230,21 +310,43 @@ impl Model {
     pub(super) fn write(&mut self, fd: u32, r: Range, offset: u64) {
         for s in self.in_range(r) {
             let m = self.areas[&s];
-            assert!(!m.shared, "contents are written through a shared mapping, into what others see: {r:x?}");
-            assert!(matches!(m.kind, Kind::Anon | Kind::File { .. }), "contents are written over {:?}", m.kind);
+            assert!(
+                !m.shared,
+                "contents are written through a shared mapping, into what others see: {r:x?}"
+            );
+            assert!(
+                matches!(m.kind, Kind::Anon | Kind::File { .. }),
+                "contents are written over {:?}",
+                m.kind
+            );
             if m.prot & c::PROT_EXEC != 0 {
                 let (from, to) = (r.start.max(s), r.end.min(m.end));
-                self.stale.extend((from & !(PAGE_SIZE - 1)..to).step_by(4096));
+                self.stale
+                    .extend((from & !(PAGE_SIZE - 1)..to).step_by(4096));
             }
         }
         let (mut addr, mut offset) = (r.start, offset);
         while addr < r.end {
             let page = addr & !(PAGE_SIZE - 1);
             let n = (PAGE_SIZE - (addr - page)).min(r.end - addr);
-            let first = offset.checked_sub(u64::from(addr - page)).expect("a page begins before its file");
-            let w = self.written.entry(page).or_insert(Written { fd, offset: first, bytes: 0 });
-            assert_eq!((w.fd, w.offset), (fd, first), "page {page:x} is written from two places");
-            assert_eq!(w.bytes, addr - page, "page {page:x} is not written once, front to back");
+            let first = offset
+                .checked_sub(u64::from(addr - page))
+                .expect("a page begins before its file");
+            let w = self.written.entry(page).or_insert(Written {
+                fd,
+                offset: first,
+                bytes: 0,
+            });
+            assert_eq!(
+                (w.fd, w.offset),
+                (fd, first),
+                "page {page:x} is written from two places"
+            );
+            assert_eq!(
+                w.bytes,
+                addr - page,
+                "page {page:x} is not written once, front to back"
+            );
             w.bytes += n;
             addr += n;
             offset += u64::from(n);
@@ -254,7 +356,10 @@ impl Model {
     pub(super) fn prctl(&mut self, a: &[u32; 6]) -> Res {
         if a[0] == c::PR_SET_MM {
             let old = self.areas.values().any(|m| m.kind == Kind::Old);
-            assert!(!old, "PR_SET_MM_MAP while old mappings are there: the exe link is busy");
+            assert!(
+                !old,
+                "PR_SET_MM_MAP while old mappings are there: the exe link is busy"
+            );
         }
         Ok(0)
     }

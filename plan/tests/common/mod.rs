@@ -12,7 +12,15 @@ pub const PAGE64: u64 = 4096;
 
 /// Sizes of a blob like ours.
 pub fn options() -> Options {
-    Options { blob: BlobSizes { rx: 0x2000, rw: 0x1000, stack: 0x4000, heap: 0x8000 }, ..Options::default() }
+    Options {
+        blob: BlobSizes {
+            rx: 0x2000,
+            rw: 0x1000,
+            stack: 0x4000,
+            heap: 0x8000,
+        },
+        ..Options::default()
+    }
 }
 
 fn reg(path: &str) -> File {
@@ -31,12 +39,31 @@ fn reg(path: &str) -> File {
 }
 
 /// A checkpoint of one thread with these VMAs (sorted here), segments and page runs.
-pub fn checkpoint(mut vmas: Vec<Vma>, segments: Vec<Segment>, mut runs: Vec<PageRun>) -> Checkpoint {
+pub fn checkpoint(
+    mut vmas: Vec<Vma>,
+    segments: Vec<Segment>,
+    mut runs: Vec<PageRun>,
+) -> Checkpoint {
     vmas.sort_by_key(|v| v.range.start());
     runs.sort_by_key(|r| r.addr);
-    let sizes = (0..3).map(|f| runs.iter().filter(|r| r.file == f).map(|r| r.offset + u64::from(r.pages) * PAGE64).max().unwrap_or(0));
-    let pages_files = sizes.enumerate().map(|(i, size)| PagesFile { name: format!("pages-{i}.img"), size }).collect();
-    let files = (1..=4).map(|i| (i, reg(&format!("/lib/file{i}.so")))).chain([(5, memfd_file()), (6, reg("/"))]).collect();
+    let sizes = (0..3).map(|f| {
+        runs.iter()
+            .filter(|r| r.file == f)
+            .map(|r| r.offset + u64::from(r.pages) * PAGE64)
+            .max()
+            .unwrap_or(0)
+    });
+    let pages_files = sizes
+        .enumerate()
+        .map(|(i, size)| PagesFile {
+            name: format!("pages-{i}.img"),
+            size,
+        })
+        .collect();
+    let files = (1..=4)
+        .map(|i| (i, reg(&format!("/lib/file{i}.so"))))
+        .chain([(5, memfd_file()), (6, reg("/"))])
+        .collect();
     let memfds = BTreeMap::from([(7, memfd())]);
     let anon_shared = BTreeMap::from([(9, PageMap::default())]);
     Checkpoint {
@@ -54,11 +81,25 @@ pub fn checkpoint(mut vmas: Vec<Vma>, segments: Vec<Segment>, mut runs: Vec<Page
 }
 
 fn memfd_file() -> File {
-    File::Memfd { inode: 7, flags: 2, pos: 0, owner: FileOwner::default() }
+    File::Memfd {
+        inode: 7,
+        flags: 2,
+        pos: 0,
+        owner: FileOwner::default(),
+    }
 }
 
 fn memfd() -> Memfd {
-    Memfd { name: "shared".into(), uid: 0, gid: 0, size: 1 << 20, seals: 0, mode: None, hugetlb: 0, pages: PageMap::default() }
+    Memfd {
+        name: "shared".into(),
+        uid: 0,
+        gid: 0,
+        size: 1 << 20,
+        seals: 0,
+        mode: None,
+        hugetlb: 0,
+        pages: PageMap::default(),
+    }
 }
 
 fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
@@ -108,13 +149,32 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
         threads: vec![thread],
         mm,
         pages: PageMap { runs },
-        fds: vec![Fd { fd: 0, cloexec: false, file: 2 }, Fd { fd: 9, cloexec: true, file: 3 }],
+        fds: vec![
+            Fd {
+                fd: 0,
+                cloexec: false,
+                file: 2,
+            },
+            Fd {
+                fd: 9,
+                cloexec: true,
+                file: 3,
+            },
+        ],
         files_id: 1,
         cwd: 4,
         root: 6,
         umask: Some(0o22),
     };
-    Task { pid: 136, ppid: 0, pgid: 136, sid: 136, state: TaskState::Alive, comm: "counter".into(), live: Some(live) }
+    Task {
+        pid: 136,
+        ppid: 0,
+        pgid: 136,
+        sid: 136,
+        state: TaskState::Alive,
+        comm: "counter".into(),
+        live: Some(live),
+    }
 }
 
 /// The live task of a checkpoint.
@@ -123,7 +183,11 @@ pub fn live(cp: &Checkpoint) -> &LiveTask {
 }
 
 pub fn range(start: u32, pages: u32) -> AddrRange {
-    AddrRange::new(u64::from(start), u64::from(start) + u64::from(pages) * PAGE64).unwrap()
+    AddrRange::new(
+        u64::from(start),
+        u64::from(start) + u64::from(pages) * PAGE64,
+    )
+    .unwrap()
 }
 
 /// A private anonymous VMA.
@@ -190,9 +254,19 @@ pub struct Plain {
 pub enum Backing {
     Anon,
     Stack,
-    File { file: u32, page: u32, shared: bool, access: Option<u32> },
-    Memfd { page: u32, shared: bool },
-    AnonShared { page: u32 },
+    File {
+        file: u32,
+        page: u32,
+        shared: bool,
+        access: Option<u32>,
+    },
+    Memfd {
+        page: u32,
+        shared: bool,
+    },
+    AnonShared {
+        page: u32,
+    },
 }
 
 /// A page of a segment's range.
@@ -210,7 +284,14 @@ pub enum Cell {
 pub enum Item {
     Plain(Plain),
     /// An attachment whose base is `off` pages behind a multiple of SHMLBA.
-    Shm { off: u32, cells: Vec<Cell>, read_only: bool, dest: bool, again: bool, locked: bool },
+    Shm {
+        off: u32,
+        cells: Vec<Cell>,
+        read_only: bool,
+        dest: bool,
+        again: bool,
+        locked: bool,
+    },
     /// Go on at this address.
     Jump(u32),
 }
@@ -234,9 +315,26 @@ fn backing() -> impl Strategy<Value = Backing> {
 fn plain() -> impl Strategy<Value = Plain> {
     let present = proptest::collection::vec((0u32..4, 1u32..5, 0usize..2), 0..4);
     let madv = prop_oneof![4 => Just(0u64), 1 => Just(1 << 16), 1 => Just(1 << 10 | 1 << 12), 1 => Just(1 << 25)];
-    (1u32..9, prot(), backing(), any::<bool>(), proptest::bool::weighted(0.1), madv, present).prop_map(
-        |(pages, prot, what, noreserve, locked, madv, present)| Plain { pages, prot, what, noreserve, locked, madv, present },
+    (
+        1u32..9,
+        prot(),
+        backing(),
+        any::<bool>(),
+        proptest::bool::weighted(0.1),
+        madv,
+        present,
     )
+        .prop_map(
+            |(pages, prot, what, noreserve, locked, madv, present)| Plain {
+                pages,
+                prot,
+                what,
+                noreserve,
+                locked,
+                madv,
+                present,
+            },
+        )
 }
 
 fn cell() -> impl Strategy<Value = Cell> {
@@ -251,8 +349,21 @@ fn cell() -> impl Strategy<Value = Cell> {
 }
 
 fn item() -> impl Strategy<Value = Item> {
-    let jump = prop_oneof![Just(0x4000_0000u32), Just(0x7fff_d000), Just(0x8000_0000), Just(0xb6e0_0000), Just(0xb6ef_f000)];
-    let shm = (0u32..4, proptest::collection::vec(cell(), 1..10), any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.1));
+    let jump = prop_oneof![
+        Just(0x4000_0000u32),
+        Just(0x7fff_d000),
+        Just(0x8000_0000),
+        Just(0xb6e0_0000),
+        Just(0xb6ef_f000)
+    ];
+    let shm = (
+        0u32..4,
+        proptest::collection::vec(cell(), 1..10),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        proptest::bool::weighted(0.1),
+    );
     prop_oneof![
         8 => plain().prop_map(Item::Plain),
         3 => shm.prop_map(|(off, cells, read_only, dest, again, locked)| Item::Shm { off, cells, read_only, dest, again, locked }),
@@ -262,7 +373,10 @@ fn item() -> impl Strategy<Value = Item> {
 
 /// Any checkpoint that our reader could hand on.
 pub fn checkpoints() -> impl Strategy<Value = Checkpoint> {
-    (proptest::collection::vec((prop_oneof![2 => Just(0u32), 1 => 1u32..40], item()), 1..40), any::<bool>())
+    (
+        proptest::collection::vec((prop_oneof![2 => Just(0u32), 1 => 1u32..40], item()), 1..40),
+        any::<bool>(),
+    )
         .prop_map(|(items, backwards)| place(&items, backwards))
 }
 
@@ -276,13 +390,26 @@ struct Placing {
 
 /// Put the items one behind the other.
 pub fn place(items: &[(u32, Item)], backwards: bool) -> Checkpoint {
-    let mut p = Placing { vmas: Vec::new(), segments: Vec::new(), runs: Vec::new(), at: 0x1_0000, used: [0; 2] };
+    let mut p = Placing {
+        vmas: Vec::new(),
+        segments: Vec::new(),
+        runs: Vec::new(),
+        at: 0x1_0000,
+        used: [0; 2],
+    };
     for (gap, item) in items {
         p.at += gap * 4096;
         match item {
             Item::Jump(to) => p.at = p.at.max(*to),
             Item::Plain(v) => p.plain(v),
-            Item::Shm { off, cells, read_only, dest, again, locked } => p.shm(*off, cells, *read_only, *dest, *again, *locked),
+            Item::Shm {
+                off,
+                cells,
+                read_only,
+                dest,
+                again,
+                locked,
+            } => p.shm(*off, cells, *read_only, *dest, *again, *locked),
         }
     }
     if backwards {
@@ -300,19 +427,46 @@ impl Placing {
         if matches!(p.what, Backing::Stack) {
             self.at += 300 * 4096;
         }
-        let mut v = Vma { noreserve: p.noreserve, locked: p.locked, madv: p.madv, ..anon(self.at, p.pages, p.prot) };
+        let mut v = Vma {
+            noreserve: p.noreserve,
+            locked: p.locked,
+            madv: p.madv,
+            ..anon(self.at, p.pages, p.prot)
+        };
         let offset = |page: u32| u64::from(page) * PAGE64;
         match p.what {
             Backing::Anon => {}
             Backing::Stack => v.grows_down = true,
-            Backing::File { file, page, shared, access } => {
-                v = Vma { kind: VmaKind::File { file }, shared, access, offset: offset(page), ..v };
+            Backing::File {
+                file,
+                page,
+                shared,
+                access,
+            } => {
+                v = Vma {
+                    kind: VmaKind::File { file },
+                    shared,
+                    access,
+                    offset: offset(page),
+                    ..v
+                };
             }
             Backing::Memfd { page, shared } => {
-                v = Vma { kind: VmaKind::Memfd { file: 5, inode: 7 }, shared, access: Some(2), offset: offset(page), ..v };
+                v = Vma {
+                    kind: VmaKind::Memfd { file: 5, inode: 7 },
+                    shared,
+                    access: Some(2),
+                    offset: offset(page),
+                    ..v
+                };
             }
             Backing::AnonShared { page } => {
-                v = Vma { kind: VmaKind::AnonShared { shmid: 9 }, shared: true, offset: offset(page), ..v };
+                v = Vma {
+                    kind: VmaKind::AnonShared { shmid: 9 },
+                    shared: true,
+                    offset: offset(page),
+                    ..v
+                };
             }
         }
         if !v.shared {
@@ -331,20 +485,40 @@ impl Placing {
                 return;
             }
             let addr = u64::from(v.range.start()) + u64::from(page) * PAGE64;
-            self.runs.push(PageRun { addr, pages, file, offset: self.used[file] });
+            self.runs.push(PageRun {
+                addr,
+                pages,
+                file,
+                offset: self.used[file],
+            });
             self.used[file] += u64::from(pages) * PAGE64;
             page += pages;
         }
     }
 
-    fn shm(&mut self, off: u32, cells: &[Cell], read_only: bool, dest: bool, again: bool, locked: bool) {
+    fn shm(
+        &mut self,
+        off: u32,
+        cells: &[Cell],
+        read_only: bool,
+        dest: bool,
+        again: bool,
+        locked: bool,
+    ) {
         let pages = u32::try_from(cells.len()).unwrap();
         let base = self.at.next_multiple_of(0x4000) + off * 4096;
         self.at = base + pages * 4096;
-        let have = self.segments.last().filter(|s| again && s.size.div_ceil(PAGE64) == u64::from(pages)).map(|s| s.id);
+        let have = self
+            .segments
+            .last()
+            .filter(|s| again && s.size.div_ceil(PAGE64) == u64::from(pages))
+            .map(|s| s.id);
         let id = have.unwrap_or_else(|| {
             let id = u32::try_from(self.segments.len()).unwrap() * 3 + 2;
-            self.segments.push(Segment { dest, ..segment(id, pages) });
+            self.segments.push(Segment {
+                dest,
+                ..segment(id, pages)
+            });
             id
         });
         let mut i = 0;
@@ -360,12 +534,19 @@ impl Placing {
                 }
                 Cell::Piece(prot) => {
                     let prot = if read_only { prot & !2 } else { prot };
-                    self.vmas.push(Vma { locked, ..sysv(id, base, first, len, prot, read_only) });
+                    self.vmas.push(Vma {
+                        locked,
+                        ..sysv(id, base, first, len, prot, read_only)
+                    });
                 }
             }
             i += n;
         }
-        if !self.vmas.iter().any(|v| v.kind == VmaKind::SysV { shmid: id }) {
+        if !self
+            .vmas
+            .iter()
+            .any(|v| v.kind == VmaKind::SysV { shmid: id })
+        {
             self.vmas.push(sysv(id, self.at, 0, pages, 1, read_only));
             self.at += pages * 4096;
         }
@@ -374,12 +555,28 @@ impl Placing {
 
 /// Any machine that could restore them.
 pub fn machines() -> impl Strategy<Value = Machine> {
-    let maps = proptest::collection::vec((prop_oneof![0x10u32..0x200, 0x7_fff0u32..0x8_0010, 0xb_6e00u32..0xb_ef00], 1u32..40), 0..12);
-    (maps, any::<bool>(), any::<bool>(), prop_oneof![Just(0xbf00_0000u32), Just(0xffff_f000)]).prop_map(
-        |(mut maps, enforced, emulated, task_size)| {
+    let maps = proptest::collection::vec(
+        (
+            prop_oneof![0x10u32..0x200, 0x7_fff0u32..0x8_0010, 0xb_6e00u32..0xb_ef00],
+            1u32..40,
+        ),
+        0..12,
+    );
+    (
+        maps,
+        any::<bool>(),
+        any::<bool>(),
+        prop_oneof![Just(0xbf00_0000u32), Just(0xffff_f000)],
+    )
+        .prop_map(|(mut maps, enforced, emulated, task_size)| {
             maps.sort_unstable();
             let base = if emulated { emulator() } else { machine() };
-            let mut m = Machine { shmlba_enforced: enforced, task_size, maps: Vec::new(), ..base };
+            let mut m = Machine {
+                shmlba_enforced: enforced,
+                task_size,
+                maps: Vec::new(),
+                ..base
+            };
             let mut at = 0;
             for (page, pages) in maps {
                 let start = (page * 4096).max(at);
@@ -388,6 +585,5 @@ pub fn machines() -> impl Strategy<Value = Machine> {
             }
             m.maps.push(own(0xffff_0000, 0xffff_1000, "[vectors]"));
             m
-        },
-    )
+        })
 }

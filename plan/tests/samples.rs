@@ -1,0 +1,150 @@
+//! The real checkpoints, whole and damaged: a plan or a refusal by name, and whatever is planned ends as it should.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use armrest_abi::ReportKind;
+use armrest_images::{Checkpoint, FsDir, MemDir, load};
+use armrest_plan::model::{Model, Trouble, drill, emulator, machine, prove};
+use armrest_plan::{Machine, Options, plan};
+use common::options;
+
+fn images() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images")
+}
+
+fn sample(name: &str) -> Checkpoint {
+    load(&FsDir::new(images().join(name))).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn proved(name: &str, machine: &Machine) -> Model {
+    let cp = sample(name);
+    let p = plan(&cp, machine, &options()).unwrap_or_else(|r| panic!("{name}: {r:#?}"));
+    prove(&cp, machine, &p, Trouble::default()).unwrap_or_else(|stop| panic!("{name}: {stop:?}"))
+}
+
+#[test]
+fn what_must_pass_is_planned_and_proved() {
+    for name in ["counter", "memory", "sysvshm", "sysvsplit", "dyn"] {
+        for machine in [machine(), emulator()] {
+            proved(name, &machine);
+        }
+    }
+}
+
+#[test]
+fn every_sample_is_proved_or_refused_by_name() {
+    let mut refused = 0;
+    for dir in std::fs::read_dir(images())
+        .unwrap()
+        .map(|d| d.unwrap())
+        .filter(|d| d.file_type().unwrap().is_dir())
+    {
+        let name = dir.file_name().into_string().unwrap();
+        let cp = sample(&name);
+        match plan(&cp, &machine(), &options()) {
+            Ok(p) => drop(
+                prove(&cp, &machine(), &p, Trouble::default())
+                    .unwrap_or_else(|s| panic!("{name}: {s:?}")),
+            ),
+            Err(r) => {
+                refused += 1;
+                assert!(
+                    !r.0.is_empty() && r.0.iter().all(|r| !r.what.is_empty() && !r.hint.is_empty()),
+                    "{name}: {r:?}"
+                );
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
+/// Seconds for the next test: short in CI, `ARMREST_FUZZ_SECONDS=600` for a long run.
+fn seconds() -> u64 {
+    std::env::var("ARMREST_FUZZ_SECONDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(3)
+}
+
+/// A small generator (xorshift), the same numbers in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % n
+    }
+}
+
+/// Change one byte of an image, mostly of those that plans are made of.
+fn damage(dir: &mut MemDir, dice: &mut Dice) {
+    let likely = |n: &&String| ["mm-", "pagemap", "ipcns"].iter().any(|p| n.starts_with(p));
+    let all: Vec<String> = dir
+        .files
+        .keys()
+        .filter(|n| !n.starts_with("pages-"))
+        .cloned()
+        .collect();
+    let few: Vec<String> = all.iter().filter(likely).cloned().collect();
+    let from = if dice.below(4) == 0 { &all } else { &few };
+    let name = &from[dice.below(from.len())];
+    let mut bytes = dir.files[name].to_vec();
+    if bytes.is_empty() {
+        return;
+    }
+    let at = dice.below(bytes.len());
+    bytes[at] = match dice.below(3) {
+        0 => bytes[at] ^ (1 << dice.below(8)),
+        1 => bytes[at].wrapping_add(1),
+        _ => dice.below(256).to_le_bytes()[0],
+    };
+    dir.put(name, bytes);
+}
+
+#[test]
+fn damaged_checkpoints_break_no_promise() {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds());
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let dirs = ["counter", "memory", "sysvshm", "sysvsplit", "dyn"]
+        .map(|n| MemDir::from_fs(images().join(n)).unwrap());
+    let (mut tried, mut planned) = (0u32, 0u32);
+    while std::time::Instant::now() < until {
+        let mut dir = dirs[dice.below(dirs.len())].clone();
+        for _ in 0..=dice.below(4) {
+            damage(&mut dir, &mut dice);
+        }
+        tried += 1;
+        if let Ok(cp) = load(&dir) {
+            planned += u32::from(drill(&cp, &machine()).is_some());
+            drill(&cp, &emulator());
+        }
+    }
+    assert!(planned > 0, "{tried} tried, none planned");
+}
+
+#[test]
+fn a_stop_on_the_model_is_always_an_error_of_the_kernel() {
+    // A full table of mappings, met in the middle: said with its errno.
+    let cp = sample("counter");
+    let p = plan(
+        &cp,
+        &machine(),
+        &Options {
+            any_pid: true,
+            ..options()
+        },
+    )
+    .unwrap();
+    let small = Machine {
+        max_map_count: 8,
+        ..machine()
+    };
+    assert_eq!(
+        prove(&cp, &small, &p, Trouble::default()).unwrap_err().kind,
+        ReportKind::Errno
+    );
+}
