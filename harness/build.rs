@@ -29,14 +29,20 @@ fn main() -> io::Result<()> {
 /// Copy the blob to where `src/blob.rs` includes it.
 fn embed(out: &Path) -> io::Result<()> {
     println!("cargo::rerun-if-env-changed=ARMREST_BLOB");
-    let named = env::var_os("ARMREST_BLOB").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let named = env::var_os("ARMREST_BLOB")
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from);
     let must = named.is_some();
-    let path = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/armrest.bin"));
+    let path = named
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/armrest.bin"));
     println!("cargo::rerun-if-changed={}", path.display());
     let blob = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if must => {
-            return Err(io::Error::new(e.kind(), format!("ARMREST_BLOB={}: {e}", path.display())));
+            return Err(io::Error::new(
+                e.kind(),
+                format!("ARMREST_BLOB={}: {e}", path.display()),
+            ));
         }
         Err(_) => Vec::new(),
     };

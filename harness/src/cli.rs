@@ -15,11 +15,11 @@ const TEMPLATE: &str = "{about}\n{usage-heading} {usage}\n{all-args}{after-help}
     version,
     about = "Restores checkpointed processes (CRIU images) on ARMv7 Linux.",
     after_help = "Examples:
-  armrest check                                 what can this kernel do?
-  armrest x IMAGES mems                         what lies where in the checkpoint?
-  armrest plan -D IMAGES                        what would a restore do?
-  armrest restore -D IMAGES -r ROOT             restore, wait, pass on the status
-  armrest restore -D IMAGES -d --pidfile F      restore and leave it running
+  armrest check                             what can this kernel do?
+  armrest x IMAGES mems                     what lies where in the checkpoint?
+  armrest plan -D IMAGES                    what would a restore do?
+  armrest restore -D IMAGES -r ROOT         restore, wait, pass on the status
+  armrest restore -D IMAGES -d --pidfile F  restore and leave it running
 Errors end with exit codes of their own (docs/exit-codes.md) and say `armrest:`.",
     disable_help_subcommand = true,
     subcommand_required = true,

@@ -151,38 +151,118 @@ pub struct CodeRow {
 pub const CODES: &[CodeRow] = &[
     row(2, "usage", "the command line makes no sense"),
     row(80, "image-missing", "an image file is missing"),
-    row(81, "image-damaged", "an image is truncated, or its bytes make no sense"),
-    row(82, "wrong-magic", "a file is not the kind of image that its name says"),
-    row(83, "wrong-machine", "a checkpoint of another kind of machine"),
+    row(
+        81,
+        "image-damaged",
+        "an image is truncated, or its bytes make no sense",
+    ),
+    row(
+        82,
+        "wrong-magic",
+        "a file is not the kind of image that its name says",
+    ),
+    row(
+        83,
+        "wrong-machine",
+        "a checkpoint of another kind of machine",
+    ),
     row(84, "page-size", "a checkpoint with another page size"),
-    row(85, "bad-vma", "an impossible mapping: unaligned, overlapping, empty, wrapping, too high"),
-    row(86, "bad-pagemap", "an impossible page map: outside any mapping, overlapping, too long"),
-    row(87, "pages-size", "a pages file is shorter or longer than its page map tells"),
+    row(
+        85,
+        "bad-vma",
+        "an impossible mapping: unaligned, overlapping, empty, wrapping, too high",
+    ),
+    row(
+        86,
+        "bad-pagemap",
+        "an impossible page map: outside any mapping, overlapping, too long",
+    ),
+    row(
+        87,
+        "pages-size",
+        "a pages file is shorter or longer than its page map tells",
+    ),
     row(88, "bad-count", "an impossible count"),
-    row(89, "unknown-flag", "a flag, status bit or kind that this version does not know"),
-    row(90, "bad-reference", "an id that leads nowhere, or is there twice"),
-    row(91, "bad-field", "a field is missing or has an impossible value"),
-    row(92, "image-version", "a form of images that this version does not read"),
+    row(
+        89,
+        "unknown-flag",
+        "a flag, status bit or kind that this version does not know",
+    ),
+    row(
+        90,
+        "bad-reference",
+        "an id that leads nowhere, or is there twice",
+    ),
+    row(
+        91,
+        "bad-field",
+        "a field is missing or has an impossible value",
+    ),
+    row(
+        92,
+        "image-version",
+        "a form of images that this version does not read",
+    ),
     row(93, "image-unreadable", "the system cannot read an image"),
-    row(94, "unsupported", "the checkpoint holds things that this version does not restore; each is named"),
-    row(95, "file-missing", "a file that a mapping or descriptor needs is not there"),
+    row(
+        94,
+        "unsupported",
+        "the checkpoint holds things that this version does not restore; each is named",
+    ),
+    row(
+        95,
+        "file-missing",
+        "a file that a mapping or descriptor needs is not there",
+    ),
     row(96, "file-changed", "a file changed since the dump"),
-    row(97, "bad-path", "a recorded path leads out of ROOT or to something that may not be opened"),
-    row(98, "pid-taken", "the pid is in use; by which process is said"),
+    row(
+        97,
+        "bad-path",
+        "a recorded path leads out of ROOT or to something that may not be opened",
+    ),
+    row(
+        98,
+        "pid-taken",
+        "the pid is in use; by which process is said",
+    ),
     row(99, "shm-taken", "a SysV id or key is in use"),
-    row(100, "may-not-choose", "no permission to choose pids or SysV ids"),
+    row(
+        100,
+        "may-not-choose",
+        "no permission to choose pids or SysV ids",
+    ),
     row(101, "namespaces", "namespaces of their own cannot be made"),
-    row(102, "machine", "this kernel or CPU cannot do what the restore needs"),
-    row(103, "blob", "the blob reported a failure; step, object and call are named"),
+    row(
+        102,
+        "machine",
+        "this kernel or CPU cannot do what the restore needs",
+    ),
+    row(
+        103,
+        "blob",
+        "the blob reported a failure; step, object and call are named",
+    ),
     row(104, "lost", "the restoring child ended without a report"),
-    row(105, "output", "a log, pidfile, status line or memory object cannot be written: disk full, read-only"),
+    row(
+        105,
+        "output",
+        "a log, pidfile, status line or memory object cannot be written: disk full, read-only",
+    ),
     row(106, "timeout", "not done within --timeout"),
     row(107, "no-blob", "this program was built without the blob"),
-    row(108, "internal", "a call failed that should not: please report it"),
+    row(
+        108,
+        "internal",
+        "a call failed that should not: please report it",
+    ),
 ];
 
 const fn row(code: u8, name: &'static str, meaning: &'static str) -> CodeRow {
-    CodeRow { code, name, meaning }
+    CodeRow {
+        code,
+        name,
+        meaning,
+    }
 }
 
 impl Error {
@@ -212,7 +292,10 @@ impl Error {
     /// The stable word of the exit code.
     pub fn name(&self) -> &'static str {
         let code = self.exit_code();
-        CODES.iter().find(|r| r.code == code).map_or("internal", |r| r.name)
+        CODES
+            .iter()
+            .find(|r| r.code == code)
+            .map_or("internal", |r| r.name)
     }
 
     /// In which part of the work it went wrong.
@@ -235,8 +318,15 @@ impl Error {
     /// What went wrong, one entry a thing: `WHAT: WHY`.
     pub fn details(&self) -> Vec<String> {
         match self {
-            Error::Refused(r) => r.0.iter().map(|r| format!("{}: {}", r.what, refusal_why(r.kind))).collect(),
-            Error::ChangedFiles(all) => all.iter().map(|c| format!("{}: changed: {}", c.path, c.how)).collect(),
+            Error::Refused(r) => {
+                r.0.iter()
+                    .map(|r| format!("{}: {}", r.what, refusal_why(r.kind)))
+                    .collect()
+            }
+            Error::ChangedFiles(all) => all
+                .iter()
+                .map(|c| format!("{}: changed: {}", c.path, c.how))
+                .collect(),
             other => vec![other.to_string()],
         }
     }
@@ -256,18 +346,24 @@ impl Error {
                 }
                 hints
             }
-            Error::MissingFile { .. } => one("put the file back, or give the tree that holds it with --root"),
+            Error::MissingFile { .. } => {
+                one("put the file back, or give the tree that holds it with --root")
+            }
             Error::ChangedFiles(_) => one("--allow-changed PATH if the program can live with it"),
             Error::BadPath { .. } => one("replace links that leave ROOT by what they point to"),
             Error::PidTaken { .. } => one("end that process, or use --new-namespaces or --any-pid"),
             Error::ShmTaken { .. } => one("ipcrm -m ID, or use --new-namespaces or --any-ids"),
-            Error::MayNotChoose { .. } => {
-                one("CAP_CHECKPOINT_RESTORE (or root) chooses ids; --any-pid and --any-ids take what comes")
-            }
+            Error::MayNotChoose { .. } => one(
+                "CAP_CHECKPOINT_RESTORE (or root) chooses ids; --any-pid and --any-ids take what comes",
+            ),
             Error::Namespaces { .. } => one("run as root, or below: unshare -Urpif --mount-proc"),
             Error::Machine { .. } => one("armrest check shows what this kernel can do"),
-            Error::Lost { .. } => one("the kernel log (dmesg) may tell who ended it; -v -v says how far it came"),
-            Error::Output { .. } => one("free some space, or choose another place (-o, -W, --pidfile)"),
+            Error::Lost { .. } => {
+                one("the kernel log (dmesg) may tell who ended it; -v -v says how far it came")
+            }
+            Error::Output { .. } => {
+                one("free some space, or choose another place (-o, -W, --pidfile)")
+            }
             Error::Timeout { .. } => one("a longer --timeout, or faster storage"),
             Error::NoBlob => one("build with `make` and use target/armrest"),
             Error::Blob { .. } | Error::Internal { .. } => Vec::new(),
@@ -277,8 +373,14 @@ impl Error {
     /// The lines for stderr.
     pub fn lines(&self) -> Vec<String> {
         let phase = self.phase();
-        let what = self.details().into_iter().map(|d| format!("armrest: {phase}: {}", printable(&d)));
-        let hints = self.hints().into_iter().map(|h| format!("armrest: try: {}", printable(&h)));
+        let what = self
+            .details()
+            .into_iter()
+            .map(|d| format!("armrest: {phase}: {}", printable(&d)));
+        let hints = self
+            .hints()
+            .into_iter()
+            .map(|h| format!("armrest: try: {}", printable(&h)));
         what.chain(hints).collect()
     }
 
@@ -323,10 +425,18 @@ const fn image_code(class: Class) -> u8 {
 
 const fn image_hint(class: Class) -> Option<&'static str> {
     match class {
-        Class::Missing => Some("is this the directory that `criu dump -D` wrote, and is it complete?"),
-        Class::Damaged | Class::WrongMagic | Class::PagesShort => Some("copy the images again from where they were dumped"),
-        Class::WrongMachine | Class::PageSize => Some("armrest restores 32-bit ARM tasks with pages of 4096 bytes"),
-        Class::Version | Class::UnknownFlag | Class::Unsupported => Some("`armrest show FILE.img` shows what is there"),
+        Class::Missing => {
+            Some("is this the directory that `criu dump -D` wrote, and is it complete?")
+        }
+        Class::Damaged | Class::WrongMagic | Class::PagesShort => {
+            Some("copy the images again from where they were dumped")
+        }
+        Class::WrongMachine | Class::PageSize => {
+            Some("armrest restores 32-bit ARM tasks with pages of 4096 bytes")
+        }
+        Class::Version | Class::UnknownFlag | Class::Unsupported => {
+            Some("`armrest show FILE.img` shows what is there")
+        }
         _ => None,
     }
 }
@@ -356,7 +466,9 @@ pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // Control characters, and the marks that turn the direction of text around.
-        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -371,25 +483,65 @@ mod tests {
     use armrest_plan::Refusal;
 
     fn refusal(kind: RefusalKind, what: &str, hint: &str) -> Refusal {
-        Refusal { kind, what: what.into(), hint: hint.into() }
+        Refusal {
+            kind,
+            what: what.into(),
+            hint: hint.into(),
+        }
     }
 
     fn examples() -> Vec<Error> {
-        let (what, why, path) = || -> (String, String, String) { ("what".into(), "why".into(), "/p".into()) }();
+        let (what, why, path) = ("what".to_owned(), "why".to_owned(), "/p".to_owned());
         vec![
             Error::Usage { what: what.clone() },
-            Error::MissingFile { path: path.clone(), why: why.clone() },
-            Error::ChangedFiles(vec![Changed { path: path.clone(), how: "size 1 at the dump, 2 now".into() }]),
-            Error::BadPath { path: path.clone(), why: why.clone() },
-            Error::PidTaken { pid: 136, by: "4711 (sshd)".into() },
-            Error::ShmTaken { what: what.clone(), why: why.clone() },
-            Error::MayNotChoose { what: what.clone(), why: why.clone() },
-            Error::Namespaces { what: what.clone(), why: why.clone() },
-            Error::Machine { what: what.clone(), why: why.clone() },
-            Error::Blob { what: what.clone(), why: why.clone() },
-            Error::Lost { what: what.clone(), why: why.clone() },
-            Error::Output { path: path.into(), source: io::Error::from(io::ErrorKind::StorageFull) },
-            Error::Timeout { what: what.clone(), seconds: 3 },
+            Error::MissingFile {
+                path: path.clone(),
+                why: why.clone(),
+            },
+            Error::ChangedFiles(vec![Changed {
+                path: path.clone(),
+                how: "size 1 at the dump, 2 now".into(),
+            }]),
+            Error::BadPath {
+                path: path.clone(),
+                why: why.clone(),
+            },
+            Error::PidTaken {
+                pid: 136,
+                by: "4711 (sshd)".into(),
+            },
+            Error::ShmTaken {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::MayNotChoose {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::Namespaces {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::Machine {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::Blob {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::Lost {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::Output {
+                path: path.into(),
+                source: io::Error::from(io::ErrorKind::StorageFull),
+            },
+            Error::Timeout {
+                what: what.clone(),
+                seconds: 3,
+            },
             Error::NoBlob,
             Error::Internal { what, why },
         ]
@@ -399,7 +551,10 @@ mod tests {
     fn codes_are_distinct_and_out_of_the_way_of_shells_signals_and_the_blob() {
         let mut seen = std::collections::BTreeSet::new();
         for r in CODES {
-            assert!(seen.insert(r.code) && (r.code == 2 || (80..112).contains(&r.code)), "{r:?}");
+            assert!(
+                seen.insert(r.code) && (r.code == 2 || (80..112).contains(&r.code)),
+                "{r:?}"
+            );
         }
         let names: std::collections::BTreeSet<_> = CODES.iter().map(|r| r.name).collect();
         assert_eq!(names.len(), CODES.len());
@@ -426,7 +581,10 @@ mod tests {
 
     #[test]
     fn lines_name_phase_what_and_why_and_what_to_try() {
-        let e = Error::PidTaken { pid: 136, by: "136 (sshd)".into() };
+        let e = Error::PidTaken {
+            pid: 136,
+            by: "136 (sshd)".into(),
+        };
         assert_eq!(
             e.lines(),
             [
@@ -450,13 +608,23 @@ mod tests {
         assert_eq!(e.exit_code(), 94);
         assert_eq!(
             e.lines(),
-            ["armrest: plan: pid 5: cannot be had", "armrest: plan: fd 3: pipe: not supported", "armrest: try: later"]
+            [
+                "armrest: plan: pid 5: cannot be had",
+                "armrest: plan: fd 3: pipe: not supported",
+                "armrest: try: later"
+            ]
         );
     }
 
     #[test]
     fn a_path_cannot_steer_the_terminal_or_fake_a_line() {
-        let e = Error::MissingFile { path: "/a\u{1b}[2J\narmrest: restored\u{202e}".into(), why: "gone".into() };
-        assert_eq!(e.lines()[0], "armrest: files: /a\\u{1b}[2J\\narmrest: restored\\u{202e}: gone");
+        let e = Error::MissingFile {
+            path: "/a\u{1b}[2J\narmrest: restored\u{202e}".into(),
+            why: "gone".into(),
+        };
+        assert_eq!(
+            e.lines()[0],
+            "armrest: files: /a\\u{1b}[2J\\narmrest: restored\\u{202e}: gone"
+        );
     }
 }

@@ -35,8 +35,16 @@ fn usage(e: &clap::Error) -> ExitCode {
         return commands::print(&text).map_or_else(|e| fail(&e), |()| ExitCode::SUCCESS);
     }
     let what = text.strip_prefix("error: ").unwrap_or(&text);
-    let what = what.split("\n\nUsage:").next().unwrap_or(what).split_whitespace().collect::<Vec<_>>().join(" ");
-    fail(&Error::Usage { what: what.replace(" For more information, try '--help'.", "") })
+    let what = what
+        .split("\n\nUsage:")
+        .next()
+        .unwrap_or(what)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    fail(&Error::Usage {
+        what: what.replace(" For more information, try '--help'.", ""),
+    })
 }
 
 fn fail(e: &Error) -> ExitCode {

@@ -55,7 +55,11 @@ fn words(e: &io::Error) -> String {
 
 /// The result of a raw call.
 fn result(r: c_long) -> io::Result<c_long> {
-    if r == -1 { Err(io::Error::last_os_error()) } else { Ok(r) }
+    if r == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(r)
+    }
 }
 
 /// A call that exists answers `expected` to arguments that make no sense; anything else says why not.
@@ -78,7 +82,11 @@ impl Reserved {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh mapping where the kernel likes; nothing of ours is replaced.
         let at = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
-        if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Reserved { at, len }) }
+        if at == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Reserved { at, len })
+        }
     }
 
     /// The address in the range that is `off` bytes above a multiple of SHMLBA; one SHMLBA of slack is lost.
@@ -102,7 +110,11 @@ impl Segment {
     fn new() -> io::Result<Segment> {
         // SAFETY: makes a segment, touches no memory.
         let id = unsafe { libc::shmget(libc::IPC_PRIVATE, PAGE, libc::IPC_CREAT | 0o600) };
-        if id < 0 { Err(io::Error::last_os_error()) } else { Ok(Segment(id)) }
+        if id < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Segment(id))
+        }
     }
 
     /// Attach over reserved pages of ours; they stay attached until the reservation goes.
@@ -112,7 +124,11 @@ impl Segment {
         if got.addr() == usize::MAX {
             return Err(io::Error::last_os_error());
         }
-        if got == at { Ok(()) } else { Err(io::Error::other("attached elsewhere")) }
+        if got == at {
+            Ok(())
+        } else {
+            Err(io::Error::other("attached elsewhere"))
+        }
     }
 }
 
@@ -173,7 +189,11 @@ fn map_shared(fd: &fs::File, at: *mut c_void) -> io::Result<()> {
     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
     // SAFETY: `at` lies in a reservation of ours with a page of room, so MAP_FIXED replaces only that.
     let got = unsafe { libc::mmap(at, PAGE, libc::PROT_READ, flags, fd.as_raw_fd(), 0) };
-    if got == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if got == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// A memory file, closed on exec.
@@ -216,7 +236,11 @@ fn clone3(args: &CloneArgs) -> io::Result<c_long> {
 
 /// Does `clone3` take `set_tid`? Asked with an array that cannot be, so no child is made.
 pub fn set_tid() -> Fact {
-    let args = CloneArgs { set_tid: 0, set_tid_size: 1, ..CloneArgs::default() };
+    let args = CloneArgs {
+        set_tid: 0,
+        set_tid_size: 1,
+        ..CloneArgs::default()
+    };
     exists(clone3(&args), libc::EINVAL)
 }
 
@@ -247,10 +271,14 @@ pub fn may_set_tid() -> Fact {
     }
 }
 
-/// Write a sysctl with the value that it has: proves the permission and changes nothing.
-fn rewritable(path: &str) -> Fact {
+/// May we choose pids by `/proc/sys/kernel/ns_last_pid`? Anybody may open it; the kernel decides when it is written, so
+/// the value that it has is written back.
+pub fn ns_last_pid() -> Fact {
     let tried = || -> io::Result<()> {
-        let mut f = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut f = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/proc/sys/kernel/ns_last_pid")?;
         let mut value = String::new();
         f.read_to_string(&mut value)?;
         f.rewind()?;
@@ -259,14 +287,13 @@ fn rewritable(path: &str) -> Fact {
     tried().map_or_else(|e| no(&e), |()| Fact::Yes)
 }
 
-/// May we choose pids by `/proc/sys/kernel/ns_last_pid`?
-pub fn ns_last_pid() -> Fact {
-    rewritable("/proc/sys/kernel/ns_last_pid")
-}
-
-/// May we choose SysV ids by `/proc/sys/kernel/shm_next_id`?
+/// May we choose SysV ids by `/proc/sys/kernel/shm_next_id`? Opening it for writing is where the kernel decides; its
+/// value at rest, -1, could not be written back.
 pub fn shm_next_id() -> Fact {
-    rewritable("/proc/sys/kernel/shm_next_id")
+    let opened = OpenOptions::new()
+        .write(true)
+        .open("/proc/sys/kernel/shm_next_id");
+    opened.map_or_else(|e| no(&e), |_| Fact::Yes)
 }
 
 /// Size of `struct prctl_mm_map` of this kernel; 104 on a 32-bit one.
@@ -276,7 +303,15 @@ pub fn shm_next_id() -> Fact {
 pub fn mm_map_size() -> io::Result<u32> {
     let mut size: u32 = 0;
     // SAFETY: the kernel writes one unsigned int to `size`, which lives through the call.
-    let r = unsafe { libc::prctl(libc::PR_SET_MM, PR_SET_MM_MAP_SIZE, ptr::from_mut(&mut size), 0 as c_ulong, 0 as c_ulong) };
+    let r = unsafe {
+        libc::prctl(
+            libc::PR_SET_MM,
+            PR_SET_MM_MAP_SIZE,
+            ptr::from_mut(&mut size),
+            0 as c_ulong,
+            0 as c_ulong,
+        )
+    };
     result(c_long::from(r)).map(|_| size)
 }
 
@@ -292,13 +327,19 @@ pub fn mm_map() -> Fact {
 /// Is there `rseq`? Asked with a length of 0, which is never right.
 pub fn rseq() -> Fact {
     // SAFETY: the kernel refuses a length of 0 before it looks at anything.
-    exists(result(unsafe { libc::syscall(libc::SYS_rseq, 0usize, 0usize, 0usize, 0usize) }), libc::EINVAL)
+    exists(
+        result(unsafe { libc::syscall(libc::SYS_rseq, 0usize, 0usize, 0usize, 0usize) }),
+        libc::EINVAL,
+    )
 }
 
 /// Is there `set_robust_list`? Asked with a length of 0, which is never right.
 pub fn robust_list() -> Fact {
     // SAFETY: the kernel refuses a length of 0 and registers nothing.
-    exists(result(unsafe { libc::syscall(libc::SYS_set_robust_list, 0usize, 0usize) }), libc::EINVAL)
+    exists(
+        result(unsafe { libc::syscall(libc::SYS_set_robust_list, 0usize, 0usize) }),
+        libc::EINVAL,
+    )
 }
 
 /// Is there `ptrace`? Asked about process 0, which never is.
@@ -307,7 +348,13 @@ pub fn ptrace() -> Fact {
     // kernel would only write to the one word given.
     let r = unsafe {
         let mut word: c_long = 0;
-        libc::syscall(libc::SYS_ptrace, libc::PTRACE_PEEKDATA, 0usize, 0usize, ptr::from_mut(&mut word))
+        libc::syscall(
+            libc::SYS_ptrace,
+            libc::PTRACE_PEEKDATA,
+            0usize,
+            0usize,
+            ptr::from_mut(&mut word),
+        )
     };
     exists(result(r), libc::ESRCH)
 }
@@ -315,13 +362,25 @@ pub fn ptrace() -> Fact {
 /// Is there `close_range`? Asked to close the number that no descriptor has.
 pub fn close_range() -> Fact {
     // SAFETY: closes nothing: descriptors end far below.
-    exists(result(unsafe { libc::syscall(NR_CLOSE_RANGE, u32::MAX, u32::MAX, 0usize) }), libc::EINVAL)
+    exists(
+        result(unsafe { libc::syscall(NR_CLOSE_RANGE, u32::MAX, u32::MAX, 0usize) }),
+        libc::EINVAL,
+    )
 }
 
 /// Is there `preadv`?
 pub fn preadv() -> Fact {
     // SAFETY: no iovecs, no descriptor: EBADF.
-    let r = unsafe { libc::syscall(libc::SYS_preadv, -1 as c_long, 0usize, 0usize, 0usize, 0usize) };
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_preadv,
+            -1 as c_long,
+            0usize,
+            0usize,
+            0usize,
+            0usize,
+        )
+    };
     exists(result(r), libc::EBADF)
 }
 
@@ -333,7 +392,11 @@ pub fn mremap() -> Fact {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: both pages lie in one reservation of ours; nothing refers to them.
         let got = unsafe { libc::mremap(room.off_shmlba(0), PAGE, PAGE, flags, to) };
-        if got == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if got == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     };
     tried().map_or_else(|e| no(&e), |()| Fact::Yes)
 }
@@ -341,12 +404,22 @@ pub fn mremap() -> Fact {
 /// Is there `PR_SET_THP_DISABLE`?
 pub fn thp_disable() -> Fact {
     // SAFETY: asks for a flag; no pointers.
-    let r = unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
+    let r = unsafe {
+        libc::prctl(
+            libc::PR_GET_THP_DISABLE,
+            0 as c_ulong,
+            0 as c_ulong,
+            0 as c_ulong,
+            0 as c_ulong,
+        )
+    };
     exists(result(c_long::from(r)), 0)
 }
 
 /// Advice numbers that a checkpoint can record (include/uapi/asm-generic/mman-common.h).
-pub const ADVICE: [(u32, &str); 6] = [
+pub const ADVICE: [(u32, &str); 8] = [
+    (1, "RANDOM"),
+    (2, "SEQUENTIAL"),
     (10, "DONTFORK"),
     (12, "MERGEABLE"),
     (14, "HUGEPAGE"),
@@ -383,7 +456,8 @@ pub fn emulated() -> bool {
 }
 
 fn has_wide_address(maps: &str) -> bool {
-    maps.lines().any(|l| l.split('-').next().is_some_and(|start| start.len() > 8))
+    maps.lines()
+        .any(|l| l.split('-').next().is_some_and(|start| start.len() > 8))
 }
 
 /// `uname -r` and `uname -m`.
@@ -402,7 +476,12 @@ fn machine_name() -> Option<String> {
         }
         u.assume_init()
     };
-    let bytes: Vec<u8> = u.machine.iter().map(|c| c.to_ne_bytes()[0]).take_while(|b| *b != 0).collect();
+    let bytes: Vec<u8> = u
+        .machine
+        .iter()
+        .map(|c| c.to_ne_bytes()[0])
+        .take_while(|b| *b != 0)
+        .collect();
     String::from_utf8(bytes).ok()
 }
 
@@ -412,7 +491,11 @@ mod tests {
 
     #[test]
     fn a_host_has_the_calls_that_every_linux_has() {
-        for (name, fact) in [("memfd", memfd_create()), ("preadv", preadv()), ("mremap", mremap())] {
+        for (name, fact) in [
+            ("memfd", memfd_create()),
+            ("preadv", preadv()),
+            ("mremap", mremap()),
+        ] {
             assert_eq!(fact, Fact::Yes, "{name}");
         }
         assert!(!emulated() || size_of::<usize>() == 4);
@@ -420,14 +503,24 @@ mod tests {
 
     #[test]
     fn nothing_stays_behind() {
-        let maps = || fs::read_to_string("/proc/self/maps").unwrap_or_default().lines().filter(|l| l.contains("SYSV")).count();
+        let maps = || {
+            fs::read_to_string("/proc/self/maps")
+                .unwrap_or_default()
+                .lines()
+                .filter(|l| l.contains("SYSV"))
+                .count()
+        };
         let _ = (shmlba_enforced(), cache_aliases(), sysv_shm());
         assert_eq!(maps(), 0);
     }
 
     #[test]
     fn wide_addresses_give_an_emulator_away() {
-        assert!(has_wide_address("7f0000000000-7f0000001000 r--p 00000000 00:00 0\n"));
-        assert!(!has_wide_address("00010000-00011000 r-xp 00000000 00:00 0\nffff0000-ffff1000 r-xp 0 0 0 [vectors]\n"));
+        assert!(has_wide_address(
+            "7f0000000000-7f0000001000 r--p 00000000 00:00 0\n"
+        ));
+        assert!(!has_wide_address(
+            "00010000-00011000 r-xp 00000000 00:00 0\nffff0000-ffff1000 r-xp 0 0 0 [vectors]\n"
+        ));
     }
 }

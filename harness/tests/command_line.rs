@@ -3,7 +3,11 @@
 use std::process::{Command, Output};
 
 fn armrest(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_armrest")).args(args).env("COLUMNS", "80").output().expect("armrest runs")
+    Command::new(env!("CARGO_BIN_EXE_armrest"))
+        .args(args)
+        .env("COLUMNS", "80")
+        .output()
+        .expect("armrest runs")
 }
 
 fn out(o: &Output) -> String {
@@ -16,14 +20,28 @@ fn err(o: &Output) -> String {
 
 #[test]
 fn every_help_fits_a_screen_and_has_examples() {
-    for command in [None, Some("restore"), Some("plan"), Some("show"), Some("x"), Some("check")] {
+    for command in [
+        None,
+        Some("restore"),
+        Some("plan"),
+        Some("show"),
+        Some("x"),
+        Some("check"),
+    ] {
         for flag in ["--help", "-h"] {
             let args: Vec<&str> = command.into_iter().chain([flag]).collect();
             let o = armrest(&args);
             let text = out(&o);
             assert!(o.status.success() && o.stderr.is_empty(), "{args:?}");
-            assert!(text.lines().count() <= 24, "{args:?}: {} lines\n{text}", text.lines().count());
-            assert!(text.lines().all(|l| l.chars().count() <= 80), "{args:?}\n{text}");
+            assert!(
+                text.lines().count() <= 24,
+                "{args:?}: {} lines\n{text}",
+                text.lines().count()
+            );
+            assert!(
+                text.lines().all(|l| l.chars().count() <= 80),
+                "{args:?}\n{text}"
+            );
             assert!(text.contains("  armrest "), "no example: {text}");
         }
     }
@@ -33,9 +51,21 @@ fn every_help_fits_a_screen_and_has_examples() {
 fn help_of_restore_names_every_option() {
     let text = out(&armrest(&["restore", "--help"]));
     for option in [
-        "-D, --images-dir", "-r, --root", "-d, --restore-detached", "--pidfile", "--new-namespaces", "--any-pid",
-        "--any-ids", "--timeout", "-W, --work-dir", "-o, --log-file", "-v, --verbose", "--dry-run", "--status-fd",
-        "--allow-changed", "--json",
+        "-D, --images-dir",
+        "-r, --root",
+        "-d, --restore-detached",
+        "--pidfile",
+        "--new-namespaces",
+        "--any-pid",
+        "--any-ids",
+        "--timeout",
+        "-W, --work-dir",
+        "-o, --log-file",
+        "-v, --verbose",
+        "--dry-run",
+        "--status-fd",
+        "--allow-changed",
+        "--json",
     ] {
         assert!(text.contains(option), "{option} is not in\n{text}");
     }
@@ -54,7 +84,10 @@ fn a_mistake_is_named_with_what_to_try() {
         let o = armrest(args);
         let text = err(&o);
         assert_eq!(o.status.code(), Some(2), "{args:?}");
-        assert!(text.starts_with("armrest: usage: ") && text.contains(word), "{args:?}: {text}");
+        assert!(
+            text.starts_with("armrest: usage: ") && text.contains(word),
+            "{args:?}: {text}"
+        );
         assert!(text.lines().all(|l| l.starts_with("armrest: ")), "{text}");
         assert!(text.ends_with("armrest: try: armrest --help\n"), "{text}");
         assert!(o.stdout.is_empty());
@@ -63,14 +96,21 @@ fn a_mistake_is_named_with_what_to_try() {
 
 #[test]
 fn version_is_told() {
-    assert_eq!(out(&armrest(&["--version"])), format!("armrest {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        out(&armrest(&["--version"])),
+        format!("armrest {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
 fn missing_and_wrong_images_have_codes_of_their_own() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().to_str().expect("UTF-8");
-    for args in [&["plan", "-D", path][..], &["x", path, "ps"], &["show", &format!("{path}/pstree.img")]] {
+    for args in [
+        &["plan", "-D", path][..],
+        &["x", path, "ps"],
+        &["show", &format!("{path}/pstree.img")],
+    ] {
         let o = armrest(args);
         assert_eq!(o.status.code(), Some(80), "{args:?}: {}", err(&o));
         assert!(err(&o).starts_with("armrest: images: "), "{}", err(&o));
@@ -86,11 +126,24 @@ fn check_shows_a_table_and_json() {
     let o = armrest(&["check"]);
     assert!(o.status.success());
     let text = out(&o);
-    for word in ["feature", "needed for", "found", "option", "since", "SHMLBA", "aliases", "shm_next_id"] {
+    for word in [
+        "feature",
+        "needed for",
+        "found",
+        "option",
+        "since",
+        "SHMLBA",
+        "aliases",
+        "shm_next_id",
+    ] {
         assert!(text.contains(word), "{word}: {text}");
     }
-    let rows: serde_json::Value = serde_json::from_slice(&armrest(&["check", "--json"]).stdout).expect("JSON");
-    assert!(rows.as_array().is_some_and(|r| r.len() > 10 && r.iter().all(|r| r["feature"].is_string())));
+    let rows: serde_json::Value =
+        serde_json::from_slice(&armrest(&["check", "--json"]).stdout).expect("JSON");
+    assert!(
+        rows.as_array()
+            .is_some_and(|r| r.len() > 10 && r.iter().all(|r| r["feature"].is_string()))
+    );
 }
 
 #[test]

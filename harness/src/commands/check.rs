@@ -38,13 +38,27 @@ pub struct Row {
 }
 
 impl Row {
-    fn new(feature: &'static str, needed_for: &'static str, option: &'static str, since: &'static str, fact: Fact) -> Row {
+    fn new(
+        feature: &'static str,
+        needed_for: &'static str,
+        option: &'static str,
+        since: &'static str,
+        fact: Fact,
+    ) -> Row {
         let (found, detail) = match fact {
             Fact::Yes => (Some(true), String::new()),
             Fact::No(why) => (Some(false), why),
             Fact::Unknown(why) => (None, why),
         };
-        Row { feature, needed_for, need: Need::Some, found, detail, option, since }
+        Row {
+            feature,
+            needed_for,
+            need: Need::Some,
+            found,
+            detail,
+            option,
+            since,
+        }
     }
     fn need(mut self, need: Need) -> Row {
         self.need = need;
@@ -56,7 +70,11 @@ impl Row {
             Some(false) => "no",
             None => "unknown",
         };
-        if self.detail.is_empty() { word.to_owned() } else { format!("{word}: {}", self.detail) }
+        if self.detail.is_empty() {
+            word.to_owned()
+        } else {
+            format!("{word}: {}", self.detail)
+        }
     }
 }
 
@@ -64,29 +82,136 @@ impl Row {
 pub fn rows() -> Vec<Row> {
     let madvise = match probe::madvise() {
         Ok(all) => {
-            let lacks: Vec<&str> = probe::ADVICE.iter().filter(|(n, _)| !all.contains(n)).map(|(_, w)| *w).collect();
-            if lacks.is_empty() { Fact::Yes } else { Fact::No(format!("lacks {}", lacks.join(", "))) }
+            let lacks: Vec<&str> = probe::ADVICE
+                .iter()
+                .filter(|(n, _)| !all.contains(n))
+                .map(|(_, w)| *w)
+                .collect();
+            if lacks.is_empty() {
+                Fact::Yes
+            } else {
+                Fact::No(format!("lacks {}", lacks.join(", ")))
+            }
         }
         Err(e) => Fact::Unknown(e.to_string()),
     };
     vec![
-        Row::new("mremap to an address", "every restore", "-", "2.4", probe::mremap()).need(Need::Always),
+        Row::new(
+            "mremap to an address",
+            "every restore",
+            "-",
+            "2.4",
+            probe::mremap(),
+        )
+        .need(Need::Always),
         Row::new("preadv", "page contents", "-", "2.6.30", probe::preadv()).need(Need::Always),
-        Row::new("memfd_create", "patched vdso, memory files", "MEMFD_CREATE", "3.17", probe::memfd_create()),
-        Row::new("shmat at an address", "SysV shared memory", "SYSVIPC", "2.4", probe::sysv_shm()),
-        Row::new("SHMLBA is enforced", "how segments are attached", "-", "-", probe::shmlba_enforced()).need(Need::Fact),
-        Row::new("data cache aliases", "off-colour segments: refused", "-", "-", probe::cache_aliases()).need(Need::Fact),
-        Row::new("clone3 with set_tid", "pid of the checkpoint", "-", "5.5", probe::set_tid()),
-        Row::new("... and permitted", "pid of the checkpoint", "-", "5.5", probe::may_set_tid()),
-        Row::new("ns_last_pid", "the pid without set_tid", "CHECKPOINT_RESTORE", "3.3", probe::ns_last_pid()),
-        Row::new("shm_next_id", "SysV ids of the checkpoint", "CHECKPOINT_RESTORE", "3.8", probe::shm_next_id()),
-        Row::new("PR_SET_MM_MAP", "brk, /proc/PID/cmdline, exe", "CHECKPOINT_RESTORE", "3.18", probe::mm_map()),
-        Row::new("rseq", "restartable sequences", "RSEQ", "4.18", probe::rseq()),
-        Row::new("set_robust_list", "robust mutexes", "FUTEX", "2.6.17", probe::robust_list()),
-        Row::new("madvise bits", "advice of mappings", "ADVISE_SYSCALLS", "4.14", madvise),
-        Row::new("PR_SET_THP_DISABLE", "tasks without huge pages", "-", "3.15", probe::thp_disable()),
-        Row::new("close_range", "closing many descriptors", "-", "5.9", probe::close_range()),
-        Row::new("ptrace", "later versions: exact stop", "-", "2.4", probe::ptrace()),
+        Row::new(
+            "memfd_create",
+            "patched vdso, memory files",
+            "MEMFD_CREATE",
+            "3.17",
+            probe::memfd_create(),
+        ),
+        Row::new(
+            "shmat at an address",
+            "SysV shared memory",
+            "SYSVIPC",
+            "2.4",
+            probe::sysv_shm(),
+        ),
+        Row::new(
+            "SHMLBA is enforced",
+            "how segments are attached",
+            "-",
+            "-",
+            probe::shmlba_enforced(),
+        )
+        .need(Need::Fact),
+        Row::new(
+            "data cache aliases",
+            "off-colour segments: refused",
+            "-",
+            "-",
+            probe::cache_aliases(),
+        )
+        .need(Need::Fact),
+        Row::new(
+            "clone3 with set_tid",
+            "pid of the checkpoint",
+            "-",
+            "5.5",
+            probe::set_tid(),
+        ),
+        Row::new(
+            "... and permitted",
+            "pid of the checkpoint",
+            "-",
+            "5.5",
+            probe::may_set_tid(),
+        ),
+        Row::new(
+            "ns_last_pid",
+            "the pid without set_tid",
+            "CHECKPOINT_RESTORE",
+            "3.3",
+            probe::ns_last_pid(),
+        ),
+        Row::new(
+            "shm_next_id",
+            "SysV ids of the checkpoint",
+            "CHECKPOINT_RESTORE",
+            "3.8",
+            probe::shm_next_id(),
+        ),
+        Row::new(
+            "PR_SET_MM_MAP",
+            "brk, /proc/PID/cmdline, exe",
+            "CHECKPOINT_RESTORE",
+            "3.18",
+            probe::mm_map(),
+        ),
+        Row::new(
+            "rseq",
+            "restartable sequences",
+            "RSEQ",
+            "4.18",
+            probe::rseq(),
+        ),
+        Row::new(
+            "set_robust_list",
+            "robust mutexes",
+            "FUTEX",
+            "2.6.17",
+            probe::robust_list(),
+        ),
+        Row::new(
+            "madvise bits",
+            "advice of mappings",
+            "ADVISE_SYSCALLS",
+            "4.14",
+            madvise,
+        ),
+        Row::new(
+            "PR_SET_THP_DISABLE",
+            "tasks without huge pages",
+            "-",
+            "3.15",
+            probe::thp_disable(),
+        ),
+        Row::new(
+            "close_range",
+            "closing many descriptors",
+            "-",
+            "5.9",
+            probe::close_range(),
+        ),
+        Row::new(
+            "ptrace",
+            "later versions: exact stop",
+            "-",
+            "2.4",
+            probe::ptrace(),
+        ),
     ]
 }
 
@@ -105,13 +230,23 @@ pub fn render(rows: &[Row]) -> String {
 /// Standard output cannot be written.
 pub fn run(options: &CheckOptions) -> Result<i32, Error> {
     let rows = rows();
-    let missing = rows.iter().filter(|r| r.need == Need::Always && r.found == Some(false)).count();
+    let missing = rows
+        .iter()
+        .filter(|r| r.need == Need::Always && r.found == Some(false))
+        .count();
     if options.json {
         print_json(&serde_json::json!(rows))?;
     } else {
         let (release, machine) = probe::release();
-        let how = if probe::emulated() { ", emulated by qemu-user: found is what the emulator does" } else { "" };
-        print(&format!("Linux {release} {machine}{how}\n\n{}", render(&rows)))?;
+        let how = if probe::emulated() {
+            ", emulated by qemu-user: found is what the emulator does"
+        } else {
+            ""
+        };
+        print(&format!(
+            "Linux {release} {machine}{how}\n\n{}",
+            render(&rows)
+        ))?;
     }
     Ok(if missing == 0 { 0 } else { 102 })
 }
@@ -138,6 +273,11 @@ mod tests {
 
     #[test]
     fn this_host_can_do_what_every_restore_needs() {
-        assert!(rows().iter().filter(|r| r.need == Need::Always).all(|r| r.found == Some(true)));
+        assert!(
+            rows()
+                .iter()
+                .filter(|r| r.need == Need::Always)
+                .all(|r| r.found == Some(true))
+        );
     }
 }

@@ -2,10 +2,9 @@
 //! from the blob's own steps, so what is printed is what would run. Touches nothing.
 
 use super::{Table, print, print_json};
-use crate::blob;
 use crate::cli::PlanOptions;
 use crate::error::{Error, printable};
-use crate::machine;
+use crate::{load, machine};
 use armrest_abi::Range;
 use armrest_images::{Checkpoint, File, FsDir, LiveTask};
 use armrest_plan::record::{Recorded, record};
@@ -33,7 +32,7 @@ struct Report<'a> {
 pub fn run(options: &PlanOptions) -> Result<i32, Error> {
     let cp = armrest_images::load(&FsDir::new(&options.images))?;
     let (machine, made_up) = this_machine(cp.tasks.first().map(|t| t.pid))?;
-    let (sizes, has_blob) = blob::sizes();
+    let (sizes, has_blob) = (load::sizes(), load::header().is_ok());
     let wanted = Options {
         any_pid: options.any_pid,
         any_ids: options.any_ids,
@@ -41,12 +40,29 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
         blob: sizes,
     };
     let plan = plan(&cp, &machine, &wanted)?;
-    let live = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref()).ok_or_else(|| Error::Internal {
-        what: "the plan's task".to_owned(),
-        why: "is not alive in the checkpoint".to_owned(),
-    })?;
-    let files = if options.root.is_some() || !made_up { files(&cp, live, options)? } else { Vec::new() };
-    let report = Report { cp: &cp, live, machine: &machine, made_up, has_blob, plan: &plan, calls: record(&plan), files };
+    let live = cp
+        .tasks
+        .get(plan.task)
+        .and_then(|t| t.live.as_ref())
+        .ok_or_else(|| Error::Internal {
+            what: "the plan's task".to_owned(),
+            why: "is not alive in the checkpoint".to_owned(),
+        })?;
+    let files = if options.root.is_some() || !made_up {
+        files(&cp, live, options)?
+    } else {
+        Vec::new()
+    };
+    let report = Report {
+        cp: &cp,
+        live,
+        machine: &machine,
+        made_up,
+        has_blob,
+        plan: &plan,
+        calls: record(&plan),
+        files,
+    };
     if options.json {
         print_json(&report.json(options.summary))?;
     } else {
@@ -62,8 +78,10 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
 /// The facts to plan with: those of this machine if it is one, else made-up ones (true).
 fn this_machine(pid: Option<u32>) -> Result<(Machine, bool), Error> {
     if cfg!(target_arch = "arm") {
-        let m = machine::probe(pid)
-            .map_err(|e| Error::Internal { what: "facts of this machine".to_owned(), why: e.to_string() })?;
+        let m = machine::probe(pid).map_err(|e| Error::Internal {
+            what: "facts of this machine".to_owned(),
+            why: e.to_string(),
+        })?;
         Ok((m, false))
     } else {
         Ok((Machine::generic(), true))
@@ -92,24 +110,41 @@ impl FileRow {
 fn files(cp: &Checkpoint, live: &LiveTask, options: &PlanOptions) -> Result<Vec<FileRow>, Error> {
     use std::os::fd::AsFd;
     let shown = options.root.as_deref().unwrap_or(std::path::Path::new("/"));
-    let root = crate::root::Root::open(options.root.as_deref())
-        .map_err(|e| Error::BadPath { path: shown.display().to_string(), why: e.to_string() })?;
+    let root = crate::root::Root::open(options.root.as_deref()).map_err(|e| Error::BadPath {
+        path: shown.display().to_string(),
+        why: e.to_string(),
+    })?;
     let mapped = live.mm.vmas.iter().filter_map(|v| match v.kind {
         armrest_images::VmaKind::File { file } => Some(file),
         _ => None,
     });
-    let mut ids: Vec<u32> = live.fds.iter().map(|f| f.file).chain(mapped).chain([live.mm.exe, live.cwd]).collect();
+    let mut ids: Vec<u32> = live
+        .fds
+        .iter()
+        .map(|f| f.file)
+        .chain(mapped)
+        .chain([live.mm.exe, live.cwd])
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     let mut rows: BTreeMap<String, FileRow> = BTreeMap::new();
     for id in ids {
-        let Some(File::Reg(f)) = cp.files.get(&id) else { continue };
+        let Some(File::Reg(f)) = cp.files.get(&id) else {
+            continue;
+        };
         let now = root
             .open_path(&f.path, libc::O_PATH)
             .and_then(|fd| crate::os::fstat(fd.as_fd()))
             .map(|m| m.len())
             .map_err(|e| e.to_string());
-        rows.insert(f.path.clone(), FileRow { path: f.path.clone(), at_dump: f.size, now });
+        rows.insert(
+            f.path.clone(),
+            FileRow {
+                path: f.path.clone(),
+                at_dump: f.size,
+                now,
+            },
+        );
     }
     Ok(rows.into_values().collect())
 }
@@ -124,12 +159,20 @@ fn span(r: Range) -> String {
 
 /// `12 KiB`, or bytes if it is no whole number of them.
 fn kib(bytes: u64) -> String {
-    if bytes.is_multiple_of(1024) { format!("{} KiB", bytes / 1024) } else { format!("{bytes} bytes") }
+    if bytes.is_multiple_of(1024) {
+        format!("{} KiB", bytes / 1024)
+    } else {
+        format!("{bytes} bytes")
+    }
 }
 
 /// `1 call`, `2 calls`.
 fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{n} {what}s")
+    }
 }
 
 impl Report<'_> {
@@ -150,7 +193,13 @@ impl Report<'_> {
         let a = &self.plan.area;
         [
             ("first page: exit routine and signal frame (stays)", a.keep),
-            ("code", Range { start: a.keep.end, end: a.rx.end }),
+            (
+                "code",
+                Range {
+                    start: a.keep.end,
+                    end: a.rx.end,
+                },
+            ),
             ("data", a.rw),
             ("stack", a.stack),
             ("heap", a.heap),
@@ -162,16 +211,31 @@ impl Report<'_> {
     fn summary(&self) -> String {
         let task = self.cp.tasks.get(self.plan.task);
         let (pid, comm) = task.map_or((0, ""), |t| (t.pid, t.comm.as_str()));
-        let counts: Vec<String> = self.counts().iter().map(|(name, n)| format!("{n} {name}")).collect();
+        let counts: Vec<String> = self
+            .counts()
+            .iter()
+            .map(|(name, n)| format!("{n} {name}"))
+            .collect();
         let plan = self.plan;
         let mut s = String::new();
-        let _ = writeln!(s, "Restoring pid {pid} \"{}\" would take {}:", printable(comm), count(self.calls.len(), "call"));
+        let _ = writeln!(
+            s,
+            "Restoring pid {pid} \"{}\" would take {}:",
+            printable(comm),
+            count(self.calls.len(), "call")
+        );
         let _ = writeln!(s, "  {}", counts.join(", "));
         let _ = writeln!(
             s,
             "  {} of {} with {} of contents, {}",
             count(self.live.mm.vmas.len(), "mapping"),
-            kib(self.live.mm.vmas.iter().map(|v| u64::from(v.range.size())).sum()),
+            kib(self
+                .live
+                .mm
+                .vmas
+                .iter()
+                .map(|v| u64::from(v.range.size()))
+                .sum()),
             kib(plan.pages * u64::from(armrest_abi::PAGE_SIZE)),
             count(plan.fds.len(), "descriptor"),
         );
@@ -183,8 +247,16 @@ impl Report<'_> {
             kib(u64::from(plan.area.keep.len())),
             count(plan.scratch.len(), "scratch area"),
         );
-        let made_up = if self.made_up { " (made up: this is no ARM machine)" } else { "" };
-        let _ = writeln!(s, "  on Linux {}{made_up}", printable(&self.machine.release));
+        let made_up = if self.made_up {
+            " (made up: this is no ARM machine)"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            s,
+            "  on Linux {}{made_up}",
+            printable(&self.machine.release)
+        );
         if !self.has_blob {
             s.push_str("  this armrest carries no blob: its sizes are assumed\n");
         }
@@ -205,8 +277,16 @@ impl Report<'_> {
             let name = vma_name(self.cp, v);
             // "VMA from-to rights what": the first three are columns of their own.
             let mut parts = name.splitn(4, ' ').skip(1);
-            let (place, rights) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            t.row([place, &(v.range.size() / 1024).to_string(), rights, parts.next().unwrap_or_default()]);
+            let (place, rights) = (
+                parts.next().unwrap_or_default(),
+                parts.next().unwrap_or_default(),
+            );
+            t.row([
+                place,
+                &(v.range.size() / 1024).to_string(),
+                rights,
+                parts.next().unwrap_or_default(),
+            ]);
         }
         s.push_str(&t.render());
 
@@ -257,17 +337,27 @@ impl Report<'_> {
             _ => format!("file {id}"),
         };
         match what {
-            SourceKind::Pages(i) => self.cp.pages_files.get(*i).map_or_else(|| format!("pages file {i}"), |p| p.name.clone()),
-            SourceKind::Overlay(bytes) => format!("memory file: the patched vdso, {} bytes", bytes.len()),
+            SourceKind::Pages(i) => self
+                .cp
+                .pages_files
+                .get(*i)
+                .map_or_else(|| format!("pages file {i}"), |p| p.name.clone()),
+            SourceKind::Overlay(bytes) => {
+                format!("memory file: the patched vdso, {} bytes", bytes.len())
+            }
             SourceKind::File { file, access } => {
-                let how = ["read-only", "write-only", "read-write"].get(usize::try_from(*access).unwrap_or(9)).copied();
+                let how = ["read-only", "write-only", "read-write"]
+                    .get(usize::try_from(*access).unwrap_or(9))
+                    .copied();
                 format!("{}, {}", path(file), how.unwrap_or("?"))
             }
             SourceKind::Memfd { inode } => match self.cp.memfds.get(inode) {
                 Some(m) => format!("memory file {}, {} bytes", m.name, m.size),
                 None => format!("memory file {inode}"),
             },
-            SourceKind::AnonShared { size, .. } => format!("memory file: anonymous shared memory, {size} bytes"),
+            SourceKind::AnonShared { size, .. } => {
+                format!("memory file: anonymous shared memory, {size} bytes")
+            }
             SourceKind::Exe { file } => format!("{}, the executable", path(file)),
         }
     }
@@ -304,10 +394,26 @@ impl Report<'_> {
             })
         });
         v["target"] = target.collect();
-        v["parts"] = self.parts().iter().map(|(what, r)| json!({"what": what, "range": range(*r)})).collect();
-        v["sources"] = plan.sources.iter().map(|s| json!({"fd": s.fd, "what": self.source(&s.what)})).collect();
-        v["fds"] = plan.fds.iter().map(|f| json!({"fd": f.fd, "cloexec": f.cloexec, "file": f.file})).collect();
-        v["files"] = self.files.iter().map(|f| json!({"path": f.path, "size_at_dump": f.at_dump, "now": f.words()})).collect();
+        v["parts"] = self
+            .parts()
+            .iter()
+            .map(|(what, r)| json!({"what": what, "range": range(*r)}))
+            .collect();
+        v["sources"] = plan
+            .sources
+            .iter()
+            .map(|s| json!({"fd": s.fd, "what": self.source(&s.what)}))
+            .collect();
+        v["fds"] = plan
+            .fds
+            .iter()
+            .map(|f| json!({"fd": f.fd, "cloexec": f.cloexec, "file": f.file}))
+            .collect();
+        v["files"] = self
+            .files
+            .iter()
+            .map(|f| json!({"path": f.path, "size_at_dump": f.at_dump, "now": f.words()}))
+            .collect();
         let calls = self.calls.iter().map(|c| {
             json!({
                 "step": words::step_name(c.step),
@@ -337,7 +443,11 @@ mod tests {
 
     #[test]
     fn a_file_is_told_with_both_sizes() {
-        let row = |at_dump, now| FileRow { path: "/x".into(), at_dump, now };
+        let row = |at_dump, now| FileRow {
+            path: "/x".into(),
+            at_dump,
+            now,
+        };
         assert_eq!(row(Some(1), Ok(2)).words(), "1 bytes at the dump, 2 now");
         assert_eq!(row(Some(2), Ok(2)).words(), "2 bytes, as at the dump");
         assert_eq!(row(None, Err("gone".into())).words(), "gone");

@@ -12,8 +12,19 @@ use std::path::Path;
 /// No such file, or not an image that can be read; standard output cannot be written.
 pub fn run(options: &ShowOptions) -> Result<i32, Error> {
     let (dir, name) = split(&options.file)?;
-    let bad = |fault| Error::Images(ImageError { place: Place { file: name.clone(), ..Place::default() }, fault });
-    let bytes = FsDir::new(dir).read(&name).map_err(|e| bad(Fault::Io(e.to_string())))?.ok_or_else(|| bad(Fault::Missing))?;
+    let bad = |fault| {
+        Error::Images(ImageError {
+            place: Place {
+                file: name.clone(),
+                ..Place::default()
+            },
+            fault,
+        })
+    };
+    let bytes = FsDir::new(dir)
+        .read(&name)
+        .map_err(|e| bad(Fault::Io(e.to_string())))?
+        .ok_or_else(|| bad(Fault::Missing))?;
     let tree = view::show(&name, &bytes)?;
     if options.json {
         print_json(&tree)?;
@@ -25,10 +36,16 @@ pub fn run(options: &ShowOptions) -> Result<i32, Error> {
 
 /// Directory and plain name.
 fn split(path: &Path) -> Result<(&Path, String), Error> {
-    let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| Error::Usage {
-        what: format!("{} is no name of an image file", path.display()),
-    })?;
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .ok_or_else(|| Error::Usage {
+            what: format!("{} is no name of an image file", path.display()),
+        })?;
+    let dir = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     Ok((dir, name.to_owned()))
 }
 
@@ -38,8 +55,14 @@ mod tests {
 
     #[test]
     fn a_bare_name_is_looked_for_here() {
-        assert_eq!(split(Path::new("mm-1.img")).unwrap(), (Path::new("."), "mm-1.img".to_owned()));
-        assert_eq!(split(Path::new("a/mm-1.img")).unwrap(), (Path::new("a"), "mm-1.img".to_owned()));
+        assert_eq!(
+            split(Path::new("mm-1.img")).unwrap(),
+            (Path::new("."), "mm-1.img".to_owned())
+        );
+        assert_eq!(
+            split(Path::new("a/mm-1.img")).unwrap(),
+            (Path::new("a"), "mm-1.img".to_owned())
+        );
         assert!(split(Path::new("..")).is_err());
     }
 }

@@ -12,7 +12,10 @@ pub struct Table {
 impl Table {
     /// A table with these headings.
     pub fn new(headings: &[&str]) -> Table {
-        Table { rows: vec![headings.iter().map(|s| (*s).to_owned()).collect()], right: Vec::new() }
+        Table {
+            rows: vec![headings.iter().map(|s| (*s).to_owned()).collect()],
+            right: Vec::new(),
+        }
     }
 
     /// Put the numbers of this column to the right.
@@ -24,13 +27,21 @@ impl Table {
 
     /// Add a row. Cells may come from images: whatever could steer a terminal is escaped.
     pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(|c| printable(c.as_ref())).collect());
+        self.rows
+            .push(cells.into_iter().map(|c| printable(c.as_ref())).collect());
     }
 
     /// The lines.
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |c: usize| self.rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+        let width = |c: usize| {
+            self.rows
+                .iter()
+                .filter_map(|r| r.get(c))
+                .map(|s| s.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut out = String::new();
         for row in &self.rows {
