@@ -16,14 +16,46 @@ const CACHEFLUSH: libc::c_long = 0x000f_0002;
 
 /// The header of the blob, checked against the ABI of this program.
 pub fn header() -> Result<BlobHeader, Error> {
-    let words: Vec<u32> = BLOB.chunks_exact(4).take(16).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
-    let [magic, version, header_size, args_size, rx_size, rx_used, rw_size, entry_offset, thread_entry_offset, exit_offset, frame_offset, stack_size, heap_size, a, b, c] =
-        words[..]
+    let words: Vec<u32> = BLOB
+        .chunks_exact(4)
+        .take(16)
+        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
+        .collect();
+    let [
+        magic,
+        version,
+        header_size,
+        args_size,
+        rx_size,
+        rx_used,
+        rw_size,
+        entry_offset,
+        thread_entry_offset,
+        exit_offset,
+        frame_offset,
+        stack_size,
+        heap_size,
+        a,
+        b,
+        c,
+    ] = words[..]
     else {
         return Err(Error::NoBlob);
     };
     let h = BlobHeader {
-        magic, version, header_size, args_size, rx_size, rx_used, rw_size, entry_offset, thread_entry_offset, exit_offset, frame_offset, stack_size, heap_size,
+        magic,
+        version,
+        header_size,
+        args_size,
+        rx_size,
+        rx_used,
+        rw_size,
+        entry_offset,
+        thread_entry_offset,
+        exit_offset,
+        frame_offset,
+        stack_size,
+        heap_size,
         reserved: [a, b, c],
     };
     let ours = h.magic == BLOB_MAGIC
@@ -38,8 +70,18 @@ pub fn header() -> Result<BlobHeader, Error> {
 /// What the plan must know of it. A build without a blob can still plan, with the sizes of a usual one.
 pub fn sizes() -> BlobSizes {
     match header() {
-        Ok(h) => BlobSizes { rx: h.rx_size, rw: h.rw_size, stack: h.stack_size, heap: h.heap_size },
-        Err(_) => BlobSizes { rx: 0x3000, rw: 0x1000, stack: 0x2000, heap: 0x4000 },
+        Ok(h) => BlobSizes {
+            rx: h.rx_size,
+            rw: h.rw_size,
+            stack: h.stack_size,
+            heap: h.heap_size,
+        },
+        Err(_) => BlobSizes {
+            rx: 0x3000,
+            rw: 0x1000,
+            stack: 0x2000,
+            heap: 0x4000,
+        },
     }
 }
 
@@ -58,8 +100,19 @@ impl Loaded {
     pub fn new(plan: &Plan) -> Result<Loaded, Error> {
         let h = header()?;
         let a = &plan.area;
-        let fail = |what: &str, e: &io::Error| Error::Machine { what: format!("bootstrap area {:08x}-{:08x}: {what}", a.all.start, a.all.end), why: e.to_string() };
-        map(a.all, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE, -1).map_err(|e| fail("mmap", &e))?;
+        let fail = |what: &str, e: &io::Error| Error::Machine {
+            what: format!(
+                "bootstrap area {:08x}-{:08x}: {what}",
+                a.all.start, a.all.end
+            ),
+            why: e.to_string(),
+        };
+        map(
+            a.all,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+            -1,
+        )
+        .map_err(|e| fail("mmap", &e))?;
         let loaded = Loaded {
             all: a.all,
             progress: a.progress,
@@ -68,20 +121,33 @@ impl Loaded {
             stack_top: a.stack.end,
         };
         // Shared with the child through the fork: it shows where it is without a call.
-        map(a.progress, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED, -1).map_err(|e| fail("progress page", &e))?;
+        map(
+            a.progress,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+            -1,
+        )
+        .map_err(|e| fail("progress page", &e))?;
         let args = armrest_plan::args::bytes(plan);
         for (at, room, bytes) in [
             (a.rx.start, a.rx.len() + a.rw.len(), BLOB),
-            (a.keep.start + FRAME_OFFSET, a.keep.len() - FRAME_OFFSET, plan.frame.as_slice()),
+            (
+                a.keep.start + FRAME_OFFSET,
+                a.keep.len() - FRAME_OFFSET,
+                plan.frame.as_slice(),
+            ),
             (a.args.start, a.args.len(), args.as_slice()),
         ] {
             if bytes.len() > room as usize {
-                return Err(Error::Internal { what: "bootstrap area".into(), why: format!("{} bytes for {room} at {at:08x}", bytes.len()) });
+                return Err(Error::Internal {
+                    what: "bootstrap area".into(),
+                    why: format!("{} bytes for {room} at {at:08x}", bytes.len()),
+                });
             }
             // SAFETY: [at, at + room) lies in the area that was mapped writable above and that nothing else uses.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(at), bytes.len()) };
         }
-        protect(a.rx, libc::PROT_READ | libc::PROT_EXEC).map_err(|e| fail("mprotect of the code", &e))?;
+        protect(a.rx, libc::PROT_READ | libc::PROT_EXEC)
+            .map_err(|e| fail("mprotect of the code", &e))?;
         protect(a.args, libc::PROT_READ).map_err(|e| fail("mprotect of the arguments", &e))?;
         // Gaining PROT_EXEC makes the kernel clean the caches of these pages; asking as well costs one call.
         // SAFETY: cache maintenance on the area; the call touches no memory contents.
@@ -121,7 +187,16 @@ fn pointer(addr: u32) -> *mut u8 {
 fn map(r: Range, flags: i32, fd: i32) -> io::Result<()> {
     let at: *mut libc::c_void = pointer(r.start).cast();
     // SAFETY: NOREPLACE cannot hit a mapping; the only other use is MAP_FIXED inside the area just made.
-    let p = unsafe { libc::mmap(at, r.len() as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0) };
+    let p = unsafe {
+        libc::mmap(
+            at,
+            r.len() as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            fd,
+            0,
+        )
+    };
     if p == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -136,7 +211,8 @@ fn map(r: Range, flags: i32, fd: i32) -> io::Result<()> {
 
 fn protect(r: Range, prot: i32) -> io::Result<()> {
     // SAFETY: rights of our own area are narrowed; no reference into it exists.
-    crate::os::check(unsafe { libc::mprotect(pointer(r.start).cast(), r.len() as usize, prot) }).map(drop)
+    crate::os::check(unsafe { libc::mprotect(pointer(r.start).cast(), r.len() as usize, prot) })
+        .map(drop)
 }
 
 /// Write all bytes to a raw descriptor; for the child, which has nothing else.

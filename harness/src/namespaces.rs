@@ -23,10 +23,17 @@ pub fn run(
     pidfile: Option<PidFile>,
     inside: &dyn Fn(&mut Log) -> Result<i32, Error>,
 ) -> Result<i32, Error> {
-    let failed = |what: &'static str| move |e: io::Error| Error::Namespaces { what: what.into(), why: e.to_string() };
+    let failed = |what: &'static str| {
+        move |e: io::Error| Error::Namespaces {
+            what: what.into(),
+            why: e.to_string(),
+        }
+    };
     // SAFETY: numbers only; this process has a single thread.
-    os::check(unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWNS) })
-        .map_err(failed("unshare(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNS)"))?;
+    os::check(unsafe {
+        libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWNS)
+    })
+    .map_err(failed("unshare(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNS)"))?;
     let (read, write) = os::pipe().map_err(failed("pipe"))?;
     let forward = Forward::new()?;
     // SAFETY: this process has a single thread, so the child may go on with everything.
@@ -56,7 +63,12 @@ pub fn run(
 }
 
 /// The init of the new pid namespace. Does not return.
-fn init(log: &mut Log, write: OwnedFd, inside: &dyn Fn(&mut Log) -> Result<i32, Error>, o: &RestoreOptions) -> ! {
+fn init(
+    log: &mut Log,
+    write: OwnedFd,
+    inside: &dyn Fn(&mut Log) -> Result<i32, Error>,
+    o: &RestoreOptions,
+) -> ! {
     let mut tell = Some(write);
     log.on_restored(Box::new(move || {
         if let Some(w) = tell.take() {
@@ -87,14 +99,31 @@ fn init(log: &mut Log, write: OwnedFd, inside: &dyn Fn(&mut Log) -> Result<i32, 
 
 /// A /proc of the new pid namespace, seen by nobody outside.
 fn mounts() -> Result<(), Error> {
-    let failed = |what: &'static str| move |e: io::Error| Error::Namespaces { what: what.into(), why: e.to_string() };
+    let failed = |what: &'static str| {
+        move |e: io::Error| Error::Namespaces {
+            what: what.into(),
+            why: e.to_string(),
+        }
+    };
     // SAFETY: all strings are NUL-terminated; a null source and type are allowed for a change of propagation.
     unsafe {
-        os::check(libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()))
-            .map_err(failed("mount --make-rprivate /"))?;
+        os::check(libc::mount(
+            std::ptr::null(),
+            c"/".as_ptr(),
+            std::ptr::null(),
+            libc::MS_REC | libc::MS_PRIVATE,
+            std::ptr::null(),
+        ))
+        .map_err(failed("mount --make-rprivate /"))?;
         let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        os::check(libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), flags, std::ptr::null()))
-            .map_err(failed("mount of /proc"))?;
+        os::check(libc::mount(
+            c"proc".as_ptr(),
+            c"/proc".as_ptr(),
+            c"proc".as_ptr(),
+            flags,
+            std::ptr::null(),
+        ))
+        .map_err(failed("mount of /proc"))?;
     }
     Ok(())
 }

@@ -6,7 +6,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The result of a libc call that returns -1 on error.
 pub fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
-    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret)
+    }
 }
 
 /// The result of a raw system call through libc's `syscall`.
@@ -23,7 +27,14 @@ pub fn c_path(path: &str) -> io::Result<CString> {
 pub fn openat(dir: BorrowedFd<'_>, name: &str, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     let name = c_path(name)?;
     // SAFETY: `name` is NUL-terminated and lives through the call; `dir` is an open descriptor.
-    let fd = check(unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC, mode) })?;
+    let fd = check(unsafe {
+        libc::openat(
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            flags | libc::O_CLOEXEC,
+            mode,
+        )
+    })?;
     // SAFETY: the call succeeded, so `fd` is open and owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -33,7 +44,14 @@ pub fn readlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
     let name = c_path(name)?;
     let mut buf = vec![0u8; 4096];
     // SAFETY: `buf` has as many bytes as the call is told.
-    let n = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+    let n = unsafe {
+        libc::readlinkat(
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            buf.as_mut_ptr().cast(),
+            buf.len(),
+        )
+    };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     buf.truncate(n);
     String::from_utf8(buf).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
@@ -85,7 +103,11 @@ pub fn block_all_signals() -> io::Result<libc::sigset_t> {
     // SAFETY: sigfillset initialises `all`; sigprocmask reads it and initialises `old`.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
-        check(libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()))?;
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            all.as_ptr(),
+            old.as_mut_ptr(),
+        ))?;
         Ok(old.assume_init())
     }
 }
@@ -99,7 +121,8 @@ pub fn set_signal_mask(mask: &libc::sigset_t) -> io::Result<()> {
 
 /// The first line of `/proc/PID/comm`, or `?`.
 pub fn comm(pid: u32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".into(), |s| s.trim_end().to_owned())
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .map_or_else(|_| "?".into(), |s| s.trim_end().to_owned())
 }
 
 /// The blocked signals of a task's leader, from `/proc/PID/status`; bit n-1 = signal n.

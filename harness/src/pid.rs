@@ -26,26 +26,41 @@ pub enum Side {
 /// # Errors
 /// The pid could not be had; no child is left.
 pub fn fork(want: Option<u32>, machine: &Machine) -> Result<Side, Error> {
-    let fork_failed = |e: io::Error| Error::Machine { what: "fork".into(), why: e.to_string() };
+    let fork_failed = |e: io::Error| Error::Machine {
+        what: "fork".into(),
+        why: e.to_string(),
+    };
     let Some(want) = want else {
         return plain_fork("fork").map_err(fork_failed);
     };
     if machine.has_set_tid {
         match clone_with_tid(want) {
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
-                return Err(Error::PidTaken { pid: want, by: os::comm(want) });
+                return Err(Error::PidTaken {
+                    pid: want,
+                    by: os::comm(want),
+                });
             }
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
-                return Err(Error::MayNotChoose { what: format!("pid {want}"), why: format!("clone3(set_tid): {e}") });
+                return Err(Error::MayNotChoose {
+                    what: format!("pid {want}"),
+                    why: format!("clone3(set_tid): {e}"),
+                });
             }
             Err(e) => return Err(fork_failed(e)),
             Ok(side) => return Ok(side),
         }
     }
     by_last_pid(want).map_err(|e| match e {
-        Last::Write(e) => Error::MayNotChoose { what: format!("pid {want}"), why: format!("{LAST_PID}: {e}") },
+        Last::Write(e) => Error::MayNotChoose {
+            what: format!("pid {want}"),
+            why: format!("{LAST_PID}: {e}"),
+        },
         Last::Fork(e) => fork_failed(e),
-        Last::Raced(got) => Error::PidTaken { pid: want, by: format!("someone else: the kernel gave {got} {TRIES} times over") },
+        Last::Raced(got) => Error::PidTaken {
+            pid: want,
+            by: format!("someone else: the kernel gave {got} {TRIES} times over"),
+        },
     })?
 }
 
@@ -56,18 +71,27 @@ enum Last {
 }
 
 fn by_last_pid(want: u32) -> Result<Result<Side, Error>, Last> {
-    let file = OpenOptions::new().write(true).open(LAST_PID).map_err(Last::Write)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(LAST_PID)
+        .map_err(Last::Write)?;
     let _lock = Lock::new(&file).map_err(Last::Write)?;
     let mut got = 0;
     for _ in 0..TRIES {
-        (&file).write_all((want - 1).to_string().as_bytes()).map_err(Last::Write)?;
+        (&file)
+            .write_all((want - 1).to_string().as_bytes())
+            .map_err(Last::Write)?;
         match plain_fork("ns_last_pid").map_err(Last::Fork)? {
             // The child checks for itself, as it may run first.
             // SAFETY: getpid cannot fail.
-            Side::Child if u32::try_from(unsafe { libc::getpid() }) == Ok(want) => return Ok(Ok(Side::Child)),
+            Side::Child if u32::try_from(unsafe { libc::getpid() }) == Ok(want) => {
+                return Ok(Ok(Side::Child));
+            }
             // SAFETY: ends this child alone, without exit handlers.
             Side::Child => unsafe { libc::_exit(0) },
-            Side::Parent(pid, way) if u32::try_from(pid) == Ok(want) => return Ok(Ok(Side::Parent(pid, way))),
+            Side::Parent(pid, way) if u32::try_from(pid) == Ok(want) => {
+                return Ok(Ok(Side::Parent(pid, way)));
+            }
             Side::Parent(pid, _) => {
                 got = pid;
                 // SAFETY: reaps the child of a moment ago, which only exits.
@@ -113,8 +137,13 @@ fn clone_with_tid(want: u32) -> io::Result<Side> {
     args[9] = 1;
     // SAFETY: 88 bytes of clone_args; without CLONE_VM the child has a copy of everything, and this process has a
     // single thread. libc keeps no pid of its own since 2.25.
-    match os::check_long(unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) })? {
+    match os::check_long(unsafe {
+        libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args))
+    })? {
         0 => Ok(Side::Child),
-        pid => Ok(Side::Parent(libc::pid_t::try_from(pid).unwrap_or(0), "clone3 set_tid")),
+        pid => Ok(Side::Parent(
+            libc::pid_t::try_from(pid).unwrap_or(0),
+            "clone3 set_tid",
+        )),
     }
 }

@@ -54,10 +54,21 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
 }
 
 /// What a restore in this process's namespaces came to.
-fn here(o: &RestoreOptions, cp: &Checkpoint, log: &mut Log, mut pidfile: Option<PidFile>, as_init: bool) -> Result<i32, Error> {
+fn here(
+    o: &RestoreOptions,
+    cp: &Checkpoint,
+    log: &mut Log,
+    mut pidfile: Option<PidFile>,
+    as_init: bool,
+) -> Result<i32, Error> {
     let wanted_pid = cp.tasks.first().map(|t| t.pid);
-    let machine = machine::probe(wanted_pid.filter(|_| !o.new_namespaces || as_init))
-        .map_err(|e| Error::Machine { what: "facts of this kernel".into(), why: e.to_string() })?;
+    let machine =
+        machine::probe(wanted_pid.filter(|_| !o.new_namespaces || as_init)).map_err(|e| {
+            Error::Machine {
+                what: "facts of this kernel".into(),
+                why: e.to_string(),
+            }
+        })?;
     let options = Options {
         any_pid: o.any_pid,
         any_ids: o.any_ids,
@@ -65,20 +76,41 @@ fn here(o: &RestoreOptions, cp: &Checkpoint, log: &mut Log, mut pidfile: Option<
         new_namespaces: o.new_namespaces && !as_init,
         blob: load::sizes(),
     };
-    if let Some(by) = machine.pid_taken_by.as_ref().filter(|_| !options.any_pid && !options.new_namespaces) {
-        return Err(Error::PidTaken { pid: wanted_pid.unwrap_or(0), by: by.clone() });
+    if let Some(by) = machine
+        .pid_taken_by
+        .as_ref()
+        .filter(|_| !options.any_pid && !options.new_namespaces)
+    {
+        return Err(Error::PidTaken {
+            pid: wanted_pid.unwrap_or(0),
+            by: by.clone(),
+        });
     }
     let mut plan = armrest_plan::plan(cp, &machine, &options)?;
     let (task, live) = first(cp)?;
     for w in &plan.warnings {
         log.line(0, &format!("warning: {w}"))?;
     }
-    let root = Root::open(o.root.as_deref())
-        .map_err(|e| Error::MissingFile { path: o.root.as_deref().unwrap_or(Path::new("/")).display().to_string(), why: format!("--root: {e}") })?;
+    let root = Root::open(o.root.as_deref()).map_err(|e| Error::MissingFile {
+        path: o
+            .root
+            .as_deref()
+            .unwrap_or(Path::new("/"))
+            .display()
+            .to_string(),
+        why: format!("--root: {e}"),
+    })?;
     let mut compare = Compare::new(&o.allow_changed)?;
     let pages = PagesFiles::open(&o.images, cp)?;
     let mut objects = Objects::default();
-    let above = plan.sources.iter().map(|s| s.fd).max().unwrap_or(0).max(plan.report_fd) + 1;
+    let above = plan
+        .sources
+        .iter()
+        .map(|s| s.fd)
+        .max()
+        .unwrap_or(0)
+        .max(plan.report_fd)
+        + 1;
     open_descriptors(cp, live, &root, &mut compare, &mut objects, above)?;
     open_sources(cp, &plan, &root, &mut compare, &pages, &mut objects, above)?;
     let cwd = open_cwd(cp, live, &root, &mut compare)?;
@@ -89,7 +121,15 @@ fn here(o: &RestoreOptions, cp: &Checkpoint, log: &mut Log, mut pidfile: Option<
         log.line(0, &format!("warning: {w}"))?;
     }
     if o.dry_run {
-        log.line(0, &format!("dry run: pid {} \"{}\" could be restored: {}", task.pid, task.comm, counts(live, &plan)))?;
+        log.line(
+            0,
+            &format!(
+                "dry run: pid {} \"{}\" could be restored: {}",
+                task.pid,
+                task.comm,
+                counts(live, &plan)
+            ),
+        )?;
         return Ok(0);
     }
 
@@ -97,14 +137,25 @@ fn here(o: &RestoreOptions, cp: &Checkpoint, log: &mut Log, mut pidfile: Option<
     let mut notes = renumber(&mut plan, &segments);
     let loaded = Loaded::new(&plan)?;
     let forward = Forward::new()?;
-    let (read, write) = os::pipe().map_err(|e| Error::Machine { what: "report pipe".into(), why: e.to_string() })?;
+    let (read, write) = os::pipe().map_err(|e| Error::Machine {
+        what: "report pipe".into(),
+        why: e.to_string(),
+    })?;
     let report = objects.keep(write, above)?;
     let want = (!o.any_pid).then_some(task.pid);
     let (pid, way) = match pid::fork(want, &machine)? {
         Side::Child => {
             drop(read);
-            Becoming { task, live, plan: &plan, objects: &objects, cwd: &cwd, report: &objects.open[report], emulated: machine.emulated }
-                .run(&loaded)
+            Becoming {
+                task,
+                live,
+                plan: &plan,
+                objects: &objects,
+                cwd: &cwd,
+                report: &objects.open[report],
+                emulated: machine.emulated,
+            }
+            .run(&loaded)
         }
         Side::Parent(pid, way) => (pid, way),
     };
@@ -126,7 +177,10 @@ fn here(o: &RestoreOptions, cp: &Checkpoint, log: &mut Log, mut pidfile: Option<
         notes.insert(0, format!("pid {} is now {pid}", task.pid));
     }
     notes.push(format!("pid by {way}"));
-    notes.push(format!("one read-execute page of ours stays at {:08x}", plan.area.keep.start));
+    notes.push(format!(
+        "one read-execute page of ours stays at {:08x}",
+        plan.area.keep.start
+    ));
     notes.extend(plan.notes.iter().cloned());
     said(o, log, task, live, &plan, pid, &notes)?;
     if o.detached && !as_init {
@@ -141,11 +195,21 @@ fn first(cp: &Checkpoint) -> Result<(&Task, &LiveTask), Error> {
     cp.tasks
         .first()
         .and_then(|t| Some((t, t.live.as_ref()?)))
-        .ok_or_else(|| Error::Internal { what: "checkpoint".into(), why: "no live task although the plan found one".into() })
+        .ok_or_else(|| Error::Internal {
+            what: "checkpoint".into(),
+            why: "no live task although the plan found one".into(),
+        })
 }
 
 /// Open file descriptions once each, and place every descriptor that shares them.
-fn open_descriptors(cp: &Checkpoint, live: &LiveTask, root: &Root, compare: &mut Compare, objects: &mut Objects, above: u32) -> Result<(), Error> {
+fn open_descriptors(
+    cp: &Checkpoint,
+    live: &LiveTask,
+    root: &Root,
+    compare: &mut Compare,
+    objects: &mut Objects,
+    above: u32,
+) -> Result<(), Error> {
     let mut opened: Vec<(u32, usize)> = Vec::new();
     for fd in &live.fds {
         let who = format!("fd {}", fd.fd);
@@ -153,7 +217,10 @@ fn open_descriptors(cp: &Checkpoint, live: &LiveTask, root: &Root, compare: &mut
             Some(o) => o.1,
             None => {
                 let Some(File::Reg(reg)) = cp.files.get(&fd.file) else {
-                    return Err(Error::Internal { what: who, why: "a kind of file that the plan should have refused".into() });
+                    return Err(Error::Internal {
+                        what: who,
+                        why: "a kind of file that the plan should have refused".into(),
+                    });
                 };
                 let index = objects.keep(file::reopen(root, reg, &who, compare)?, above)?;
                 opened.push((fd.file, index));
@@ -176,24 +243,51 @@ fn open_sources(
 ) -> Result<(), Error> {
     let reg = |id: u32| match cp.files.get(&id) {
         Some(File::Reg(f)) => Ok(f),
-        _ => Err(Error::Internal { what: format!("file {id}"), why: "not known by path".into() }),
+        _ => Err(Error::Internal {
+            what: format!("file {id}"),
+            why: "not known by path".into(),
+        }),
     };
-    let output = |name: &str, source| Error::Output { path: name.into(), source };
+    let output = |name: &str, source| Error::Output {
+        path: name.into(),
+        source,
+    };
     for s in &plan.sources {
         let fd: OwnedFd = match &s.what {
-            SourceKind::Pages(i) => pages.0[*i].1.try_clone().map_err(|e| output(&pages.0[*i].0, e))?.into(),
-            SourceKind::Overlay(bytes) => os::memfd("armrest-overlay", bytes).map_err(|e| output("patched vdso", e))?,
-            SourceKind::File { file, access } => {
-                file::open(root, reg(*file)?, access.cast_signed() | libc::O_LARGEFILE, "a mapping", compare)?
+            SourceKind::Pages(i) => pages.0[*i]
+                .1
+                .try_clone()
+                .map_err(|e| output(&pages.0[*i].0, e))?
+                .into(),
+            SourceKind::Overlay(bytes) => {
+                os::memfd("armrest-overlay", bytes).map_err(|e| output("patched vdso", e))?
             }
-            SourceKind::Exe { file } => file::open(root, reg(*file)?, libc::O_RDONLY, "the executable", compare)?,
+            SourceKind::File { file, access } => file::open(
+                root,
+                reg(*file)?,
+                access.cast_signed() | libc::O_LARGEFILE,
+                "a mapping",
+                compare,
+            )?,
+            SourceKind::Exe { file } => {
+                file::open(root, reg(*file)?, libc::O_RDONLY, "the executable", compare)?
+            }
             SourceKind::Memfd { inode } => {
-                let m = cp.memfds.get(inode).ok_or_else(|| Error::Internal { what: format!("memfd {inode}"), why: "not there".into() })?;
+                let m = cp.memfds.get(inode).ok_or_else(|| Error::Internal {
+                    what: format!("memfd {inode}"),
+                    why: "not there".into(),
+                })?;
                 pages.object(&m.name, m.size, &m.pages)?.into()
             }
             SourceKind::AnonShared { shmid, size } => {
                 let none = armrest_images::PageMap::default();
-                pages.object("/dev/zero", *size, cp.anon_shared.get(shmid).unwrap_or(&none))?.into()
+                pages
+                    .object(
+                        "/dev/zero",
+                        *size,
+                        cp.anon_shared.get(shmid).unwrap_or(&none),
+                    )?
+                    .into()
             }
         };
         let index = objects.keep(fd, above)?;
@@ -202,24 +296,48 @@ fn open_sources(
     Ok(())
 }
 
-fn open_cwd(cp: &Checkpoint, live: &LiveTask, root: &Root, compare: &mut Compare) -> Result<OwnedFd, Error> {
+fn open_cwd(
+    cp: &Checkpoint,
+    live: &LiveTask,
+    root: &Root,
+    compare: &mut Compare,
+) -> Result<OwnedFd, Error> {
     match cp.files.get(&live.cwd) {
-        Some(File::Reg(f)) => file::open(root, f, libc::O_RDONLY | libc::O_DIRECTORY, "the working directory", compare),
-        _ => Err(Error::Internal { what: "working directory".into(), why: "not known by path".into() }),
+        Some(File::Reg(f)) => file::open(
+            root,
+            f,
+            libc::O_RDONLY | libc::O_DIRECTORY,
+            "the working directory",
+            compare,
+        ),
+        _ => Err(Error::Internal {
+            what: "working directory".into(),
+            why: "not known by path".into(),
+        }),
     }
 }
 
 /// With `--any-ids` the attaches use the ids that the kernel gave.
 fn renumber(plan: &mut Plan, segments: &Segments) -> Vec<String> {
     let mut notes = Vec::new();
-    let now = |was: i32| segments.made().iter().find(|m| i32::try_from(m.was) == Ok(was)).map_or(was, |m| m.id);
+    let now = |was: i32| {
+        segments
+            .made()
+            .iter()
+            .find(|m| i32::try_from(m.was) == Ok(was))
+            .map_or(was, |m| m.id)
+    };
     for a in &mut plan.tables.attaches {
         a.shmid = now(a.shmid);
     }
     for r in &mut plan.tables.removes {
         r.shmid = now(r.shmid);
     }
-    for m in segments.made().iter().filter(|m| u32::try_from(m.id) != Ok(m.was)) {
+    for m in segments
+        .made()
+        .iter()
+        .filter(|m| u32::try_from(m.id) != Ok(m.was))
+    {
         notes.push(format!("SysV segment {} is now {}", m.was, m.id));
     }
     notes
@@ -228,12 +346,19 @@ fn renumber(plan: &mut Plan, segments: &Segments) -> Vec<String> {
 /// Limits that the restore itself might have hit.
 fn late_limits(child: &mut Child, live: &LiveTask) -> Result<(), Error> {
     for resource in task::LATE_LIMITS {
-        let Some(limit) = live.rlimits.get(resource as usize) else { continue };
+        let Some(limit) = live.rlimits.get(resource as usize) else {
+            continue;
+        };
         match task::set_limit(child.pid(), resource, *limit) {
             Ok(()) => {}
             // It ran and ended already.
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
-            Err(e) => return Err(Error::Machine { what: format!("resource limit {resource} of pid {}", child.pid()), why: e.to_string() }),
+            Err(e) => {
+                return Err(Error::Machine {
+                    what: format!("resource limit {resource} of pid {}", child.pid()),
+                    why: e.to_string(),
+                });
+            }
         }
     }
     Ok(())
@@ -242,12 +367,30 @@ fn late_limits(child: &mut Child, live: &LiveTask) -> Result<(), Error> {
 fn counts(live: &LiveTask, plan: &Plan) -> String {
     let many = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
     let mib = plan.pages as f64 * 4096.0 / f64::from(1 << 20);
-    format!("{}, {}, {}, {mib:.1} MiB", many(live.threads.len(), "thread"), many(live.mm.vmas.len(), "VMA"), many(live.fds.len(), "file"))
+    format!(
+        "{}, {}, {}, {mib:.1} MiB",
+        many(live.threads.len(), "thread"),
+        many(live.mm.vmas.len(), "VMA"),
+        many(live.fds.len(), "file")
+    )
 }
 
-fn said(o: &RestoreOptions, log: &mut Log, task: &Task, live: &LiveTask, plan: &Plan, pid: libc::pid_t, notes: &[String]) -> Result<(), Error> {
+fn said(
+    o: &RestoreOptions,
+    log: &mut Log,
+    task: &Task,
+    live: &LiveTask,
+    plan: &Plan,
+    pid: libc::pid_t,
+    notes: &[String],
+) -> Result<(), Error> {
     let ms = log.elapsed().as_secs_f64() * 1000.0;
-    let text = format!("restored pid {} \"{}\": {} in {ms:.1} ms", task.pid, task.comm, counts(live, plan));
+    let text = format!(
+        "restored pid {} \"{}\": {} in {ms:.1} ms",
+        task.pid,
+        task.comm,
+        counts(live, plan)
+    );
     log.line(0, &text)?;
     for n in notes {
         log.line(0, &format!("  {n}"))?;

@@ -36,7 +36,10 @@ impl Root {
         if !dir.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
-        Ok(Root { dir: dir.into(), is_host: root.is_none() })
+        Ok(Root {
+            dir: dir.into(),
+            is_host: root.is_none(),
+        })
     }
 
     /// Open what an absolute path means below ROOT. `flags` as for open(2); O_CREAT is never given. A host device is
@@ -68,7 +71,10 @@ impl Root {
                 }
                 _ => {}
             }
-            let here = stack.last().map(|d| d.as_fd()).ok_or(io::ErrorKind::NotFound)?;
+            let here = stack
+                .last()
+                .map(|d| d.as_fd())
+                .ok_or(io::ErrorKind::NotFound)?;
             let fd = os::openat(here, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
             let meta = os::fstat(fd.as_fd())?;
             if meta.file_type().is_symlink() {
@@ -126,8 +132,14 @@ mod tests {
         assert_eq!(read(&r, "/a/abs").unwrap(), "in");
         assert_eq!(read(&r, "/../../../secret").unwrap(), "in");
         assert!(read(&r, "/a/host").is_err());
-        assert_eq!(read(&r, "/loop").unwrap_err().raw_os_error(), Some(libc::ELOOP));
-        assert_eq!(read(&r, "/secret/x").unwrap_err().raw_os_error(), Some(libc::ENOTDIR));
+        assert_eq!(
+            read(&r, "/loop").unwrap_err().raw_os_error(),
+            Some(libc::ELOOP)
+        );
+        assert_eq!(
+            read(&r, "/secret/x").unwrap_err().raw_os_error(),
+            Some(libc::ENOTDIR)
+        );
     }
 
     #[test]

@@ -25,7 +25,10 @@ impl Log {
             None => None,
             Some(p) => {
                 let path = below(o.work_dir.as_deref(), p);
-                let file = File::create(&path).map_err(|source| Error::Output { path: path.clone(), source })?;
+                let file = File::create(&path).map_err(|source| Error::Output {
+                    path: path.clone(),
+                    source,
+                })?;
                 Some((path, file))
             }
         };
@@ -34,13 +37,21 @@ impl Log {
             Some(fd) => {
                 // SAFETY: F_GETFD takes no argument; a number that is not open is refused.
                 if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-                    return Err(Error::Usage { what: format!("--status-fd {fd}: not an open descriptor") });
+                    return Err(Error::Usage {
+                        what: format!("--status-fd {fd}: not an open descriptor"),
+                    });
                 }
                 // SAFETY: open, and given to us by the caller for this purpose.
                 Some(unsafe { File::from_raw_fd(fd) })
             }
         };
-        Ok(Log { start: Instant::now(), file, verbose: o.verbose, status, on_restored: None })
+        Ok(Log {
+            start: Instant::now(),
+            file,
+            verbose: o.verbose,
+            status,
+            on_restored: None,
+        })
     }
 
     /// A line, shown from this level of `-v` on (always in a log file).
@@ -48,8 +59,12 @@ impl Log {
         let text = printable(text);
         if let Some((path, file)) = &mut self.file {
             let t = self.start.elapsed();
-            writeln!(file, "({:>3}.{:06}) {text}", t.as_secs(), t.subsec_micros())
-                .map_err(|source| Error::Output { path: path.clone(), source })?;
+            writeln!(file, "({:>3}.{:06}) {text}", t.as_secs(), t.subsec_micros()).map_err(
+                |source| Error::Output {
+                    path: path.clone(),
+                    source,
+                },
+            )?;
         } else if self.verbose >= level {
             let _ = writeln!(std::io::stderr(), "armrest: {text}");
         }
@@ -102,23 +117,44 @@ pub struct PidFile {
 impl PidFile {
     /// Create it; it must not exist.
     pub fn create(path: PathBuf) -> Result<PidFile, Error> {
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|source| Error::Output { path: path.clone(), source })?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|source| Error::Output {
+                path: path.clone(),
+                source,
+            })?;
         // Reserve the bytes now: writing them later cannot find the disk full.
-        let mut f = PidFile { path, file, done: false };
+        let mut f = PidFile {
+            path,
+            file,
+            done: false,
+        };
         f.put(&format!("{:<10}\n", 0))?;
         Ok(f)
     }
 
     fn put(&mut self, text: &str) -> Result<(), Error> {
         use std::os::unix::fs::FileExt;
-        self.file.write_all_at(text.as_bytes(), 0).map_err(|source| Error::Output { path: self.path.clone(), source })
+        self.file
+            .write_all_at(text.as_bytes(), 0)
+            .map_err(|source| Error::Output {
+                path: self.path.clone(),
+                source,
+            })
     }
 
     /// Write the pid.
     pub fn fill(&mut self, pid: libc::pid_t) -> Result<(), Error> {
         let text = format!("{pid}\n");
         self.put(&text)?;
-        self.file.set_len(text.len() as u64).map_err(|source| Error::Output { path: self.path.clone(), source })?;
+        self.file
+            .set_len(text.len() as u64)
+            .map_err(|source| Error::Output {
+                path: self.path.clone(),
+                source,
+            })?;
         self.done = true;
         Ok(())
     }

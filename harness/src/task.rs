@@ -46,26 +46,44 @@ impl Becoming<'_> {
         loaded.enter()
     }
 
+    /// Move the break, after the last allocation of this process: its allocator does not know.
+    fn grow_brk(&self) -> io::Result<()> {
+        let Some(brk) = self.plan.grow_brk else {
+            return Ok(());
+        };
+        // SAFETY: grows the heap's mapping over addresses that the plan found free; nothing refers to them.
+        let now = unsafe { libc::syscall(libc::SYS_brk, brk) };
+        if now.cast_unsigned() == libc::c_ulong::from(brk) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::OutOfMemory.into())
+        }
+    }
+
     fn prepare(&self) -> Result<(), (String, io::Error)> {
         let named = |what: &'static str| move |e: io::Error| (what.to_owned(), e);
         // Should the harness die, a half-restored process must not stay. The blob clears it (PR_SET_PDEATHSIG).
         // SAFETY: numbers only.
-        os::check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map_err(named("PR_SET_PDEATHSIG"))?;
+        os::check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+            .map_err(named("PR_SET_PDEATHSIG"))?;
         self.session().map_err(named("session and process group"))?;
         self.actions()?;
         if let Some(p) = self.live.personality.filter(|_| !self.emulated) {
             // SAFETY: numbers only.
-            os::check(unsafe { libc::personality(libc::c_ulong::from(p)) }).map_err(named("personality"))?;
+            os::check(unsafe { libc::personality(libc::c_ulong::from(p)) })
+                .map_err(named("personality"))?;
         }
         // SAFETY: numbers only.
-        os::check(unsafe { libc::fchdir(self.cwd.as_raw_fd()) }).map_err(named("fchdir to the working directory"))?;
+        os::check(unsafe { libc::fchdir(self.cwd.as_raw_fd()) })
+            .map_err(named("fchdir to the working directory"))?;
         if let Some(mask) = self.live.umask {
             // SAFETY: cannot fail.
             unsafe { libc::umask(libc::mode_t::try_from(mask & 0o777).unwrap_or(0o022)) };
         }
         self.oom().map_err(named("oom_score_adj"))?;
         self.descriptors().map_err(named("descriptors"))?;
-        self.limits().map_err(named("resource limits"))
+        self.limits().map_err(named("resource limits"))?;
+        self.grow_brk().map_err(named("brk"))
     }
 
     fn session(&self) -> io::Result<()> {
@@ -95,10 +113,19 @@ impl Becoming<'_> {
     }
 
     fn oom(&self) -> io::Result<()> {
-        let Some(adj) = self.live.oom_score_adj else { return Ok(()) };
+        let Some(adj) = self.live.oom_score_adj else {
+            return Ok(());
+        };
         let path = "/proc/self/oom_score_adj";
-        let now: i32 = std::fs::read_to_string(path)?.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
-        if now == adj { Ok(()) } else { std::fs::write(path, adj.to_string()) }
+        let now: i32 = std::fs::read_to_string(path)?
+            .trim()
+            .parse()
+            .map_err(|_| io::ErrorKind::InvalidData)?;
+        if now == adj {
+            Ok(())
+        } else {
+            std::fs::write(path, adj.to_string())
+        }
     }
 
     /// Put every descriptor at its number and close all others.
@@ -138,10 +165,14 @@ pub fn set_limit(pid: libc::pid_t, resource: u32, (cur, max): (u64, u64)) -> io:
     let new = [cur, max];
     let mut old = [0u64; 2];
     // SAFETY: the structures are two u64 each, as prlimit64 wants them.
-    os::check_long(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, 0, old.as_mut_ptr()) })?;
+    os::check_long(unsafe {
+        libc::syscall(libc::SYS_prlimit64, pid, resource, 0, old.as_mut_ptr())
+    })?;
     if old != new {
         // SAFETY: as above.
-        os::check_long(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new.as_ptr(), 0) })?;
+        os::check_long(unsafe {
+            libc::syscall(libc::SYS_prlimit64, pid, resource, new.as_ptr(), 0)
+        })?;
     }
     Ok(())
 }

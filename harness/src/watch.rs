@@ -16,8 +16,16 @@ use crate::task::FAILED;
 /// How long a task may take from its last report to its first own instruction.
 const ENTER_TIME: Duration = Duration::from_secs(20);
 /// Signals that a foreground restore passes on.
-const FORWARDED: [i32; 8] =
-    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT, libc::SIGTSTP];
+const FORWARDED: [i32; 8] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+];
 
 /// How a process ended, as `wait` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +72,11 @@ pub struct Child {
 impl Child {
     /// Take charge of `pid`.
     pub fn new(pid: libc::pid_t) -> Child {
-        Child { pid, ended: None, let_go: false }
+        Child {
+            pid,
+            ended: None,
+            let_go: false,
+        }
     }
 
     /// Its pid.
@@ -127,14 +139,23 @@ impl Drop for Bar {
 }
 
 /// Wait until the task is being entered: the report pipe ends without a report.
-pub fn until_entered(child: &mut Child, report: OwnedFd, plan: &Plan, loaded: &Loaded, deadline: Option<(Instant, u64)>) -> Result<(), Error> {
+pub fn until_entered(
+    child: &mut Child,
+    report: OwnedFd,
+    plan: &Plan,
+    loaded: &Loaded,
+    deadline: Option<(Instant, u64)>,
+) -> Result<(), Error> {
     let bar = Bar::new(plan.pages * 4096);
     let mut said = Vec::new();
     let mut pipe = File::from(report);
     loop {
         if let Some((_, seconds)) = deadline.filter(|d| Instant::now() >= d.0) {
             let step = words_of(loaded.progress().step);
-            return Err(Error::Timeout { what: format!("restore, in step \"{step}\""), seconds });
+            return Err(Error::Timeout {
+                what: format!("restore, in step \"{step}\""),
+                seconds,
+            });
         }
         if readable(&pipe.as_fd(), Duration::from_millis(50)).map_err(internal("poll"))? {
             let mut buf = [0; 512];
@@ -148,17 +169,28 @@ pub fn until_entered(child: &mut Child, report: OwnedFd, plan: &Plan, loaded: &L
         bar.show(loaded);
     }
     if let Some(report) = report_of(&said) {
-        return Err(Error::Blob { what: format!("pid {}", child.pid), why: words::report(&report, plan) });
+        return Err(Error::Blob {
+            what: format!("pid {}", child.pid),
+            why: words::report(&report, plan),
+        });
     }
     if !said.is_empty() {
-        return Err(Error::Machine { what: "the restoring child".into(), why: String::from_utf8_lossy(&said).into_owned() });
+        return Err(Error::Machine {
+            what: "the restoring child".into(),
+            why: String::from_utf8_lossy(&said).into_owned(),
+        });
     }
     // The pipe ends too when the child dies without a word.
     if let Some(end) = child.ended()
-        && (loaded.progress().step < Step::Enter.number() || matches!(end, Ended::Exit(FAILED)) || end == Ended::Exit(Report::EXIT_CODE.cast_signed()))
+        && (loaded.progress().step < Step::Enter.number()
+            || matches!(end, Ended::Exit(FAILED))
+            || end == Ended::Exit(Report::EXIT_CODE.cast_signed()))
     {
         let step = words_of(loaded.progress().step);
-        return Err(Error::Lost { what: format!("restoring child, in step \"{step}\""), why: end.words() });
+        return Err(Error::Lost {
+            what: format!("restoring child, in step \"{step}\""),
+            why: end.words(),
+        });
     }
     Ok(())
 }
@@ -168,13 +200,26 @@ fn words_of(step: u32) -> String {
 }
 
 fn internal(what: &'static str) -> impl Fn(io::Error) -> Error {
-    move |e| Error::Internal { what: what.into(), why: e.to_string() }
+    move |e| Error::Internal {
+        what: what.into(),
+        why: e.to_string(),
+    }
 }
 
 fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
-    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut p = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd, writable.
-    let n = unsafe { libc::poll(&mut p, 1, i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) };
+    let n = unsafe {
+        libc::poll(
+            &mut p,
+            1,
+            i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
+        )
+    };
     match os::check(n) {
         Ok(n) => Ok(n > 0),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
@@ -184,7 +229,10 @@ fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
 
 /// The report in these bytes, if they are one.
 fn report_of(bytes: &[u8]) -> Option<Report> {
-    let w: Vec<u32> = bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+    let w: Vec<u32> = bytes
+        .chunks_exact(4)
+        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
+        .collect();
     if bytes.len() != size_of::<Report>() || w[0] != Report::MAGIC || w[1] != ABI_VERSION {
         return None;
     }
@@ -216,7 +264,10 @@ pub fn until_running(child: &mut Child, mask: u64) -> Result<(), Error> {
             // It may have run and ended of its own accord already.
             return match end {
                 Ended::Exit(s) if s != Report::EXIT_CODE.cast_signed() => Ok(()),
-                end => Err(Error::Lost { what: "the task, right after it was entered".into(), why: end.words() }),
+                end => Err(Error::Lost {
+                    what: "the task, right after it was entered".into(),
+                    why: end.words(),
+                }),
             };
         }
         // An emulator keeps some signals for itself: the task runs as soon as anything is unblocked.
@@ -227,7 +278,10 @@ pub fn until_running(child: &mut Child, mask: u64) -> Result<(), Error> {
             return Ok(());
         }
         if start.elapsed() > ENTER_TIME {
-            return Err(Error::Lost { what: "the task".into(), why: "it did not leave the restorer (its signal mask never changed)".into() });
+            return Err(Error::Lost {
+                what: "the task".into(),
+                why: "it did not leave the restorer (its signal mask never changed)".into(),
+            });
         }
         std::thread::sleep(Duration::from_micros(500));
     }
@@ -261,7 +315,10 @@ impl Forward {
             if let Some(end) = self.reap(child) {
                 return end;
             }
-            let tick = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+            let tick = libc::timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
             let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
             // SAFETY: the set is initialised and `info` writable; the call returns a signal of the set, or -1.
             let signo = unsafe { libc::sigtimedwait(&self.set, info.as_mut_ptr(), &tick) };

@@ -27,28 +27,47 @@ impl Compare {
     pub fn new(allow_changed: &[String]) -> Result<Compare, Error> {
         let allowed = allow_changed
             .iter()
-            .map(|g| glob::Pattern::new(g).map_err(|e| Error::Usage { what: format!("--allow-changed {g}: {e}") }))
+            .map(|g| {
+                glob::Pattern::new(g).map_err(|e| Error::Usage {
+                    what: format!("--allow-changed {g}: {e}"),
+                })
+            })
             .collect::<Result<_, _>>()?;
-        Ok(Compare { allowed, changed: Vec::new(), warnings: Vec::new() })
+        Ok(Compare {
+            allowed,
+            changed: Vec::new(),
+            warnings: Vec::new(),
+        })
     }
 
     /// Compare an open file with what the image says of it.
     fn look(&mut self, file: &RegFile, meta: &std::fs::Metadata) {
         let mut differs = |how: String| {
-            let change = Changed { path: file.path.clone(), how };
+            let change = Changed {
+                path: file.path.clone(),
+                how,
+            };
             if self.changed.contains(&change) {
                 return;
             }
             if self.allowed.iter().any(|g| g.matches(&file.path)) {
-                self.warnings.push(format!("{}: {} (allowed)", change.path, change.how));
+                self.warnings
+                    .push(format!("{}: {} (allowed)", change.path, change.how));
             } else if file.flags & libc::O_APPEND.cast_unsigned() != 0 && meta.is_file() {
-                self.warnings.push(format!("{}: {} (open for appending)", change.path, change.how));
+                self.warnings.push(format!(
+                    "{}: {} (open for appending)",
+                    change.path, change.how
+                ));
             } else {
                 self.changed.push(change);
             }
         };
         if let Some(mode) = file.mode.filter(|m| (m ^ meta.mode()) & libc::S_IFMT != 0) {
-            differs(format!("file type {:o} at the dump, {:o} now", mode & libc::S_IFMT, meta.mode() & libc::S_IFMT));
+            differs(format!(
+                "file type {:o} at the dump, {:o} now",
+                mode & libc::S_IFMT,
+                meta.mode() & libc::S_IFMT
+            ));
         } else if let Some(size) = file.size.filter(|s| meta.is_file() && *s != meta.len()) {
             differs(format!("size {size} at the dump, {} now", meta.len()));
         }
@@ -58,38 +77,72 @@ impl Compare {
 fn failed(path: &str, who: &str, e: &io::Error) -> Error {
     let why = format!("{who}: {e}");
     match e.raw_os_error() {
-        Some(libc::ELOOP | libc::ENOTDIR) => Error::BadPath { path: path.into(), why },
-        _ => Error::MissingFile { path: path.into(), why },
+        Some(libc::ELOOP | libc::ENOTDIR) => Error::BadPath {
+            path: path.into(),
+            why,
+        },
+        _ => Error::MissingFile {
+            path: path.into(),
+            why,
+        },
     }
 }
 
 /// Open a file of the images with these flags, for `who`.
-pub fn open(root: &Root, file: &RegFile, flags: i32, who: &str, compare: &mut Compare) -> Result<OwnedFd, Error> {
+pub fn open(
+    root: &Root,
+    file: &RegFile,
+    flags: i32,
+    who: &str,
+    compare: &mut Compare,
+) -> Result<OwnedFd, Error> {
     // What a path means is looked at before it is opened: opening a device or a FIFO can have effects.
-    let look = root.open_path(&file.path, libc::O_PATH).map_err(|e| failed(&file.path, who, &e))?;
+    let look = root
+        .open_path(&file.path, libc::O_PATH)
+        .map_err(|e| failed(&file.path, who, &e))?;
     let meta = os::fstat(look.as_fd()).map_err(|e| failed(&file.path, who, &e))?;
     compare.look(file, &meta);
     let kind = meta.file_type();
     if kind.is_fifo() || kind.is_socket() || kind.is_block_device() {
-        return Err(Error::BadPath { path: file.path.clone(), why: format!("{who}: not a regular file or character device now") });
+        return Err(Error::BadPath {
+            path: file.path.clone(),
+            why: format!("{who}: not a regular file or character device now"),
+        });
     }
-    let fd = root.open_path(&file.path, flags & !ONCE | libc::O_NOCTTY).map_err(|e| failed(&file.path, who, &e))?;
+    let fd = root
+        .open_path(&file.path, flags & !ONCE | libc::O_NOCTTY)
+        .map_err(|e| failed(&file.path, who, &e))?;
     let now = os::fstat(fd.as_fd()).map_err(|e| failed(&file.path, who, &e))?;
     if (now.dev(), now.ino()) != (meta.dev(), meta.ino()) && !kind.is_char_device() {
-        return Err(Error::BadPath { path: file.path.clone(), why: format!("{who}: replaced while it was opened") });
+        return Err(Error::BadPath {
+            path: file.path.clone(),
+            why: format!("{who}: replaced while it was opened"),
+        });
     }
     Ok(fd)
 }
 
 /// Open a description as the task had it: flags and position.
-pub fn reopen(root: &Root, file: &RegFile, who: &str, compare: &mut Compare) -> Result<OwnedFd, Error> {
+pub fn reopen(
+    root: &Root,
+    file: &RegFile,
+    who: &str,
+    compare: &mut Compare,
+) -> Result<OwnedFd, Error> {
     let fd = open(root, file, file.flags.cast_signed(), who, compare)?;
     if let Some(pos) = file.pos.filter(|p| *p != 0) {
-        let pos = i64::try_from(pos).map_err(|_| Error::BadPath { path: file.path.clone(), why: format!("{who}: position {pos}") })?;
+        let pos = i64::try_from(pos).map_err(|_| Error::BadPath {
+            path: file.path.clone(),
+            why: format!("{who}: position {pos}"),
+        })?;
         // SAFETY: numbers only.
         let at = unsafe { libc::lseek64(fd.as_raw_fd(), pos, libc::SEEK_SET) };
         if at != pos {
-            return Err(failed(&file.path, &format!("{who}: seek to {pos}"), &io::Error::last_os_error()));
+            return Err(failed(
+                &file.path,
+                &format!("{who}: seek to {pos}"),
+                &io::Error::last_os_error(),
+            ));
         }
     }
     Ok(fd)

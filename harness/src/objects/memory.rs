@@ -18,13 +18,19 @@ impl PagesFiles {
         let mut files = Vec::new();
         for p in &cp.pages_files {
             let path = images.join(&p.name);
-            let missing = |e: &io::Error| Error::MissingFile { path: path.display().to_string(), why: format!("pages file: {e}") };
+            let missing = |e: &io::Error| Error::MissingFile {
+                path: path.display().to_string(),
+                why: format!("pages file: {e}"),
+            };
             let file = File::open(&path).map_err(|e| missing(&e))?;
             let len = file.metadata().map_err(|e| missing(&e))?.len();
             if len != p.size {
                 return Err(Error::MissingFile {
                     path: path.display().to_string(),
-                    why: format!("pages file: {} bytes when it was checked, {len} now", p.size),
+                    why: format!(
+                        "pages file: {} bytes when it was checked, {len} now",
+                        p.size
+                    ),
                 });
             }
             files.push((p.name.clone(), file));
@@ -33,7 +39,11 @@ impl PagesFiles {
     }
 
     /// Hand every run of `map` to `put(offset in the object, bytes)`, in pieces of at most 64 KiB.
-    pub fn each(&self, map: &PageMap, mut put: impl FnMut(u64, &[u8]) -> io::Result<()>) -> Result<(), Error> {
+    pub fn each(
+        &self,
+        map: &PageMap,
+        mut put: impl FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<(), Error> {
         let mut buf = vec![0u8; 64 << 10];
         for run in &map.runs {
             let (name, file) = &self.0[run.file];
@@ -42,8 +52,14 @@ impl PagesFiles {
             while left > 0 {
                 let n = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
                 file.read_exact_at(&mut buf[..n], from)
-                    .map_err(|e| Error::MissingFile { path: name.clone(), why: format!("pages file, offset {from}: {e}") })?;
-                put(to, &buf[..n]).map_err(|e| Error::Output { path: "memory object".into(), source: e })?;
+                    .map_err(|e| Error::MissingFile {
+                        path: name.clone(),
+                        why: format!("pages file, offset {from}: {e}"),
+                    })?;
+                put(to, &buf[..n]).map_err(|e| Error::Output {
+                    path: "memory object".into(),
+                    source: e,
+                })?;
                 (from, to, left) = (from + n as u64, to + n as u64, left - n as u64);
             }
         }
@@ -52,7 +68,10 @@ impl PagesFiles {
 
     /// A new memory object of `size` bytes with these contents.
     pub fn object(&self, name: &str, size: u64, map: &PageMap) -> Result<File, Error> {
-        let failed = |source| Error::Output { path: format!("memory object {name}").into(), source };
+        let failed = |source| Error::Output {
+            path: format!("memory object {name}").into(),
+            source,
+        };
         // A name with a slash is what the kernel shows for anonymous shared memory too.
         let file = File::from(crate::os::memfd(name, &[]).map_err(failed)?);
         file.set_len(size).map_err(failed)?;

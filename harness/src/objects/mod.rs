@@ -37,7 +37,10 @@ impl Objects {
         let above = i32::try_from(above).unwrap_or(i32::MAX);
         // SAFETY: numbers only; the duplicate is a new descriptor.
         let up = os::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) })
-            .map_err(|e| Error::Internal { what: "F_DUPFD_CLOEXEC".into(), why: e.to_string() })?;
+            .map_err(|e| Error::Internal {
+                what: "F_DUPFD_CLOEXEC".into(),
+                why: e.to_string(),
+            })?;
         // SAFETY: just made, owned by nobody else.
         self.open.push(unsafe { OwnedFd::from_raw_fd(up) });
         Ok(self.open.len() - 1)

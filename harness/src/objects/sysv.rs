@@ -51,22 +51,40 @@ impl Segments {
     fn one(&mut self, s: &Segment, pages: &PagesFiles, any_ids: bool) -> Result<(), Error> {
         let what = || format!("SysV segment {} ({} bytes, key {:#x})", s.id, s.size, s.key);
         let wrong = |call: &str, e: &io::Error| match e.raw_os_error() {
-            Some(libc::EEXIST) => Error::ShmTaken { what: what(), why: "its key is in use".into() },
-            Some(libc::EPERM | libc::EACCES) => Error::MayNotChoose { what: what(), why: format!("{call}: {e}") },
-            _ => Error::Machine { what: what(), why: format!("{call}: {e}") },
+            Some(libc::EEXIST) => Error::ShmTaken {
+                what: what(),
+                why: "its key is in use".into(),
+            },
+            Some(libc::EPERM | libc::EACCES) => Error::MayNotChoose {
+                what: what(),
+                why: format!("{call}: {e}"),
+            },
+            _ => Error::Machine {
+                what: what(),
+                why: format!("{call}: {e}"),
+            },
         };
         if !any_ids {
-            std::fs::write(NEXT_ID, s.id.to_string())
-                .map_err(|e| Error::MayNotChoose { what: what(), why: format!("{NEXT_ID}: {e}") })?;
+            std::fs::write(NEXT_ID, s.id.to_string()).map_err(|e| Error::MayNotChoose {
+                what: what(),
+                why: format!("{NEXT_ID}: {e}"),
+            })?;
         }
-        let size = usize::try_from(s.size).map_err(|_| Error::Machine { what: what(), why: "larger than an address space".into() })?;
+        let size = usize::try_from(s.size).map_err(|_| Error::Machine {
+            what: what(),
+            why: "larger than an address space".into(),
+        })?;
         let mode = (s.mode & 0o777).cast_signed();
         let flags = mode | libc::IPC_CREAT | libc::IPC_EXCL | s.hugetlb.cast_signed();
         // SAFETY: numbers only.
-        let id = os::check(unsafe { libc::shmget(s.key.cast_signed(), size, flags) }).map_err(|e| wrong("shmget", &e))?;
+        let id = os::check(unsafe { libc::shmget(s.key.cast_signed(), size, flags) })
+            .map_err(|e| wrong("shmget", &e))?;
         self.made.push(Made { was: s.id, id });
         if !any_ids && u32::try_from(id) != Ok(s.id) {
-            return Err(Error::ShmTaken { what: what(), why: format!("its id is in use (the kernel gave {id})") });
+            return Err(Error::ShmTaken {
+                what: what(),
+                why: format!("its id is in use (the kernel gave {id})"),
+            });
         }
         fill(s, id, size, pages).map_err(|f| match f {
             Fill::Call(call, e) => wrong(call, &e),
@@ -97,7 +115,9 @@ fn fill(s: &Segment, id: i32, size: usize, pages: &PagesFiles) -> Result<(), Fil
             return Err(io::ErrorKind::InvalidData.into());
         }
         // SAFETY: [start, start + bytes.len()) lies in the `len` bytes attached at `at`, and `bytes` is ours.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.cast::<u8>().add(start), bytes.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.cast::<u8>().add(start), bytes.len())
+        };
         Ok(())
     });
     // SAFETY: attached above; no reference into it is left.
@@ -110,17 +130,20 @@ fn set(s: &Segment, id: i32) -> Result<(), (&'static str, io::Error)> {
     let mut ds = std::mem::MaybeUninit::<libc::shmid_ds>::zeroed();
     // SAFETY: IPC_STAT fills the structure; zeroed it is valid.
     let mut ds = unsafe {
-        os::check(libc::shmctl(id, libc::IPC_STAT, ds.as_mut_ptr())).map_err(|e| ("shmctl(IPC_STAT)", e))?;
+        os::check(libc::shmctl(id, libc::IPC_STAT, ds.as_mut_ptr()))
+            .map_err(|e| ("shmctl(IPC_STAT)", e))?;
         ds.assume_init()
     };
     if (ds.shm_perm.uid, ds.shm_perm.gid) != (s.uid, s.gid) {
         (ds.shm_perm.uid, ds.shm_perm.gid) = (s.uid, s.gid);
         // SAFETY: IPC_SET reads the structure that IPC_STAT filled.
-        os::check(unsafe { libc::shmctl(id, libc::IPC_SET, &mut ds) }).map_err(|e| ("shmctl(IPC_SET)", e))?;
+        os::check(unsafe { libc::shmctl(id, libc::IPC_SET, &mut ds) })
+            .map_err(|e| ("shmctl(IPC_SET)", e))?;
     }
     if s.locked {
         // SAFETY: SHM_LOCK takes no structure.
-        os::check(unsafe { libc::shmctl(id, libc::SHM_LOCK, std::ptr::null_mut()) }).map_err(|e| ("shmctl(SHM_LOCK)", e))?;
+        os::check(unsafe { libc::shmctl(id, libc::SHM_LOCK, std::ptr::null_mut()) })
+            .map_err(|e| ("shmctl(SHM_LOCK)", e))?;
     }
     Ok(())
 }
