@@ -1,6 +1,6 @@
 //! The checked checkpoint: types in which an invalid checkpoint cannot be written down.
 //!
-//! Made by [`crate::check`] alone. VMAs are sorted, apart, page-aligned and cannot wrap; every id resolves; every run
+//! Made by [`crate::load`] alone. VMAs are sorted, apart, page-aligned and cannot wrap; every id resolves; every run
 //! of pages lies in a VMA or segment and in its pages file. What a *restorer* does not support is still represented
 //! here: refusing by name is the plan's business.
 

@@ -9,7 +9,7 @@ pub struct Place {
     pub file: String,
     /// Entry of an array file, counted from 0.
     pub entry: Option<usize>,
-    /// Field, with indices and members as CRIU names them ("vmas[3].start"); empty = the entry as a whole.
+    /// Field, with indices and members as CRIU names them (`vmas[3].start`); empty = the entry as a whole.
     pub field: String,
 }
 

@@ -1,5 +1,5 @@
 //! CRIU's protobuf messages in our own declarations. Every single field is an `Option`, so that "absent" can be told
-//! from 0: prost does not enforce what proto2 calls required, [`crate::check`] does. Field names are CRIU's; their
+//! from 0: prost does not enforce what proto2 calls required, [`crate::load`] does. Field names are CRIU's; their
 //! meaning is in `criu-images.md`. Text is kept as bytes: nobody promises UTF-8.
 // prost makes an accessor for every field, also for one that CRIU calls `len`.
 #![allow(missing_docs, clippy::len_without_is_empty)]

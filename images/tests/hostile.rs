@@ -153,7 +153,8 @@ fn magics_versions_and_machines() {
 
 #[test]
 fn impossible_mappings() {
-    let cases: [(&str, Box<dyn FnOnce(&mut Vec<VmaEntry>)>); 12] = [
+    type Change = Box<dyn FnOnce(&mut Vec<VmaEntry>)>;
+    let cases: [(&str, Change); 12] = [
         ("not page-aligned", Box::new(|v| v[3].start = Some(0x6a800))),
         ("overlaps", Box::new(|v| v[3].start = Some(0x69000))),
         ("out of order", Box::new(|v| v.swap(0, 1))),

@@ -531,3 +531,36 @@ pub(super) fn mapped(vmas: &[Vma], addr: u32) -> bool {
     let next = vmas.partition_point(|v| v.range.end() <= addr);
     vmas.get(next).is_some_and(|v| v.range.has(addr))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(words: &[(usize, u32)]) -> Vec<u8> {
+        let mut page: Vec<u8> = 0xe7fd_def1_u32.to_le_bytes().repeat(1024);
+        for (at, word) in words {
+            page[at * 4..at * 4 + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        page
+    }
+
+    #[test]
+    fn sigpages_are_told_by_filler_and_code() {
+        assert!(is_sigpage(&page(&[(600, 0xe3a0_7077), (616, 1)])));
+        assert!(is_sigpage(&page(&[(0, 0xe3a0_7077)])));
+        assert!(!is_sigpage(&page(&[])));
+        assert!(!is_sigpage(&page(&[(600, 1)])));
+        assert!(!is_sigpage(&page(&[(0, 0xe3a0_7077), (900, 1)])));
+        assert!(!is_sigpage(&[0; 4096]));
+    }
+
+    #[test]
+    fn runs_may_span_adjacent_areas_only() {
+        let areas = [(0x1000, 0x3000), (0x4000, 0x5000)];
+        assert!(covered(&areas, 0x1000, 0x3000));
+        assert!(covered(&areas, 0x2000, 0x3000));
+        assert!(!covered(&areas, 0x2000, 0x5000));
+        assert!(!covered(&areas, 0, 0x2000));
+        assert!(!covered(&areas, 0x5000, 0x6000));
+    }
+}

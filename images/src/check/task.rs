@@ -532,3 +532,50 @@ fn creds(at: &At, c: &proto::CredsEntry) -> Result<Creds, Error> {
         ids_lost: lost || (fsgid >= 0x1_0000 && egid != fsgid),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(uid: u32, euid: u32, fsuid: u32) -> Creds {
+        let entry = proto::CredsEntry {
+            uid: Some(uid),
+            euid: Some(euid),
+            suid: Some(uid),
+            fsuid: Some(fsuid),
+            gid: Some(0),
+            egid: Some(0),
+            sgid: Some(0),
+            fsgid: Some(0),
+            secbits: Some(0),
+            cap_eff: vec![0xffff_ffff, 0x1ff],
+            ..Default::default()
+        };
+        creds(&At::file("core-1.img"), &entry).unwrap()
+    }
+
+    #[test]
+    fn rubbish_in_the_upper_half_of_ids_is_cut() {
+        let c = entry(0xbef1_03e8, 0x1234_03e9, 1001);
+        assert_eq!(
+            (c.uid, c.euid, c.suid, c.ids_lost),
+            (1000, 1001, 1000, false)
+        );
+        assert_eq!(c.cap_eff, 0x1ff_ffff_ffff);
+        // The 16-bit call says 65534, the kernel's text 100000.
+        assert!(entry(65534, 65534, 100_000).ids_lost);
+        // A dumper without that fault.
+        let c = entry(100_000, 100_000, 100_000);
+        assert_eq!((c.uid, c.ids_lost), (100_000, false));
+        // setfsuid: nothing wrong with small ids.
+        let c = entry(0, 0, 1000);
+        assert_eq!((c.uid, c.euid, c.fsuid, c.ids_lost), (0, 0, 1000, false));
+    }
+
+    #[test]
+    fn personality_is_hexadecimal_read_as_decimal() {
+        assert_eq!(personality(800_000), Some(0x0080_0000));
+        assert_eq!(personality(0), Some(0));
+        assert_eq!(personality(u32::MAX), None);
+    }
+}
