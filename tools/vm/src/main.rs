@@ -1,2 +1,211 @@
-//! Placeholder while the workspace is laid out.
-fn main() {}
+//! A real ARMv7 kernel in qemu-system-arm: `vm test`, `vm run`, `vm shell`. See docs/vm.md.
+
+mod cpio;
+mod machine;
+mod packages;
+mod tests;
+
+use machine::{Event, Job, Machine, Places};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "usage: vm test [-v] [NAME…]        run the tests (those whose names contain a NAME)
+       vm run [--share DIR] [--time SECONDS] -- CMD…
+       vm shell
+ARMREST names the program to test (target/armrest).";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let status = match words.split_first() {
+        Some((&"test", rest)) => test(rest),
+        Some((&"run", rest)) => run(rest),
+        Some((&"shell", [])) => shell(),
+        _ => Err(USAGE.to_owned()),
+    };
+    status.unwrap_or_else(|e| {
+        eprintln!("vm: {e}");
+        ExitCode::from(125)
+    })
+}
+
+fn shell() -> Result<ExitCode, String> {
+    eprintln!("vm: `exit` or ctrl-a x ends it");
+    Machine::boot(&Places::new()?, &Job::Shell)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Quotes a word for the shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+fn run(words: &[&str]) -> Result<ExitCode, String> {
+    let (mut share, mut seconds, mut rest) = (None, 600, words);
+    let command = loop {
+        match rest {
+            ["--share", dir, tail @ ..] => {
+                share = Some(PathBuf::from(dir));
+                rest = tail;
+            }
+            ["--time", n, tail @ ..] => {
+                seconds = n.parse().map_err(|_| format!("--time {n}: not a number"))?;
+                rest = tail;
+            }
+            ["--", tail @ ..] if !tail.is_empty() => break tail,
+            _ => return Err(USAGE.to_owned()),
+        }
+    };
+    if let Some(dir) = &share
+        && !dir.is_dir()
+    {
+        return Err(format!("{}: no folder", dir.display()));
+    }
+    let script = format!("exec {}\n", command.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" "));
+    let places = Places::new()?;
+    let mut machine = Machine::boot(&places, &Job::Run(script, share.as_deref()))?;
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let (mut section, mut back) = (String::new(), Vec::new());
+    loop {
+        match machine.next(until.saturating_duration_since(Instant::now())) {
+            Event::Output(bytes) => match section.as_str() {
+                "ready" => std::io::stdout().write_all(&bytes).map_err(|e| e.to_string())?,
+                "share" => back.extend_from_slice(&bytes),
+                _ => {}
+            },
+            Event::Line(words) => match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                ["done", status] => {
+                    if let Some(dir) = &share {
+                        bring_back(&back, dir)?;
+                    }
+                    return Ok(ExitCode::from(status.parse::<u8>().map_err(|_| format!("status {status}?"))?));
+                }
+                [word, ..] => section = (*word).to_owned(),
+                [] => {}
+            },
+            Event::Late => return Err(format!("not done in {seconds} s; switched off (target/vm/console.log)")),
+            Event::Off => return Err("the machine stopped before the command ended (target/vm/console.log)".to_owned()),
+        }
+    }
+}
+
+/// Unpacks what the machine made of the shared folder. What it deleted stays.
+fn bring_back(text: &[u8], dir: &Path) -> Result<(), String> {
+    let mut child = Command::new("sh")
+        .args(["-c", "base64 -d -i | tar -C \"$1\" --no-same-owner -xzf -", "sh"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("sh: {e}"))?;
+    if let Some(mut to) = child.stdin.take() {
+        to.write_all(text).map_err(|e| format!("{}: {e}", dir.display()))?;
+    }
+    let status = child.wait().map_err(|e| e.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("{}: the files did not come back: {status}", dir.display())) }
+}
+
+fn test(words: &[&str]) -> Result<ExitCode, String> {
+    let verbose = words.contains(&"-v");
+    let wanted: Vec<&str> = words.iter().copied().filter(|w| *w != "-v").collect();
+    if let Some(option) = wanted.iter().find(|w| w.starts_with('-')) {
+        return Err(format!("{option}?\n{USAGE}"));
+    }
+    let places = Places::new()?;
+    let path = places.root.join("tools/vm/guest/tests");
+    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let all = tests::parse(&text)?;
+    let count = all.len();
+    let chosen: Vec<_> =
+        all.into_iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w))).collect();
+    if chosen.is_empty() {
+        return Err("no test of such a name".to_owned());
+    }
+    let mut machine = Machine::boot(&places, &Job::Tests(&chosen))?;
+    println!("running {} tests on a real ARMv7 kernel", chosen.len());
+    let results = watch(&mut machine, &chosen, verbose);
+    let failed: Vec<&str> = results.iter().filter(|(_, good)| !good).map(|(name, _)| name.as_str()).collect();
+    if !failed.is_empty() {
+        println!("\nfailures:\n    {}", failed.join("\n    "));
+    }
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        results.len() - failed.len(),
+        failed.len(),
+        count - chosen.len(),
+    );
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Follows the machine through all tests. Those that it never came to have failed.
+fn watch(machine: &mut Machine, chosen: &[(String, u64, String)], verbose: bool) -> Vec<(String, bool)> {
+    let mut results: Vec<(String, bool)> = Vec::new();
+    let (mut output, mut begun, mut finished) = (Vec::new(), None, false);
+    loop {
+        // The machine itself kills a test that takes too long; we only wait for a machine that hangs.
+        let limit = match &begun {
+            Some((name, _)) => chosen.iter().find(|t| t.0 == *name).map_or(60, |t| t.1 + 20),
+            None => 60,
+        };
+        match machine.next(Duration::from_secs(limit)) {
+            Event::Output(bytes) => {
+                output.extend_from_slice(&bytes);
+                if begun.as_ref().is_some_and(|(_, at): &(String, Instant)| at.elapsed().as_secs() > limit) {
+                    println!("the machine hangs although it speaks");
+                    break;
+                }
+            }
+            Event::Line(words) => match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                ["ready"] => println!("booted in {:.1} s", machine.age().as_secs_f32()),
+                ["begin", name] => {
+                    begun = Some(((*name).to_owned(), Instant::now()));
+                    output.clear();
+                }
+                ["end", name, status] => {
+                    let good = *status == "0";
+                    let seconds = begun.take().map_or(0.0, |(_, at)| at.elapsed().as_secs_f32());
+                    let how = match *status {
+                        "0" => "ok".to_owned(),
+                        "late" => "FAILED: killed after its time".to_owned(),
+                        status => format!("FAILED: status {status}"),
+                    };
+                    println!("test {name} ... {how} ({seconds:.1} s)");
+                    if verbose || !good {
+                        indent(&output);
+                    }
+                    results.push(((*name).to_owned(), good));
+                    output.clear();
+                }
+                ["done", ..] => {
+                    finished = true;
+                    break;
+                }
+                _ => {}
+            },
+            Event::Late => {
+                println!("the machine says nothing any more");
+                break;
+            }
+            Event::Off => break,
+        }
+    }
+    if !finished {
+        println!("the machine stopped too early; its last words (all of them: target/vm/console.log):");
+        indent(&output);
+    }
+    for (name, ..) in chosen {
+        if !results.iter().any(|(n, _)| n == name) {
+            println!("test {name} ... FAILED: never ended");
+            results.push((name.clone(), false));
+        }
+    }
+    results
+}
+
+fn indent(text: &[u8]) {
+    for line in String::from_utf8_lossy(text).lines() {
+        println!("    {line}");
+    }
+}
