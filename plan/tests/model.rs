@@ -104,7 +104,13 @@ proptest! {
 
 /// Many one-page VMAs that no kernel merges.
 fn many(n: u32) -> armrest_images::Checkpoint {
-    let vma = |i: u32| anon(0x1000_0000 + i * 0x2000, 1, if i % 2 == 0 { 3 } else { 1 });
+    let vma = |i: u32| {
+        anon(
+            0x1000_0000 + i * 0x2000,
+            1,
+            if i.is_multiple_of(2) { 3 } else { 1 },
+        )
+    };
     let run = |i: u32| PageRun {
         addr: 0x1000_0000 + u64::from(i) * 0x2000,
         pages: 1,

@@ -45,6 +45,8 @@ pub fn machine() -> Machine {
         own_brk: 0x53_0000,
         euid: 0,
         privileged: true,
+        cap_eff: u64::MAX,
+        cap_bnd: u64::MAX,
     }
 }
 

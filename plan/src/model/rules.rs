@@ -296,7 +296,8 @@ impl Model {
             let r = Range { start: v.base, end };
             self.spare_own("preadv", r);
             let writable = |s: &u32| self.areas[s].prot & c::PROT_WRITE != 0;
-            if !r.is_empty() && !(self.covered(r) && self.in_range(r).iter().all(writable)) {
+            let fits = r.is_empty() || (self.covered(r) && self.in_range(r).iter().all(writable));
+            if !fits {
                 return if done == 0 { Err(EFAULT) } else { Ok(done) };
             }
             self.write(a[0], r, at);

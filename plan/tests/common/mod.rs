@@ -128,6 +128,7 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
         exe: 1,
         dumpable: Some(1),
         thp_disabled: false,
+        platform: None,
         aios: Vec::new(),
         vmas,
         guards: Vec::new(),
