@@ -48,6 +48,8 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         // SAFETY: takes no argument and cannot fail.
         euid: unsafe { libc::geteuid() },
         privileged,
+        cap_eff: status_hex(&status, "CapEff:").unwrap_or(0),
+        cap_bnd: status_hex(&status, "CapBnd:").unwrap_or(0),
         release,
         maps,
     })
@@ -171,7 +173,10 @@ fn own_rseq() -> Option<(u32, u32, u32)> {
     }
     // SAFETY: reads the thread register.
     let tp = unsafe { libc::syscall(GET_TLS) };
-    let addr = isize::try_from(tp).ok()?.wrapping_add(offset).cast_unsigned();
+    let addr = isize::try_from(tp)
+        .ok()?
+        .wrapping_add(offset)
+        .cast_unsigned();
     (tp != -1).then_some((u32::try_from(addr).ok()?, size.max(32), SIG))
 }
 

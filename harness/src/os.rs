@@ -62,11 +62,12 @@ pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<std::fs::Metadata> {
     std::fs::File::from(fd.try_clone_to_owned()?).metadata()
 }
 
-/// An anonymous memory file with these bytes.
-pub fn memfd(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+/// An anonymous memory file with these bytes; `sealable` allows seals later (MFD_ALLOW_SEALING).
+pub fn memfd(name: &str, bytes: &[u8], sealable: bool) -> io::Result<OwnedFd> {
     let name = c_path(name)?;
+    let flags = libc::MFD_CLOEXEC | if sealable { libc::MFD_ALLOW_SEALING } else { 0 };
     // SAFETY: `name` is NUL-terminated.
-    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
     // SAFETY: just created, owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut file = std::fs::File::from(fd);
@@ -130,4 +131,23 @@ pub fn blocked_signals(pid: libc::pid_t) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("SigBlk:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Let this process have descriptors below `number`, if it may not yet.
+pub fn raise_open_files(number: u32) -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    let number = libc::rlim_t::from(number);
+    if limit.rlim_cur >= number {
+        return Ok(());
+    }
+    limit.rlim_cur = number;
+    limit.rlim_max = limit.rlim_max.max(number);
+    // SAFETY: `limit` is initialised.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(())
 }

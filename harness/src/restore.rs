@@ -111,6 +111,10 @@ fn here(
         .unwrap_or(0)
         .max(plan.report_fd)
         + 1;
+    os::raise_open_files(above + 64).map_err(|e| Error::Machine {
+        what: format!("descriptors up to number {}", above + 64),
+        why: e.to_string(),
+    })?;
     open_descriptors(cp, live, &root, &mut compare, &mut objects, above)?;
     open_sources(cp, &plan, &root, &mut compare, &pages, &mut objects, above)?;
     let cwd = open_cwd(cp, live, &root, &mut compare)?;
@@ -177,6 +181,12 @@ fn here(
         notes.insert(0, format!("pid {} is now {pid}", task.pid));
     }
     notes.push(format!("pid by {way}"));
+    if as_init {
+        notes.push("an init, pid 1 of the new namespaces, stays until the task ends".into());
+    }
+    if task.sid != task.pid && task.pgid != task.pid {
+        notes.push("session and process group are the caller's".into());
+    }
     notes.push(format!(
         "one read-execute page of ours stays at {:08x}",
         plan.area.keep.start
@@ -260,7 +270,7 @@ fn open_sources(
                 .map_err(|e| output(&pages.0[*i].0, e))?
                 .into(),
             SourceKind::Overlay(bytes) => {
-                os::memfd("armrest-overlay", bytes).map_err(|e| output("patched vdso", e))?
+                os::memfd("armrest-overlay", bytes, false).map_err(|e| output("patched vdso", e))?
             }
             SourceKind::File { file, access } => file::open(
                 root,
@@ -277,7 +287,7 @@ fn open_sources(
                     what: format!("memfd {inode}"),
                     why: "not there".into(),
                 })?;
-                pages.object(&m.name, m.size, &m.pages)?.into()
+                pages.memfd(m)?.into()
             }
             SourceKind::AnonShared { shmid, size } => {
                 let none = armrest_images::PageMap::default();
@@ -286,6 +296,7 @@ fn open_sources(
                         "/dev/zero",
                         *size,
                         cp.anon_shared.get(shmid).unwrap_or(&none),
+                        false,
                     )?
                     .into()
             }

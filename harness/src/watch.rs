@@ -256,7 +256,7 @@ fn report_of(bytes: &[u8]) -> Option<Report> {
 pub fn until_running(child: &mut Child, mask: u64) -> Result<(), Error> {
     // The kernel never blocks SIGKILL and SIGSTOP.
     const NEVER: u64 = 1 << 8 | 1 << 18;
-    let all = u64::MAX & !NEVER;
+    let all = !NEVER;
     let start = Instant::now();
     loop {
         let now = os::blocked_signals(child.pid);

@@ -304,6 +304,8 @@ pub struct Mm {
     pub vmas: Vec<Vma>,
     /// Guard ranges (pseudo entries).
     pub guards: Vec<AddrRange>,
+    /// The string that AT_PLATFORM of the auxiliary vector points to, if its page was dumped.
+    pub platform: Option<String>,
     /// Contents of the vdso VMA as dumped, if there is one with all its pages.
     pub vdso: Option<Vec<u8>>,
     /// Contents of the page recognised as sigpage.

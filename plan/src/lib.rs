@@ -41,7 +41,14 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     let Some((task, live)) = cp.tasks.first().and_then(|t| Some((t, t.live.as_ref()?))) else {
         return Err(Refusals(refuse));
     };
-    refuse::cpu(&live.mm.auxv, machine, &mut refuse);
+    refuse::backing(cp, live, &mut refuse);
+    let rights = refuse::rights(task, live, machine, options.any_ids, &mut refuse);
+    refuse::cpu(
+        &live.mm.auxv,
+        live.mm.platform.as_deref(),
+        machine,
+        &mut refuse,
+    );
     ids(cp, task, machine, options, &mut refuse);
     if !refuse.is_empty() {
         return Err(Refusals(refuse));
@@ -50,7 +57,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         cp,
         live,
         machine,
-        notes: Vec::new(),
+        notes: rights,
         warnings: Vec::new(),
         sources: Vec::new(),
         next_fd: 0,

@@ -59,6 +59,10 @@ pub struct Machine {
     pub own_brk: u32,
     /// Effective user id.
     pub euid: u32,
+    /// Our effective capabilities.
+    pub cap_eff: u64,
+    /// Our bounding set.
+    pub cap_bnd: u64,
     /// True if we have CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE here.
     pub privileged: bool,
 }
@@ -136,6 +140,8 @@ impl Machine {
             own_brk: 0x0084_2000,
             euid: 0,
             privileged: true,
+            cap_eff: u64::MAX,
+            cap_bnd: u64::MAX,
         }
     }
 }

@@ -266,7 +266,7 @@ fn thread(pid: u32, t: &Thread, no: &mut dyn FnMut(String, &str)) {
 }
 
 /// Compare the CPU of the checkpoint (its auxiliary vector) with this one.
-pub fn cpu(auxv: &[u32], machine: &Machine, out: &mut Vec<Refusal>) {
+pub fn cpu(auxv: &[u32], platform: Option<&str>, machine: &Machine, out: &mut Vec<Refusal>) {
     let get = |key: u32| auxv.chunks_exact(2).find(|p| p[0] == key).map(|p| p[1]);
     let mut no = |what: String, hint: &str| {
         out.push(Refusal {
@@ -275,6 +275,15 @@ pub fn cpu(auxv: &[u32], machine: &Machine, out: &mut Vec<Refusal>) {
             hint: hint.to_owned(),
         });
     };
+    if let Some(was) = platform.filter(|p| family(p) != family(&machine.platform)) {
+        no(
+            format!(
+                "the program was told of platform {was}, this is {}",
+                machine.platform
+            ),
+            "restore on a CPU of the same architecture",
+        );
+    }
     if let Some(size) = get(6).filter(|s| *s != machine.page_size) {
         no(
             format!(
@@ -308,5 +317,111 @@ pub fn cpu(auxv: &[u32], machine: &Machine, out: &mut Vec<Refusal>) {
                 "aes 1, pmull 2, sha1 4, sha2 8, crc32 10: restore on a CPU that has them",
             );
         }
+    }
+}
+
+/// `v7l` and `v8l` run the same ARMv7 code; the last letter is the byte order.
+fn family(platform: &str) -> (bool, Option<char>) {
+    let version = platform
+        .trim_start_matches('v')
+        .trim_end_matches(['l', 'b'])
+        .parse::<u32>()
+        .unwrap_or(7);
+    (version >= 7, platform.chars().last().filter(|c| *c == 'b'))
+}
+
+/// What the program may do here, compared with what it might do: never more.
+pub fn rights(
+    task: &Task,
+    live: &LiveTask,
+    machine: &Machine,
+    any_ids: bool,
+    out: &mut Vec<Refusal>,
+) -> Vec<String> {
+    /// Capabilities that kernels have at most; higher bits are unset in every image.
+    const KNOWN: u64 = (1 << 41) - 1;
+    let mut notes = Vec::new();
+    let Some(c) = live.threads.first().and_then(|t| t.creds.as_ref()) else {
+        return notes;
+    };
+    let dropped = machine.cap_eff & KNOWN & !c.cap_eff | machine.cap_bnd & KNOWN & !c.cap_bnd;
+    if dropped != 0 {
+        out.push(Refusal {
+            kind: RefusalKind::Unsupported,
+            what: format!("pid {}: capabilities that the program had dropped ({dropped:#x})", task.pid),
+            hint: "this version does not restore capabilities: drop them around armrest (capsh, setpriv)".into(),
+        });
+    }
+    let missing = c.cap_eff & KNOWN & !machine.cap_eff;
+    if missing != 0 {
+        notes.push(format!(
+            "capabilities that the program had and has no more: {missing:#x}"
+        ));
+    }
+    if machine.euid != c.euid {
+        if any_ids {
+            notes.push(format!("uid {} is now {}", c.euid, machine.euid));
+        } else {
+            out.push(Refusal {
+                kind: RefusalKind::Ids,
+                what: format!("pid {} ran as uid {}, and this is uid {}", task.pid, c.euid, machine.euid),
+                hint: "run as root, or in a user namespace (unshare -Urpif --mount-proc); --any-ids takes the uid that is there".into(),
+            });
+        }
+    }
+    notes
+}
+
+/// Files and memory objects that mappings need, besides descriptors.
+pub fn backing(cp: &Checkpoint, live: &LiveTask, out: &mut Vec<Refusal>) {
+    let mut no = |what: String| {
+        let hint = "this version does not restore it".to_owned();
+        let refusal = Refusal {
+            kind: RefusalKind::Unsupported,
+            what,
+            hint,
+        };
+        if !out.contains(&refusal) {
+            out.push(refusal);
+        }
+    };
+    let mut by_path = |who: &str, id: u32| {
+        if let Some(File::Reg(f)) = cp.files.get(&id)
+            && (f.remapped || f.external)
+        {
+            let how = if f.remapped {
+                "was deleted or replaced"
+            } else {
+                "is external to the checkpoint"
+            };
+            no(format!("{who}: {} {how}", f.path));
+        }
+    };
+    by_path("executable", live.mm.exe);
+    for v in &live.mm.vmas {
+        if let VmaKind::File { file } = v.kind {
+            by_path("mapping", file);
+        }
+    }
+    for v in &live.mm.vmas {
+        if let VmaKind::Memfd { inode, .. } = v.kind
+            && let Some(m) = cp.memfds.get(&inode)
+        {
+            if m.seals > 1 {
+                no(format!("memory file {}: seals {:#x}", m.name, m.seals));
+            }
+            if m.hugetlb != 0 {
+                no(format!("memory file {}: huge pages", m.name));
+            }
+        }
+    }
+    for s in cp.segments.iter().filter(|s| s.hugetlb != 0) {
+        no(format!("SysV segment {}: huge pages", s.id));
+    }
+    for fd in live.fds.iter().filter(|f| f.fd >= 1 << 20) {
+        no(format!(
+            "fd {}: a number above the kernel's usual limit (fs.nr_open)",
+            fd.fd
+        ));
     }
 }

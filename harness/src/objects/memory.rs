@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use armrest_images::{Checkpoint, PAGE, PageMap};
+use armrest_images::{Checkpoint, Memfd, PAGE, PageMap};
 
 use crate::error::Error;
 
@@ -67,15 +67,41 @@ impl PagesFiles {
     }
 
     /// A new memory object of `size` bytes with these contents.
-    pub fn object(&self, name: &str, size: u64, map: &PageMap) -> Result<File, Error> {
+    pub fn object(
+        &self,
+        name: &str,
+        size: u64,
+        map: &PageMap,
+        sealable: bool,
+    ) -> Result<File, Error> {
         let failed = |source| Error::Output {
             path: format!("memory object {name}").into(),
             source,
         };
         // A name with a slash is what the kernel shows for anonymous shared memory too.
-        let file = File::from(crate::os::memfd(name, &[]).map_err(failed)?);
+        let file = File::from(crate::os::memfd(name, &[], sealable).map_err(failed)?);
         file.set_len(size).map_err(failed)?;
         self.each(map, |at, bytes| file.write_all_at(bytes, at))?;
+        Ok(file)
+    }
+
+    /// A recorded memory object, with its owner and mode.
+    pub fn memfd(&self, m: &Memfd) -> Result<File, Error> {
+        /// F_SEAL_SEAL alone: made without MFD_ALLOW_SEALING.
+        const NEVER_SEALED: u32 = 1;
+        let failed = |source| Error::Output {
+            path: format!("memory object {}", m.name).into(),
+            source,
+        };
+        let file = self.object(&m.name, m.size, &m.pages, m.seals != NEVER_SEALED)?;
+        let now = file.metadata().map_err(failed)?;
+        if (now.uid(), now.gid()) != (m.uid, m.gid) {
+            std::os::unix::fs::fchown(&file, Some(m.uid), Some(m.gid)).map_err(failed)?;
+        }
+        if let Some(mode) = m.mode.filter(|mode| (mode ^ now.mode()) & 0o7777 != 0) {
+            let mode = std::fs::Permissions::from_mode(mode & 0o7777);
+            file.set_permissions(mode).map_err(failed)?;
+        }
         Ok(file)
     }
 }

@@ -111,10 +111,12 @@ pub(super) fn read(
             .collect::<Result<_, _>>()?,
         vmas,
         guards,
+        platform: None,
         vdso: None,
         sigpage: None,
     };
     find_vdso(source, &mut mm, &pages)?;
+    find_platform(source, &mut mm, &pages)?;
     find_sigpage(source, &mut mm, &pages)?;
     Ok((mm, pages))
 }
@@ -454,6 +456,35 @@ fn find_vdso(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result<()
         && vdso.range.size() <= MAX_VDSO
     {
         mm.vdso = source.contents(pages, vdso.range)?;
+    }
+    Ok(())
+}
+
+/// AT_PLATFORM is a pointer to a short string on the stack.
+fn find_platform(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result<(), Error> {
+    const AT_PLATFORM: u32 = 15;
+    let Some(at) = mm
+        .auxv
+        .chunks_exact(2)
+        .find(|p| p[0] == AT_PLATFORM)
+        .map(|p| p[1])
+    else {
+        return Ok(());
+    };
+    let first = u64::from(at & !(PAGE - 1));
+    let Some(page) = AddrRange::new(first, first + u64::from(PAGE)) else {
+        return Ok(());
+    };
+    if let Some(bytes) = source.contents(pages, page)? {
+        let offset = usize::try_from(at - page.start()).unwrap_or(usize::MAX);
+        let text = bytes.get(offset..).unwrap_or_default();
+        let text = text
+            .get(..text.iter().take(16).position(|b| *b == 0).unwrap_or(0))
+            .unwrap_or_default();
+        mm.platform = std::str::from_utf8(text)
+            .ok()
+            .filter(|t| !t.is_empty())
+            .map(str::to_owned);
     }
     Ok(())
 }
