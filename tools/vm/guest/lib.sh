@@ -40,6 +40,7 @@ restored() {
     log=/samples/run/$name/out.log
     pid=$(root_pid $name)
     status=0
+    rm -f /tmp/$name.pid
     armrest restore -D /images/$name -d --pidfile /tmp/$name.pid "$@" || status=$?
     if [ $status != 0 ]; then
         echo "armrest restore: $status"
@@ -57,4 +58,52 @@ restored() {
     gone $pid || return 1
     tail -n 3 $log
     [ "$(tail -n 1 $log)" = PASS ]
+}
+
+# again NAME COUNT: restored that often in a row.
+again() {
+    time=0
+    while [ $time -lt $2 ]; do
+        time=$((time + 1))
+        restored $1 >/tmp/out 2>&1 || { echo "time $time of $2:"; cat /tmp/out; return 1; }
+    done
+    echo "$2 times: PASS"
+}
+
+# copies NAME COUNT: that many at once, each in namespaces and below a root of its own.
+copies() {
+    put_files $1
+    numbers=$(seq $2)
+    for n in $numbers; do
+        root=/tmp/copy.$n
+        rm -rf $root $root.pid
+        mkdir -p $root/samples/bin $root/samples/run $root/dev
+        mknod -m 666 $root/dev/null c 1 3
+        cp /samples/bin/$1 $root/samples/bin/
+        cp -a /samples/run/$1 $root/samples/run/
+        [ ! -d /images/$1/root ] || { cp -R /images/$1/root/. $root/; ln -s usr/lib $root/lib; }
+    done
+    jobs=
+    for n in $numbers; do
+        armrest restore -D /images/$1 -r /tmp/copy.$n --new-namespaces -d --pidfile /tmp/copy.$n.pid >/tmp/copy.$n.log 2>&1 &
+        jobs="$jobs $!"
+    done
+    bad=0 n=0
+    for job in $jobs; do
+        n=$((n + 1))
+        wait $job || { echo "copy $n: armrest restore: $?"; cat /tmp/copy.$n.log; bad=1; }
+    done
+    [ $bad = 0 ] || return 1
+    sleep 1
+    for n in $numbers; do
+        pid=$(cat /tmp/copy.$n.pid)
+        echo "copy $n: pid $pid, there $(grep NSpid /proc/$pid/status)"
+        kill -TERM $pid || bad=1
+    done
+    for n in $numbers; do
+        gone $(cat /tmp/copy.$n.pid) || bad=1
+        log=/tmp/copy.$n/samples/run/$1/out.log
+        [ "$(tail -n 1 $log)" = PASS ] || { echo "copy $n:"; tail -n 3 $log; cat /tmp/copy.$n.log; bad=1; }
+    done
+    [ $bad = 0 ]
 }
