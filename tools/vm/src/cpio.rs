@@ -32,14 +32,17 @@ impl Archive {
     }
 
     fn raw(&mut self, name: &str, mode: u32, device: (u32, u32), data: &[u8]) -> io::Result<()> {
-        let size = u32::try_from(data.len()).map_err(|_| io::Error::other(format!("{name}: over 4 GiB")))?;
+        let size = u32::try_from(data.len())
+            .map_err(|_| io::Error::other(format!("{name}: over 4 GiB")))?;
         let name_size = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
         self.inode += 1;
-        let fields =
-            [self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        let fields = [
+            self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0,
+        ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
+            self.bytes
+                .extend_from_slice(format!("{field:08X}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -83,16 +86,24 @@ impl Archive {
         let mode = meta.permissions().mode() & 0o7777;
         if meta.is_dir() {
             self.directory(path, mode)?;
-            let mut names = fs::read_dir(from)?.map(|e| e.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>()?;
+            let mut names = fs::read_dir(from)?
+                .map(|e| e.map(|e| e.file_name()))
+                .collect::<io::Result<Vec<_>>>()?;
             names.sort();
             for name in names {
-                let text = name.to_str().ok_or_else(|| io::Error::other(format!("{name:?}: not UTF-8")))?;
+                let text = name
+                    .to_str()
+                    .ok_or_else(|| io::Error::other(format!("{name:?}: not UTF-8")))?;
                 self.copy(&format!("{path}/{text}"), &from.join(&name))?;
             }
             Ok(())
         } else if meta.is_symlink() {
             let to = fs::read_link(from)?;
-            self.link(path, to.to_str().ok_or_else(|| io::Error::other(format!("{to:?}: not UTF-8")))?)
+            self.link(
+                path,
+                to.to_str()
+                    .ok_or_else(|| io::Error::other(format!("{to:?}: not UTF-8")))?,
+            )
         } else if meta.is_file() {
             self.file(path, mode, &fs::read(from).map_err(named)?)
         } else if meta.file_type().is_fifo() {
@@ -130,7 +141,8 @@ mod tests {
             };
             assert_eq!(&bytes[at..at + 6], b"070701");
             let (mode, size, name_size) = (field(1), field(6), field(11));
-            let name = String::from_utf8(bytes[at + 110..at + 110 + name_size - 1].to_vec()).unwrap();
+            let name =
+                String::from_utf8(bytes[at + 110..at + 110 + name_size - 1].to_vec()).unwrap();
             let data = (at + 110 + name_size).next_multiple_of(4);
             seen.push((name.clone(), mode, bytes[data..data + size].to_vec()));
             at = (data + size).next_multiple_of(4);

@@ -27,8 +27,13 @@ impl Places {
         let root = here.ancestors().nth(2).ok_or("no repository")?.to_owned();
         let cache = root.join("target/vm");
         fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
-        let armrest = std::env::var_os("ARMREST").map_or_else(|| root.join("target/armrest"), PathBuf::from);
-        Ok(Self { root, cache, armrest })
+        let armrest =
+            std::env::var_os("ARMREST").map_or_else(|| root.join("target/armrest"), PathBuf::from);
+        Ok(Self {
+            root,
+            cache,
+            armrest,
+        })
     }
 }
 
@@ -71,8 +76,10 @@ fn programs(places: &Places) -> Result<Vec<(String, PathBuf)>, String> {
     let mut made = Vec::new();
     for entry in fs::read_dir(&sources).map_err(|e| format!("{}: {e}", sources.display()))? {
         let source = entry.map_err(|e| e.to_string())?.path();
-        let (Some(name), true) = (source.file_stem().and_then(|n| n.to_str()), source.extension().is_some_and(|e| e == "c"))
-        else {
+        let (Some(name), true) = (
+            source.file_stem().and_then(|n| n.to_str()),
+            source.extension().is_some_and(|e| e == "c"),
+        ) else {
             continue;
         };
         let program = out.join(name);
@@ -80,7 +87,16 @@ fn programs(places: &Places) -> Result<Vec<(String, PathBuf)>, String> {
         if time(&program) < time(&source) {
             output(
                 Command::new("arm-linux-gnueabihf-gcc")
-                    .args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-o"])
+                    .args([
+                        "-std=gnu11",
+                        "-O2",
+                        "-Wall",
+                        "-Wextra",
+                        "-Werror",
+                        "-static",
+                        "-s",
+                        "-o",
+                    ])
                     .arg(&program)
                     .arg(&source),
             )?;
@@ -154,10 +170,15 @@ impl Machine {
     /// Boots. Everything that the machine says goes to `target/vm/console.log`, and for a shell to the terminal alone.
     pub fn boot(places: &Places, job: &Job) -> Result<Self, String> {
         if !places.armrest.is_file() {
-            return Err(format!("{}: not there; `make` builds it, ARMREST names another", places.armrest.display()));
+            return Err(format!(
+                "{}: not there; `make` builds it, ARMREST names another",
+                places.armrest.display()
+            ));
         }
         let found = packages::packages(&places.cache)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.subsec_nanos());
         let nonce = format!("{:x}.{now:x}", std::process::id());
         // One of its own for each machine: two may run at once.
         let archive = places.cache.join(format!("initramfs.{nonce}"));
@@ -167,19 +188,42 @@ impl Machine {
         let log = places.cache.join("console.log");
         let console = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
         let mut qemu = Command::new("qemu-system-arm");
-        qemu.args(["-M", "virt", "-cpu", "cortex-a15", "-m", "512", "-nodefaults", "-no-user-config", "-no-reboot"]);
-        qemu.args(["-display", "none", "-kernel"]).arg(&found.kernel).arg("-initrd").arg(&archive);
-        qemu.args(["-serial", if shell { "mon:stdio" } else { "stdio" }, "-append"]);
-        qemu.arg(if shell { "console=ttyAMA0 panic=-1 quiet" } else { "console=ttyAMA0 panic=-1" });
+        qemu.args([
+            "-M",
+            "virt",
+            "-cpu",
+            "cortex-a15",
+            "-m",
+            "512",
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+        ]);
+        qemu.args(["-display", "none", "-kernel"])
+            .arg(&found.kernel)
+            .arg("-initrd")
+            .arg(&archive);
+        qemu.args([
+            "-serial",
+            if shell { "mon:stdio" } else { "stdio" },
+            "-append",
+        ]);
+        qemu.arg(if shell {
+            "console=ttyAMA0 panic=-1 cryptomgr.notests quiet"
+        } else {
+            "console=ttyAMA0 panic=-1 cryptomgr.notests"
+        });
         if !shell {
             qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         }
         // SAFETY: prctl is async-signal-safe and touches no memory of ours.
         unsafe {
-            qemu.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
+            qemu.pre_exec(
+                || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                },
+            );
         }
         let started = Instant::now();
         let mut child = qemu.spawn().map_err(|e| format!("qemu-system-arm: {e}"))?;
@@ -194,7 +238,14 @@ impl Machine {
                 }
             });
         }
-        let mut machine = Self { child, bytes, nonce, pending: Vec::new(), console, started };
+        let mut machine = Self {
+            child,
+            bytes,
+            nonce,
+            pending: Vec::new(),
+            console,
+            started,
+        };
         // The machine reads the archive before its first instruction, so before its first word.
         if shell {
             let _ = machine.child.wait();
@@ -209,6 +260,18 @@ impl Machine {
         // The log is for people; a full disk is no reason to lose the results.
         let _ = self.console.write_all(bytes);
         self.pending.extend_from_slice(bytes);
+    }
+
+    /// Waits for the machine to switch itself off; no if it does not.
+    pub fn off(&mut self) -> bool {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.next(until.saturating_duration_since(Instant::now())) {
+                Event::Off => return true,
+                Event::Late => return false,
+                Event::Output(_) | Event::Line(_) => {}
+            }
+        }
     }
 
     /// Since the start of the boot.
@@ -232,17 +295,27 @@ impl Machine {
                 }
             } else {
                 // All but what may be the beginning of a mark.
-                let keep = (0..mark.len()).rev().find(|&n| self.pending.ends_with(&mark[..n])).unwrap_or(0);
+                let keep = (0..mark.len())
+                    .rev()
+                    .find(|&n| self.pending.ends_with(&mark[..n]))
+                    .unwrap_or(0);
                 if self.pending.len() > keep {
                     let all = self.pending.len() - keep;
                     return Event::Output(self.pending.drain(..all).collect());
                 }
             }
-            match self.bytes.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self
+                .bytes
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
                 Ok(more) => self.take(&more),
                 Err(RecvTimeoutError::Timeout) => return Event::Late,
-                Err(RecvTimeoutError::Disconnected) if self.pending.is_empty() => return Event::Off,
-                Err(RecvTimeoutError::Disconnected) => return Event::Output(std::mem::take(&mut self.pending)),
+                Err(RecvTimeoutError::Disconnected) if self.pending.is_empty() => {
+                    return Event::Off;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Event::Output(std::mem::take(&mut self.pending));
+                }
             }
         }
     }

@@ -1,9 +1,9 @@
 //! A real ARMv7 kernel in qemu-system-arm: `vm test`, `vm run`, `vm shell`. See docs/vm.md.
 
 mod cpio;
+mod list;
 mod machine;
 mod packages;
-mod tests;
 
 use machine::{Event, Job, Machine, Places};
 use std::io::Write;
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "usage: vm test [-v] [NAME…]        run the tests (those whose names contain a NAME)
+const USAGE: &str =
+    "usage: vm test [-v] [--list FILE] [NAME…]    run the tests (those whose names contain a NAME)
        vm run [--share DIR] [--time SECONDS] -- CMD…
        vm shell
 ARMREST names the program to test (target/armrest).";
@@ -63,7 +64,14 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
     {
         return Err(format!("{}: no folder", dir.display()));
     }
-    let script = format!("exec {}\n", command.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" "));
+    let script = format!(
+        "exec {}\n",
+        command
+            .iter()
+            .map(|w| quoted(w))
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
     let places = Places::new()?;
     let mut machine = Machine::boot(&places, &Job::Run(script, share.as_deref()))?;
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -71,22 +79,42 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
     loop {
         match machine.next(until.saturating_duration_since(Instant::now())) {
             Event::Output(bytes) => match section.as_str() {
-                "ready" => std::io::stdout().write_all(&bytes).map_err(|e| e.to_string())?,
+                "ready" => std::io::stdout()
+                    .write_all(&bytes)
+                    .map_err(|e| e.to_string())?,
                 "share" => back.extend_from_slice(&bytes),
                 _ => {}
             },
-            Event::Line(words) => match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            Event::Line(words) => match words
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .as_slice()
+            {
                 ["done", status] => {
                     if let Some(dir) = &share {
                         bring_back(&back, dir)?;
                     }
-                    return Ok(ExitCode::from(status.parse::<u8>().map_err(|_| format!("status {status}?"))?));
+                    return Ok(ExitCode::from(
+                        status
+                            .parse::<u8>()
+                            .map_err(|_| format!("status {status}?"))?,
+                    ));
                 }
                 [word, ..] => section = (*word).to_owned(),
                 [] => {}
             },
-            Event::Late => return Err(format!("not done in {seconds} s; switched off (target/vm/console.log)")),
-            Event::Off => return Err("the machine stopped before the command ended (target/vm/console.log)".to_owned()),
+            Event::Late => {
+                return Err(format!(
+                    "not done in {seconds} s; switched off (target/vm/console.log)"
+                ));
+            }
+            Event::Off => {
+                return Err(
+                    "the machine stopped before the command ended (target/vm/console.log)"
+                        .to_owned(),
+                );
+            }
         }
     }
 }
@@ -94,38 +122,65 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
 /// Unpacks what the machine made of the shared folder. What it deleted stays.
 fn bring_back(text: &[u8], dir: &Path) -> Result<(), String> {
     let mut child = Command::new("sh")
-        .args(["-c", "base64 -d -i | tar -C \"$1\" --no-same-owner -xzf -", "sh"])
+        .args([
+            "-c",
+            "base64 -d -i | tar -C \"$1\" --no-same-owner -xzf -",
+            "sh",
+        ])
         .arg(dir)
         .stdin(Stdio::piped())
         .spawn()
         .map_err(|e| format!("sh: {e}"))?;
     if let Some(mut to) = child.stdin.take() {
-        to.write_all(text).map_err(|e| format!("{}: {e}", dir.display()))?;
+        to.write_all(text)
+            .map_err(|e| format!("{}: {e}", dir.display()))?;
     }
     let status = child.wait().map_err(|e| e.to_string())?;
-    if status.success() { Ok(()) } else { Err(format!("{}: the files did not come back: {status}", dir.display())) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "{}: the files did not come back: {status}",
+            dir.display()
+        ))
+    }
 }
 
 fn test(words: &[&str]) -> Result<ExitCode, String> {
-    let verbose = words.contains(&"-v");
-    let wanted: Vec<&str> = words.iter().copied().filter(|w| *w != "-v").collect();
-    if let Some(option) = wanted.iter().find(|w| w.starts_with('-')) {
-        return Err(format!("{option}?\n{USAGE}"));
+    let (mut verbose, mut wanted, mut list, mut rest) = (false, Vec::new(), None, words);
+    while let Some((word, tail)) = rest.split_first() {
+        rest = tail;
+        match *word {
+            "-v" => verbose = true,
+            "--list" => {
+                let (file, tail) = rest.split_first().ok_or(USAGE)?;
+                list = Some(PathBuf::from(file));
+                rest = tail;
+            }
+            option if option.starts_with('-') => return Err(format!("{option}?\n{USAGE}")),
+            name => wanted.push(name),
+        }
     }
     let places = Places::new()?;
-    let path = places.root.join("tools/vm/guest/tests");
+    let path = list.unwrap_or_else(|| places.root.join("tools/vm/guest/tests"));
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let all = tests::parse(&text)?;
+    let all = list::parse(&text)?;
     let count = all.len();
-    let chosen: Vec<_> =
-        all.into_iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w))).collect();
+    let chosen: Vec<_> = all
+        .into_iter()
+        .filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w)))
+        .collect();
     if chosen.is_empty() {
         return Err("no test of such a name".to_owned());
     }
     let mut machine = Machine::boot(&places, &Job::Tests(&chosen))?;
     println!("running {} tests on a real ARMv7 kernel", chosen.len());
     let results = watch(&mut machine, &chosen, verbose);
-    let failed: Vec<&str> = results.iter().filter(|(_, good)| !good).map(|(name, _)| name.as_str()).collect();
+    let failed: Vec<&str> = results
+        .iter()
+        .filter(|(_, good)| !good)
+        .map(|(name, _)| name.as_str())
+        .collect();
     if !failed.is_empty() {
         println!("\nfailures:\n    {}", failed.join("\n    "));
     }
@@ -136,28 +191,47 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
         failed.len(),
         count - chosen.len(),
     );
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Follows the machine through all tests. Those that it never came to have failed.
-fn watch(machine: &mut Machine, chosen: &[(String, u64, String)], verbose: bool) -> Vec<(String, bool)> {
+fn watch(
+    machine: &mut Machine,
+    chosen: &[(String, u64, String)],
+    verbose: bool,
+) -> Vec<(String, bool)> {
     let mut results: Vec<(String, bool)> = Vec::new();
     let (mut output, mut begun, mut finished) = (Vec::new(), None, false);
     loop {
         // The machine itself kills a test that takes too long; we only wait for a machine that hangs.
         let limit = match &begun {
-            Some((name, _)) => chosen.iter().find(|t| t.0 == *name).map_or(60, |t| t.1 + 20),
+            Some((name, _)) => chosen
+                .iter()
+                .find(|t| t.0 == *name)
+                .map_or(60, |t| t.1 + 20),
             None => 60,
         };
         match machine.next(Duration::from_secs(limit)) {
             Event::Output(bytes) => {
                 output.extend_from_slice(&bytes);
-                if begun.as_ref().is_some_and(|(_, at): &(String, Instant)| at.elapsed().as_secs() > limit) {
+                if begun
+                    .as_ref()
+                    .is_some_and(|(_, at): &(String, Instant)| at.elapsed().as_secs() > limit)
+                {
                     println!("the machine hangs although it speaks");
                     break;
                 }
             }
-            Event::Line(words) => match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            Event::Line(words) => match words
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .as_slice()
+            {
                 ["ready"] => println!("booted in {:.1} s", machine.age().as_secs_f32()),
                 ["begin", name] => {
                     begun = Some(((*name).to_owned(), Instant::now()));
@@ -165,7 +239,9 @@ fn watch(machine: &mut Machine, chosen: &[(String, u64, String)], verbose: bool)
                 }
                 ["end", name, status] => {
                     let good = *status == "0";
-                    let seconds = begun.take().map_or(0.0, |(_, at)| at.elapsed().as_secs_f32());
+                    let seconds = begun
+                        .take()
+                        .map_or(0.0, |(_, at)| at.elapsed().as_secs_f32());
                     let how = match *status {
                         "0" => "ok".to_owned(),
                         "late" => "FAILED: killed after its time".to_owned(),
@@ -179,7 +255,10 @@ fn watch(machine: &mut Machine, chosen: &[(String, u64, String)], verbose: bool)
                     output.clear();
                 }
                 ["done", ..] => {
-                    finished = true;
+                    finished = machine.off();
+                    if !finished {
+                        println!("the machine does not switch itself off");
+                    }
                     break;
                 }
                 _ => {}
@@ -192,7 +271,9 @@ fn watch(machine: &mut Machine, chosen: &[(String, u64, String)], verbose: bool)
         }
     }
     if !finished {
-        println!("the machine stopped too early; its last words (all of them: target/vm/console.log):");
+        println!(
+            "the machine stopped too early; its last words (all of them: target/vm/console.log):"
+        );
         indent(&output);
     }
     for (name, ..) in chosen {

@@ -24,20 +24,41 @@ pub fn packages(cache: &Path) -> Result<Packages, String> {
     let kernel = fs::read_dir(&boot)
         .map_err(|e| format!("{}: {e}", boot.display()))?
         .filter_map(|e| e.ok().map(|e| e.path()))
-        .find(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("vmlinuz-")))
+        .find(|p| {
+            p.file_name()
+                .and_then(|n| n.to_str())
+                .is_some_and(|n| n.starts_with("vmlinuz-"))
+        })
         .ok_or_else(|| format!("{}: no kernel in it", boot.display()))?;
-    Ok(Packages { kernel, busybox: unpacked.join("bin/busybox") })
+    Ok(Packages {
+        kernel,
+        busybox: unpacked.join("bin/busybox"),
+    })
 }
 
 fn fetch(cache: &Path, unpacked: &Path) -> Result<(), String> {
     let apt = Apt::new(&cache.join("apt"))?;
-    eprintln!("vm: fetching Debian's kernel and busybox for armhf (once; kept in {})", cache.display());
+    eprintln!(
+        "vm: fetching Debian's kernel and busybox for armhf (once; kept in {})",
+        cache.display()
+    );
     // An index that the mirror cannot give need not be one that we want: the downloads below tell. What apt cannot
     // check by a signature it does not take.
     if let Err(e) = apt.run(&["apt-get", "-q", "update"], &apt.dir) {
-        eprintln!("vm: warning: not all package lists could be fetched:\n{}", e.trim_end());
+        eprintln!(
+            "vm: warning: not all package lists could be fetched:\n{}",
+            e.trim_end()
+        );
     }
-    let meta = apt.run(&["apt-cache", "--no-all-versions", "show", "linux-image-armmp"], &apt.dir)?;
+    let meta = apt.run(
+        &[
+            "apt-cache",
+            "--no-all-versions",
+            "show",
+            "linux-image-armmp",
+        ],
+        &apt.dir,
+    )?;
     let image = meta
         .lines()
         .filter_map(|l| l.strip_prefix("Depends: "))
@@ -47,7 +68,10 @@ fn fetch(cache: &Path, unpacked: &Path) -> Result<(), String> {
         .to_owned();
     let debs = cache.join("debs");
     fresh(&debs)?;
-    apt.run(&["apt-get", "-q", "download", &image, "busybox-static"], &debs)?;
+    apt.run(
+        &["apt-get", "-q", "download", &image, "busybox-static"],
+        &debs,
+    )?;
     let new = cache.join("packages.new");
     fresh(&new)?;
     for entry in fs::read_dir(&debs).map_err(|e| format!("{}: {e}", debs.display()))? {
@@ -59,7 +83,9 @@ fn fetch(cache: &Path, unpacked: &Path) -> Result<(), String> {
 
 fn fresh(dir: &Path) -> Result<(), String> {
     match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(format!("{}: {e}", dir.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("{}: {e}", dir.display()));
+        }
         _ => {}
     }
     fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))
@@ -75,7 +101,11 @@ impl Apt {
         let say = |e: std::io::Error| format!("{}: {e}", dir.display());
         let sources = dir.join("sources.list.d");
         fresh(&sources)?;
-        for sub in ["state/lists/partial", "cache/archives/partial", "preferences.d"] {
+        for sub in [
+            "state/lists/partial",
+            "cache/archives/partial",
+            "preferences.d",
+        ] {
             fs::create_dir_all(dir.join(sub)).map_err(say)?;
         }
         fs::write(dir.join("state/status"), "").map_err(say)?;
@@ -84,9 +114,12 @@ impl Apt {
             hosts.extend(entries.filter_map(|e| e.ok().map(|e| e.path())));
         }
         for file in hosts {
-            let wanted = file.extension().is_some_and(|e| e == "list" || e == "sources");
+            let wanted = file
+                .extension()
+                .is_some_and(|e| e == "list" || e == "sources");
             if let (true, Some(name)) = (wanted && file.is_file(), file.file_name()) {
-                fs::copy(&file, sources.join(name)).map_err(|e| format!("{}: {e}", file.display()))?;
+                fs::copy(&file, sources.join(name))
+                    .map_err(|e| format!("{}: {e}", file.display()))?;
             }
         }
         // Command-line options come after the host's own settings, so these win; keys and proxies stay the host's.
@@ -104,22 +137,38 @@ impl Apt {
         );
         let config = dir.join("apt.conf");
         fs::write(&config, text).map_err(say)?;
-        Ok(Self { dir: dir.to_owned(), config })
+        Ok(Self {
+            dir: dir.to_owned(),
+            config,
+        })
     }
 
     fn run(&self, words: &[&str], in_dir: &Path) -> Result<String, String> {
         let (program, rest) = words.split_first().ok_or("no command")?;
-        output(Command::new(program).arg("-c").arg(&self.config).args(rest).current_dir(in_dir))
+        output(
+            Command::new(program)
+                .arg("-c")
+                .arg(&self.config)
+                .args(rest)
+                .current_dir(in_dir),
+        )
     }
 }
 
 /// Standard output of a command; its errors as the error.
 pub fn output(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let out = command.stdin(Stdio::null()).output().map_err(|e| format!("{name}: {e}"))?;
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{name}: {e}"))?;
     if out.status.success() {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     } else {
-        Err(format!("{name}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)))
+        Err(format!(
+            "{name}: {}\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        ))
     }
 }

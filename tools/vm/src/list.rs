@@ -5,8 +5,13 @@ pub fn parse(text: &str) -> Result<Vec<(String, u64, String)>, String> {
     let mut tests: Vec<(String, u64, String)> = Vec::new();
     for (line, number) in text.lines().zip(1..) {
         if let Some(head) = line.strip_prefix("== ") {
-            let (name, limit) = head.split_once(' ').ok_or_else(|| format!("tests:{number}: no limit"))?;
-            let limit = limit.trim().parse().map_err(|_| format!("tests:{number}: limit {limit}"))?;
+            let (name, limit) = head
+                .split_once(' ')
+                .ok_or_else(|| format!("tests:{number}: no limit"))?;
+            let limit = limit
+                .trim()
+                .parse()
+                .map_err(|_| format!("tests:{number}: limit {limit}"))?;
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if !name.chars().all(plain) || tests.iter().any(|t| t.0 == name) {
                 return Err(format!("tests:{number}: name {name}"));
@@ -25,7 +30,13 @@ mod tests {
     #[test]
     fn the_list_is_read() {
         let tests = super::parse("# words\n\n== a 5\nx\ny\n== b-1 60\nz\n").unwrap();
-        assert_eq!(tests, [("a".into(), 5, "x\ny\n".into()), ("b-1".into(), 60, "z\n".into())]);
+        assert_eq!(
+            tests,
+            [
+                ("a".into(), 5, "x\ny\n".into()),
+                ("b-1".into(), 60, "z\n".into())
+            ]
+        );
         for bad in ["== a\n", "== a x\n", "== a/b 5\n", "== a 1\n== a 2\n"] {
             assert!(super::parse(bad).is_err(), "{bad}");
         }
