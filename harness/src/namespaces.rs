@@ -30,10 +30,8 @@ pub fn run(
         }
     };
     // SAFETY: numbers only; this process has a single thread.
-    os::check(unsafe {
-        libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWNS)
-    })
-    .map_err(failed("unshare(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNS)"))?;
+    os::check(unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWIPC) })
+        .map_err(failed("unshare(CLONE_NEWPID | CLONE_NEWIPC)"))?;
     let (read, write) = os::pipe().map_err(failed("pipe"))?;
     let forward = Forward::new()?;
     // SAFETY: this process has a single thread, so the child may go on with everything.
@@ -105,6 +103,10 @@ fn mounts() -> Result<(), Error> {
             why: e.to_string(),
         }
     };
+    // The mount namespace is the init's alone: its /proc must not hide that of the program that waits for it.
+    // SAFETY: numbers only; this process has a single thread.
+    os::check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
+        .map_err(failed("unshare(CLONE_NEWNS)"))?;
     // SAFETY: all strings are NUL-terminated; a null source and type are allowed for a change of propagation.
     unsafe {
         os::check(libc::mount(

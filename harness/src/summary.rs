@@ -75,7 +75,8 @@ impl Log {
     pub fn status(&mut self, value: &serde_json::Value) {
         if let Some(f) = &mut self.status {
             // The caller may have gone: that is no failure of the restore.
-            let _ = writeln!(f, "{value}");
+            // One write: a reader never sees half a line.
+            let _ = f.write_all(format!("{value}\n").as_bytes());
         }
     }
 
