@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -305,18 +305,21 @@ impl Running<'_> {
     /// Wait until the status line says that the task is restored, and return it.
     #[track_caller]
     pub fn restored(&mut self) -> Value {
-        let start = Instant::now();
-        loop {
-            if let Some(line) = self.note("status").lines().next() {
-                let json: Value = serde_json::from_str(line).expect("JSON");
-                assert_eq!(json["event"], "restored", "{json}: {}", self.note("stderr"));
-                return json;
-            }
-            let ended = self.child.try_wait().expect("wait");
-            assert!(ended.is_none(), "ended with {ended:?}: {}", self.note("stderr"));
-            assert!(start.elapsed() < PATIENCE, "not restored: {}", self.note("stderr"));
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let json = self.outcome();
+        assert_eq!(json["event"], "restored", "{json}: {}", self.note("stderr"));
+        json
+    }
+
+    /// Wait for the status line.
+    #[track_caller]
+    pub fn outcome(&self) -> Value {
+        let line = wait_for("a status line", || {
+            let text = self.note("status");
+            let ended = !self.note("rc").is_empty();
+            assert!(!ended || !text.is_empty(), "ended without a status line: {}", self.note("stderr"));
+            text.split_once('\n').map(|(line, _)| line.to_owned())
+        });
+        serde_json::from_str(&line).expect("JSON")
     }
 
     /// Wait until the program has written `text`.
@@ -537,13 +540,4 @@ fn copy_tree(from: &Path, to: &Path) {
             copy(&src, &dst);
         }
     }
-}
-
-/// All of a file that may still be written.
-pub fn slurp(path: &Path) -> String {
-    let mut text = String::new();
-    if let Ok(mut f) = fs::File::open(path) {
-        let _ = f.read_to_string(&mut text);
-    }
-    text
 }
