@@ -35,7 +35,6 @@ void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn,
                                       void (*cb)(unsigned, uint32_t, uint64_t, void *), int flags, int which,
                                       void *data);
 _Bool qemu_plugin_mem_is_store(uint32_t info);
-unsigned qemu_plugin_mem_size_shift(uint32_t info);
 void qemu_plugin_register_vcpu_syscall_cb(plugin_id id,
                                           void (*cb)(plugin_id, unsigned, int64_t, uint64_t, uint64_t, uint64_t,
                                                      uint64_t, uint64_t, uint64_t, uint64_t, uint64_t));
@@ -49,7 +48,7 @@ static struct range area, stack;
 static char out[4096];
 /* Not yet in the area, in it, done. */
 static enum { BEFORE, INSIDE, AFTER } state;
-static uint64_t instructions, svcs, loads_outside, stores_outside, stored, lowest;
+static uint64_t instructions, svcs, loads_outside, stores_outside, lowest;
 static char *order;
 static size_t order_len, order_room;
 
@@ -64,11 +63,10 @@ static void write_result(void)
     if (!f)
         abort();
     fprintf(f,
-            "instructions %llu svcs %llu loads_outside %llu stores_outside %llu stored_bytes %llu stack_used %llu "
+            "instructions %llu svcs %llu loads_outside %llu stores_outside %llu stack_used %llu "
             "order%s\n",
             (unsigned long long)instructions, (unsigned long long)svcs, (unsigned long long)loads_outside,
-            (unsigned long long)stores_outside, (unsigned long long)stored,
-            (unsigned long long)(stack.end - lowest), order ? order : "");
+            (unsigned long long)stores_outside, (unsigned long long)(stack.end - lowest), order ? order : "");
     if (fclose(f))
         abort();
 }
@@ -111,8 +109,6 @@ static void on_memory(unsigned cpu, uint32_t info, uint64_t addr, void *data)
     if (state != INSIDE)
         return;
     int store = qemu_plugin_mem_is_store(info);
-    if (store)
-        stored += 1u << qemu_plugin_mem_size_shift(info);
     if (in(stack, addr)) {
         if (addr < lowest)
             lowest = addr;

@@ -12,8 +12,6 @@ const PROT_EXEC: u32 = 4;
 const PAGE: u64 = armrest_abi::PAGE_SIZE as u64;
 /// Runs that one `preadv` takes.
 const IOV_MAX: u64 = armrest_abi::IOV_MAX as u64;
-/// Bytes that one `preadv` is asked for at most, so that progress shows.
-const BATCH: u64 = 64 << 20;
 
 /// The goals, in calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,18 +20,14 @@ pub struct Goal {
     pub maps: u64,
     /// Those that must lose the right to write, or gain that to execute, once their contents are there.
     pub protects: u64,
-    /// `preadv`: one per 1,024 runs of a file, and one more per 64 MiB.
+    /// `preadv`: one per 1,024 runs of a file.
     pub reads: u64,
     /// SysV: attachments, and VMAs, holes and changed rights of each; segments to be removed.
     pub sysv: u64,
-    /// VMAs of SysV memory.
-    pub sysv_vmas: u64,
-    /// Attachments.
-    pub attaches: u64,
 }
 
 /// Calls made, by what for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Made {
     /// All.
     pub total: u64,
@@ -49,6 +43,8 @@ pub struct Made {
     pub helpers: u64,
     /// The rest: paid once, whatever the checkpoint.
     pub fixed: u64,
+    /// Their names, in order.
+    pub fixed_names: Vec<String>,
 }
 
 /// What this checkpoint may cost.
@@ -60,7 +56,6 @@ pub fn goal(cp: &Checkpoint, live: &LiveTask) -> Goal {
         match v.kind {
             VmaKind::Vectors => {}
             VmaKind::SysV { shmid } => {
-                goal.sysv_vmas += 1;
                 // It may have to be moved, and its rights be changed.
                 let rights = if v.access == Some(0) { 1 } else { 3 };
                 goal.sysv += 1 + u64::from(v.prot != rights);
@@ -74,16 +69,19 @@ pub fn goal(cp: &Checkpoint, live: &LiveTask) -> Goal {
             }
         }
     }
-    goal.attaches = len(&attached);
-    goal.sysv += goal.attaches;
     for (shmid, base) in attached {
-        goal.sysv += holes(cp, live, shmid, base);
+        goal.sysv += 1 + holes(cp, live, shmid, base);
     }
     let marked = cp.segments.iter().filter(|s| s.dest).count();
     goal.sysv += u64::try_from(marked).unwrap_or(0);
-    for file in live.pages.runs.iter().map(|r| r.file).collect::<BTreeSet<_>>() {
-        let (runs, bytes) = runs_of(&live.pages.runs, file);
-        goal.reads += runs.div_ceil(IOV_MAX).max(1) + bytes / BATCH;
+    for file in live
+        .pages
+        .runs
+        .iter()
+        .map(|r| r.file)
+        .collect::<BTreeSet<_>>()
+    {
+        goal.reads += runs_of(&live.pages.runs, file).div_ceil(IOV_MAX);
     }
     // The vdso's page with its functions replaced comes from a file of its own.
     let vdso = |v: &armrest_images::Vma| v.kind == VmaKind::Vdso;
@@ -91,18 +89,17 @@ pub fn goal(cp: &Checkpoint, live: &LiveTask) -> Goal {
     goal
 }
 
-/// Runs (what is contiguous in the file and in memory is one) and bytes of a pages file.
-pub fn runs_of(all: &[PageRun], file: usize) -> (u64, u64) {
+/// Runs of a pages file: what is contiguous in the file and in memory is one.
+fn runs_of(all: &[PageRun], file: usize) -> u64 {
     let mut mine: Vec<&PageRun> = all.iter().filter(|r| r.file == file).collect();
     mine.sort_by_key(|r| r.offset);
-    let (mut runs, mut bytes, mut next) = (0, 0, None);
+    let (mut runs, mut next) = (0, None);
     for r in mine {
         let len = u64::from(r.pages) * PAGE;
         runs += u64::from(next != Some((r.offset, r.addr)));
-        bytes += len;
         next = Some((r.offset + len, r.addr + len));
     }
-    (runs, bytes)
+    runs
 }
 
 fn has_contents(runs: &[PageRun], start: u64, end: u64) -> bool {
@@ -122,7 +119,9 @@ fn holes(cp: &Checkpoint, live: &LiveTask, shmid: u32, base: i64) -> u64 {
     let (mut at, mut holes) = (base, 0);
     for v in &live.mm.vmas {
         let start = i64::from(v.range.start());
-        if v.kind != (VmaKind::SysV { shmid }) || start - i64::try_from(v.offset).unwrap_or(0) != base {
+        if v.kind != (VmaKind::SysV { shmid })
+            || start - i64::try_from(v.offset).unwrap_or(0) != base
+        {
             continue;
         }
         holes += u64::from(start > at);
@@ -144,6 +143,7 @@ pub fn made(calls: &[Call], helpers: usize, live: &LiveTask) -> Result<Made, Fai
         helpers: u64::try_from(helpers)?,
         ..Made::default()
     };
+    let mut closed = 0;
     for c in calls {
         match (c.step.as_str(), c.name.as_str()) {
             ("shm", _) => m.sysv += 1,
@@ -151,18 +151,47 @@ pub fn made(calls: &[Call], helpers: usize, live: &LiveTask) -> Result<Made, Fai
             ("protect", _) => m.protects += 1,
             ("map", "mmap2") => m.maps += 1,
             ("fill", "preadv") => m.reads += 1,
-            _ => {}
+            ("enter", "close") if closed < helpers => closed += 1,
+            (_, name) => m.fixed_names.push(name.to_owned()),
         }
     }
-    let counted = m.maps + m.protects + m.reads + m.sysv + m.helpers;
-    m.fixed = m
-        .total
-        .checked_sub(counted)
-        .ok_or("more calls for something than calls")?;
+    m.fixed = u64::try_from(m.fixed_names.len())?;
+    if closed < helpers {
+        return Err(format!("{closed} of {helpers} helper descriptors are closed").into());
+    }
     Ok(m)
 }
 
-/// A length as `u64`.
-pub fn len<T>(set: &BTreeSet<T>) -> u64 {
-    u64::try_from(set.len()).unwrap_or(u64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{self, Added, Contents};
+    use armrest_images::FsDir;
+    use std::path::Path;
+
+    fn goals(added: Added) -> Goal {
+        let counter = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/images/counter");
+        let name = format!("armrest-bench-test-{}-{added:?}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        generate::write(&counter, &dir, added).expect("written");
+        let cp = armrest_images::load(&FsDir::new(&dir)).expect("a whole checkpoint");
+        std::fs::remove_dir_all(dir).expect("removed");
+        goal(&cp, cp.tasks[0].live.as_ref().expect("alive"))
+    }
+
+    #[test]
+    fn goals_of_generated_checkpoints() {
+        let none = goals(Added::OnePage(4000, Contents::None));
+        let half = goals(Added::OnePage(4000, Contents::Every2nd));
+        let all = goals(Added::OnePage(4000, Contents::All));
+        let one = goals(Added::OneVma(4000));
+        assert_eq!(none.maps, one.maps + 3999);
+        assert_eq!((half.maps, all.maps), (none.maps, none.maps));
+        assert_eq!(none.protects, one.protects);
+        assert_eq!(half.protects, one.protects);
+        assert_eq!(all.protects, one.protects + 2000);
+        // The patched vdso, and the pages file: one run and 2,000 runs beside those of counter.
+        assert_eq!((none.reads, one.reads, all.reads, half.reads), (2, 2, 2, 3));
+        assert_eq!(none.sysv, 0);
+    }
 }

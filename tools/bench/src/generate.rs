@@ -160,8 +160,5 @@ fn pages(
     )?))?;
     out.write_all(&old[split..])?;
     let writer = Writer::new(magic::PAGEMAP).entry(&head);
-    Ok(entries
-        .iter()
-        .fold(writer, |w, e| w.entry(e))
-        .finish())
+    Ok(entries.iter().fold(writer, |w, e| w.entry(e)).finish())
 }

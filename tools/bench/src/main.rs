@@ -145,7 +145,8 @@ fn generated() -> [(&'static str, Added); 5] {
 
 fn measure(bench: &Bench, s: &Subject) -> Result<Measured, Fail> {
     eprintln!("bench: {}", s.name);
-    let cp = armrest_images::load(&FsDir::new(&s.images)).map_err(|e| format!("{}: {e}", s.name))?;
+    let cp =
+        armrest_images::load(&FsDir::new(&s.images)).map_err(|e| format!("{}: {e}", s.name))?;
     let task = cp.tasks.first().ok_or("no task")?;
     let live = task.live.as_ref().ok_or("no live task")?;
     let counted = bench.count(s)?;
@@ -191,23 +192,44 @@ fn on_a_real_kernel(s: &Subject, cp: &Checkpoint, live: &LiveTask) -> Result<Mad
 fn blob(home: &Path, all: &[Measured]) -> Result<String, Fail> {
     let bin = fs::read(home.join("target/armrest.bin"))?;
     let elf = fs::read(home.join("target/armrest.elf"))?;
-    let sizes = blob_check::check(&elf, &bin, blob_check::DEFAULT_BUDGET)
-        .map_err(|f| f.iter().map(|f| format!("blob-check: {f}\n")).collect::<String>())?;
+    let sizes = blob_check::check(&elf, &bin, blob_check::DEFAULT_BUDGET).map_err(|f| {
+        f.iter()
+            .map(|f| format!("blob-check: {f}\n"))
+            .collect::<String>()
+    })?;
     let header = armrest_abi_stack(&bin)?;
-    let most = all.iter().max_by_key(|m| m.counted.stack).ok_or("nothing measured")?;
+    let most = all
+        .iter()
+        .max_by_key(|m| m.counted.stack)
+        .ok_or("nothing measured")?;
     let budget = u64::from(blob_check::DEFAULT_BUDGET);
     let used = u64::from(sizes.rx_used);
     let mut t = Table::new(&["the blob", "bytes", "goal", ""]);
-    t.row(&["file armrest.bin".to_owned(), thousands(u64::try_from(bin.len())?), String::new(), String::new()]);
+    t.row(&[
+        "file armrest.bin".to_owned(),
+        thousands(u64::try_from(bin.len())?),
+        String::new(),
+        String::new(),
+    ]);
     t.row(&[
         "code and constants".to_owned(),
         thousands(used),
         thousands(budget),
         met(used <= budget).to_owned(),
     ]);
-    t.row(&["data, whole pages".to_owned(), thousands(u64::from(sizes.rw_size)), "4,096".to_owned(), met(sizes.rw_size <= 4096).to_owned()]);
+    t.row(&[
+        "data, whole pages".to_owned(),
+        thousands(u64::from(sizes.rw_size)),
+        "4,096".to_owned(),
+        met(sizes.rw_size <= 4096).to_owned(),
+    ]);
     // blob-check has refused it otherwise.
-    t.row(&["relocations, GOT entries, undefined symbols".to_owned(), "0".to_owned(), "0".to_owned(), met(true).to_owned()]);
+    t.row(&[
+        "relocations, GOT entries, undefined symbols".to_owned(),
+        "0".to_owned(),
+        "0".to_owned(),
+        met(true).to_owned(),
+    ]);
     t.row(&[
         format!("stack, high-water mark (`{}`)", most.name),
         thousands(most.counted.stack),
@@ -226,37 +248,58 @@ fn armrest_abi_stack(bin: &[u8]) -> Result<u64, Fail> {
 
 fn calls(all: &[Measured]) -> String {
     let mut t = Table::new(&[
-        "checkpoint", "VMAs", "calls", "map", "goal", "protect", "goal", "preadv", "goal", "SysV", "goal", "helpers",
-        "fixed", "goal", "all", "fixed, 6.1", "calls, 6.1",
+        "checkpoint",
+        "VMAs",
+        "calls",
+        "map",
+        "goal",
+        "protect",
+        "goal",
+        "preadv",
+        "goal",
+        "SysV",
+        "goal",
+        "fixed",
+        "goal",
+        "helpers",
+        "goals",
+        "calls on 6.1",
+        "fixed on 6.1",
     ]);
     for m in all {
         let (g, c) = (&m.goal, &m.made);
-        let yes = c.maps <= g.maps
-            && c.protects <= g.protects
-            && c.reads <= g.reads
-            && c.sysv <= g.sysv
-            && c.fixed <= FIXED_GOAL;
-        t.row(&[
-            m.name.clone(),
-            thousands(m.vmas),
-            thousands(c.total),
-            thousands(c.maps),
-            thousands(g.maps),
-            thousands(c.protects),
-            thousands(g.protects),
-            thousands(c.reads),
-            thousands(g.reads),
-            thousands(c.sysv),
-            thousands(g.sysv),
+        let pairs = [
+            ("map", c.maps, g.maps),
+            ("protect", c.protects, g.protects),
+            ("preadv", c.reads, g.reads),
+            ("SysV", c.sysv, g.sysv),
+            ("fixed", c.fixed, FIXED_GOAL),
+        ];
+        let missed: Vec<&str> = pairs.iter().filter(|p| p.1 > p.2).map(|p| p.0).collect();
+        let mut row = vec![m.name.clone(), thousands(m.vmas), thousands(c.total)];
+        row.extend(pairs.iter().flat_map(|p| [thousands(p.1), thousands(p.2)]));
+        row.extend([
             thousands(c.helpers),
-            thousands(c.fixed),
-            thousands(FIXED_GOAL),
-            met(yes).to_owned(),
-            format!("{} {}", m.real.fixed, if m.real.fixed <= FIXED_GOAL { "" } else { "(over)" }).trim().to_owned(),
+            if missed.is_empty() {
+                met(true).to_owned()
+            } else {
+                format!("{}: {}", met(false), missed.join(", "))
+            },
             thousands(m.real.total),
+            thousands(m.real.fixed),
         ]);
+        t.row(&row);
     }
-    format!("## System calls of the blob\n\n{}\n", t.text())
+    let names = |made: &Made| made.fixed_names.join(", ");
+    let fixed = all.first().map_or(String::new(), |m| {
+        format!(
+            "Fixed under qemu-arm: {}.\n\nFixed on Debian 12's kernel 6.1, as planned there (goal {FIXED_GOAL}: {}): {}.\n",
+            names(&m.made),
+            met(m.real.fixed <= FIXED_GOAL),
+            names(&m.real)
+        )
+    });
+    format!("## System calls of the blob\n\n{}\n{fixed}\n", t.text())
 }
 
 fn instructions(all: &[Measured]) -> Result<String, Fail> {
@@ -275,16 +318,41 @@ fn instructions(all: &[Measured]) -> Result<String, Fail> {
             per(n, m.vmas),
         ]);
     }
-    let (base, bare, runs, full) = (of("counter")?, of("bare 10,000")?, of("runs 10,000")?, of("full 10,000")?);
+    let (base, bare, runs, full) = (
+        of("counter")?,
+        of("bare 10,000")?,
+        of("runs 10,000")?,
+        of("full 10,000")?,
+    );
     let (small, big) = (of("1 MiB")?, of("129 MiB")?);
     let many = u64::from(MANY);
     let less = |a: u64, b: u64| a.saturating_sub(b);
     let mut each = Table::new(&["one more", "instructions", "from"]);
-    each.row(&["VMA".to_owned(), per(less(bare, base), many), "(bare - counter) / 10,000".to_owned()]);
-    each.row(&["run of pages".to_owned(), per(less(runs, bare), many / 2), "(runs - bare) / 5,000".to_owned()]);
-    each.row(&["VMA that must lose a right".to_owned(), per(less(full, bare), many / 2), "(full - bare) / 5,000".to_owned()]);
-    each.row(&["MiB in one run".to_owned(), per(less(big, small), 128), "(129 MiB - 1 MiB) / 128; all of it is two more preadv".to_owned()]);
-    Ok(format!("## Instructions\n\n{}\n{}\n", t.text(), each.text()))
+    each.row(&[
+        "VMA".to_owned(),
+        per(less(bare, base), many),
+        "(bare - counter) / 10,000".to_owned(),
+    ]);
+    each.row(&[
+        "run of pages".to_owned(),
+        per(less(runs, bare), many / 2),
+        "(runs - bare) / 5,000".to_owned(),
+    ]);
+    each.row(&[
+        "VMA that must lose a right".to_owned(),
+        per(less(full, bare), many / 2),
+        "(full - bare) / 5,000".to_owned(),
+    ]);
+    each.row(&[
+        "MiB in one run".to_owned(),
+        per(less(big, small), 128),
+        "(129 MiB - 1 MiB) / 128: three more preadv, nothing per page".to_owned(),
+    ]);
+    Ok(format!(
+        "## Instructions\n\n{}\n{}\n",
+        t.text(),
+        each.text()
+    ))
 }
 
 fn user_copies(all: &[Measured]) -> String {
@@ -292,9 +360,28 @@ fn user_copies(all: &[Measured]) -> String {
     let stores = sum(|c| c.stores_outside);
     let loads = sum(|c| c.loads_outside);
     let mut t = Table::new(&["user code, all checkpoints above", "number", "goal", ""]);
-    t.row(&["bytes copied per page".to_owned(), if stores == 0 { "0".into() } else { "some".into() }, "0".to_owned(), met(stores == 0).to_owned()]);
-    t.row(&["stores to the restored program's memory".to_owned(), thousands(stores), "0".to_owned(), met(stores == 0).to_owned()]);
-    t.row(&["loads from it".to_owned(), thousands(loads), "0".to_owned(), met(loads == 0).to_owned()]);
+    t.row(&[
+        "bytes copied per page".to_owned(),
+        if stores == 0 {
+            "0".into()
+        } else {
+            "some".into()
+        },
+        "0".to_owned(),
+        met(stores == 0).to_owned(),
+    ]);
+    t.row(&[
+        "stores to the restored program's memory".to_owned(),
+        thousands(stores),
+        "0".to_owned(),
+        met(stores == 0).to_owned(),
+    ]);
+    t.row(&[
+        "loads from it".to_owned(),
+        thousands(loads),
+        "0".to_owned(),
+        met(loads == 0).to_owned(),
+    ]);
     format!("## Bytes copied by user code\n\n{}\n", t.text())
 }
 
@@ -308,23 +395,58 @@ fn executable(bench: &Bench, all: &[Measured]) -> Result<String, Fail> {
         m.map_or(0, |m| m.counted.harness_bytes)
     };
     let mut t = Table::new(&["the static executable", "bytes", "goal", ""]);
-    t.row(&["file".to_owned(), thousands(size), thousands(EXECUTABLE_GOAL), met(size <= EXECUTABLE_GOAL).to_owned()]);
-    for name in [".text", ".rodata", ".ARM.extab", ".ARM.exidx", ".data.rel.ro", ".data", ".bss"] {
-        t.row(&[format!("{name} of it"), thousands(section(name)), String::new(), String::new()]);
+    t.row(&[
+        "file".to_owned(),
+        thousands(size),
+        thousands(EXECUTABLE_GOAL),
+        met(size <= EXECUTABLE_GOAL).to_owned(),
+    ]);
+    for name in [
+        ".text",
+        ".rodata",
+        ".ARM.extab",
+        ".ARM.exidx",
+        ".data.rel.ro",
+        ".data",
+        ".bss",
+    ] {
+        t.row(&[
+            format!("{name} of it"),
+            thousands(section(name)),
+            String::new(),
+            String::new(),
+        ]);
     }
     for name in ["counter", "memory", "full 10,000", "1 MiB", "129 MiB"] {
-        t.row(&[format!("break and mappings at their peak, `{name}`"), thousands(memory(name)), String::new(), String::new()]);
+        t.row(&[
+            format!("break and mappings at their peak, `{name}`"),
+            thousands(memory(name)),
+            String::new(),
+            String::new(),
+        ]);
     }
     let flat = memory("129 MiB") <= memory("1 MiB");
-    t.row(&["pages read into the harness: 129 MiB takes no more than 1 MiB".to_owned(), "0".to_owned(), "0".to_owned(), met(flat).to_owned()]);
+    t.row(&[
+        "pages read into the harness: 129 MiB takes no more than 1 MiB".to_owned(),
+        "0".to_owned(),
+        "0".to_owned(),
+        met(flat).to_owned(),
+    ]);
     Ok(format!("## Executable\n\n{}\n", t.text()))
 }
 
 /// Replace what lies between the two marks.
 fn put(doc: &Path, text: &str) -> Result<(), Fail> {
     let old = fs::read_to_string(doc)?;
-    let (head, rest) = old.split_once(BEGIN).ok_or("docs/benchmarks.md has no first mark")?;
-    let (_, tail) = rest.split_once(END).ok_or("docs/benchmarks.md has no last mark")?;
-    fs::write(doc, format!("{head}{BEGIN}\n\n{}\n\n{END}{tail}", text.trim_end()))?;
+    let (head, rest) = old
+        .split_once(BEGIN)
+        .ok_or("docs/benchmarks.md has no first mark")?;
+    let (_, tail) = rest
+        .split_once(END)
+        .ok_or("docs/benchmarks.md has no last mark")?;
+    fs::write(
+        doc,
+        format!("{head}{BEGIN}\n\n{}\n\n{END}{tail}", text.trim_end()),
+    )?;
     Ok(())
 }

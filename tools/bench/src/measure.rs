@@ -65,8 +65,6 @@ pub struct Counted {
     pub loads_outside: u64,
     /// Stores to outside of it.
     pub stores_outside: u64,
-    /// Bytes that the blob stored, all inside.
-    pub stored_bytes: u64,
     /// Stack high-water mark, bytes.
     pub stack: u64,
     /// Most memory that the harness had mapped for itself at a time: break and mappings, without the executable.
@@ -119,7 +117,6 @@ impl Bench {
             instructions: get("instructions")?,
             loads_outside: get("loads_outside")?,
             stores_outside: get("stores_outside")?,
-            stored_bytes: get("stored_bytes")?,
             stack: get("stack_used")?,
             harness_bytes: harness_memory(&first.parent),
             helpers: plan["sources"].as_array().map_or(0, Vec::len),
@@ -263,7 +260,11 @@ impl Bench {
         let task = String::from_utf8_lossy(&fs::read(out)?).into_owned();
         Ok(Seen {
             witness: fs::read_to_string(&witness)?,
-            strace: if strace { blob_lines(&task)? } else { Vec::new() },
+            strace: if strace {
+                blob_lines(&task)?
+            } else {
+                Vec::new()
+            },
             parent,
         })
     }
@@ -284,7 +285,8 @@ fn tail(log: &str) -> String {
 fn wait_for(child: &mut Child, witness: &Path, pidfile: &Path) -> Result<(), String> {
     let start = Instant::now();
     let whole = |file: &Path| fs::read_to_string(file).is_ok_and(|t| t.ends_with('\n'));
-    let filled = |file: &Path| whole(file) && fs::read_to_string(file).is_ok_and(|t| t.trim() != "0");
+    let filled =
+        |file: &Path| whole(file) && fs::read_to_string(file).is_ok_and(|t| t.trim() != "0");
     loop {
         if whole(witness) && filled(pidfile) {
             return Ok(());
@@ -307,7 +309,11 @@ fn end(child: &mut Child, pidfile: &Path) -> Result<(), Fail> {
     let start = Instant::now();
     while child.try_wait()?.is_none() {
         if start.elapsed() > Duration::from_secs(10) {
-            if let Ok(pid) = fs::read_to_string(pidfile).unwrap_or_default().trim().parse() {
+            if let Ok(pid) = fs::read_to_string(pidfile)
+                .unwrap_or_default()
+                .trim()
+                .parse()
+            {
                 signal("KILL", pid);
             }
             child.kill()?;
@@ -376,7 +382,11 @@ fn calls(plan: &Value) -> Result<Vec<Call>, Fail> {
                 step: text("step")?,
                 name: text("name")?,
                 nr: c["nr"].as_u64()?,
-                args: c["args"].as_array()?.iter().filter_map(Value::as_u64).collect(),
+                args: c["args"]
+                    .as_array()?
+                    .iter()
+                    .filter_map(Value::as_u64)
+                    .collect(),
             })
         })
         .collect::<Option<_>>()
@@ -384,7 +394,9 @@ fn calls(plan: &Value) -> Result<Vec<Call>, Fail> {
 }
 
 fn parse_witness(line: &str) -> Result<(BTreeMap<String, u64>, Vec<u64>), Fail> {
-    let (head, order) = line.split_once(" order").ok_or("the plugin's line is cut")?;
+    let (head, order) = line
+        .split_once(" order")
+        .ok_or("the plugin's line is cut")?;
     let words: Vec<&str> = head.split_whitespace().collect();
     let numbers = words
         .chunks_exact(2)
@@ -414,7 +426,10 @@ fn blob_lines(log: &str) -> Result<Vec<String>, Fail> {
         .iter()
         .rposition(|n| matches!(*n, "prlimit64" | "brk"))
         .ok_or("-strace does not show where the blob was entered")?;
-    Ok(names[start + 1..=end].iter().map(|n| (*n).to_owned()).collect())
+    Ok(names[start + 1..=end]
+        .iter()
+        .map(|n| (*n).to_owned())
+        .collect())
 }
 
 /// Peak of the harness's own break and anonymous mappings, out of its part of the -strace log. What it maps without
@@ -484,7 +499,8 @@ mod tests {
 
     #[test]
     fn the_plugins_line_is_read() {
-        let (numbers, order) = parse_witness("instructions 5 svcs 2 order 91 173\n").expect("whole");
+        let (numbers, order) =
+            parse_witness("instructions 5 svcs 2 order 91 173\n").expect("whole");
         assert_eq!(numbers["instructions"], 5);
         assert_eq!(order, [91, 173]);
     }

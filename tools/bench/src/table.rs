@@ -19,17 +19,24 @@ impl Table {
 
     /// Add a row.
     pub fn row<S: ToString>(&mut self, cells: &[S]) {
-        self.rows.push(cells.iter().map(ToString::to_string).collect());
+        self.rows
+            .push(cells.iter().map(ToString::to_string).collect());
     }
 
     /// The text, columns padded; all but the first right-aligned if they are numbers.
     pub fn text(&self) -> String {
         let width = |i: usize| {
             let cells = self.rows.iter().chain([&self.head]);
-            cells.filter_map(|r| r.get(i)).map(|c| c.chars().count()).max()
+            cells
+                .filter_map(|r| r.get(i))
+                .map(|c| c.chars().count())
+                .max()
         };
-        let widths: Vec<usize> = (0..self.head.len()).map(|i| width(i).unwrap_or(0)).collect();
-        let numeric = |i: usize| i > 0 && self.rows.iter().all(|r| r.get(i).is_none_or(|c| number(c)));
+        let widths: Vec<usize> = (0..self.head.len())
+            .map(|i| width(i).unwrap_or(0))
+            .collect();
+        let numeric =
+            |i: usize| i > 0 && self.rows.iter().all(|r| r.get(i).is_none_or(|c| number(c)));
         let mut out = String::new();
         let mut line = |cells: &[String]| {
             for (i, (cell, width)) in cells.iter().zip(&widths).enumerate() {
