@@ -48,6 +48,8 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         // SAFETY: takes no argument and cannot fail.
         euid: unsafe { libc::geteuid() },
         privileged,
+        vdso: own_bytes(&maps, "[vdso]"),
+        sigpage: own_bytes(&maps, "[sigpage]"),
         cap_eff: status_hex(&status, "CapEff:").unwrap_or(0),
         cap_bnd: status_hex(&status, "CapBnd:").unwrap_or(0),
         release,
@@ -81,6 +83,14 @@ pub fn own_maps(text: &str) -> Vec<OwnMap> {
 
 fn status_hex(status: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(status.lines().find_map(|l| l.strip_prefix(key))?.trim(), 16).ok()
+}
+
+/// Bytes of one of our own mappings that the kernel made and nobody writes.
+fn own_bytes(maps: &[OwnMap], name: &str) -> Option<Vec<u8>> {
+    let r = maps.iter().find(|m| m.name == name)?.range;
+    let at: *const u8 = std::ptr::with_exposed_provenance(r.start as usize);
+    // SAFETY: the kernel lists the range as mapped in this process, readable, and it stays so until the restore.
+    Some(unsafe { std::slice::from_raw_parts(at, (r.end - r.start) as usize) }.to_vec())
 }
 
 /// The user/kernel split: the smallest that the kernel offers above our highest mapping (asm/memory.h; C.6 of the docs).

@@ -59,6 +59,12 @@ pub struct Machine {
     pub own_brk: u32,
     /// Effective user id.
     pub euid: u32,
+    /// Bytes of our own `[vdso]`.
+    #[serde(skip)]
+    pub vdso: Option<Vec<u8>>,
+    /// Bytes of our own `[sigpage]`.
+    #[serde(skip)]
+    pub sigpage: Option<Vec<u8>>,
     /// Our effective capabilities.
     pub cap_eff: u64,
     /// Our bounding set.
@@ -142,6 +148,8 @@ impl Machine {
             privileged: true,
             cap_eff: u64::MAX,
             cap_bnd: u64::MAX,
+            vdso: None,
+            sigpage: None,
         }
     }
 }

@@ -38,10 +38,20 @@ pub fn fill_prot(prot: u32, filled: bool) -> u32 {
     }
 }
 
-/// Fill the tables of maps and final protections. `filled[i]`: VMA i gets contents.
-pub fn plan_maps(vmas: &[Vma], filled: &[bool], sources: &dyn Sources, tables: &mut Tables) {
+/// Fill the tables of maps and final protections. `filled[i]`: VMA i gets contents; `comes(i)`: it comes by a move.
+pub fn plan_maps(
+    vmas: &[Vma],
+    filled: &[bool],
+    comes: &dyn Fn(usize) -> bool,
+    sources: &dyn Sources,
+    tables: &mut Tables,
+) {
     let mut last: Option<(Map, u32)> = None;
-    for (i, v) in vmas.iter().enumerate().filter(|(_, v)| is_mapped(v.kind)) {
+    for (i, v) in vmas
+        .iter()
+        .enumerate()
+        .filter(|(i, v)| is_mapped(v.kind) && !comes(*i))
+    {
         let fd = sources.backing(v);
         let next = Map {
             start: v.range.start(),

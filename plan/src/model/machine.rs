@@ -47,6 +47,8 @@ pub fn machine() -> Machine {
         privileged: true,
         cap_eff: u64::MAX,
         cap_bnd: u64::MAX,
+        vdso: None,
+        sigpage: None,
     }
 }
 
