@@ -623,7 +623,8 @@ impl Draft<'_> {
         let free = !m
             .maps
             .iter()
-            .any(|o| Range::from(o.range).overlaps(between));
+            // Our own heap begins below its break; that it reaches a page beyond says only that it shrank since.
+            .any(|o| o.range.start >= m.own_brk && Range::from(o.range).overlaps(between));
         (!m.has_mm_map && m.own_brk > 0 && brk >= m.own_brk && free).then_some(brk)
     }
 
