@@ -41,6 +41,7 @@ pub fn run(o: &RestoreOptions) -> Result<i32, Error> {
 }
 
 fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
+    log.begin(o)?;
     load::header()?;
     let cp = armrest_images::load(&FsDir::new(&o.images))?;
     let pidfile = match &o.pidfile {
@@ -173,10 +174,6 @@ fn here(
     if let Some(p) = &mut pidfile {
         p.fill(pid)?;
     }
-    child.let_go();
-    segments.keep();
-    log.restored();
-
     if u32::try_from(pid) != Ok(task.pid) {
         notes.insert(0, format!("pid {} is now {pid}", task.pid));
     }
@@ -192,7 +189,12 @@ fn here(
         plan.area.keep.start
     ));
     notes.extend(plan.notes.iter().cloned());
-    said(o, log, task, live, &plan, pid, &notes)?;
+    let json = said(o, log, task, live, &plan, pid, &notes)?;
+    // Nothing can fail from here on.
+    child.let_go();
+    segments.keep();
+    log.restored();
+    log.status(&json);
     if o.detached && !as_init {
         return Ok(0);
     }
@@ -386,6 +388,7 @@ fn counts(live: &LiveTask, plan: &Plan) -> String {
     )
 }
 
+/// The summary, said while a failure to say it can still take everything back. The status line.
 fn said(
     o: &RestoreOptions,
     log: &mut Log,
@@ -394,7 +397,7 @@ fn said(
     plan: &Plan,
     pid: libc::pid_t,
     notes: &[String],
-) -> Result<(), Error> {
+) -> Result<serde_json::Value, Error> {
     let ms = log.elapsed().as_secs_f64() * 1000.0;
     let text = format!(
         "restored pid {} \"{}\": {} in {ms:.1} ms",
@@ -414,6 +417,5 @@ fn said(
     if o.json {
         crate::commands::print(&format!("{json}\n"))?;
     }
-    log.status(&json);
-    Ok(())
+    Ok(json)
 }

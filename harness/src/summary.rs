@@ -19,19 +19,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Open what the options name.
+    /// A log that goes to standard error until [`Log::begin`]; errors can be told by `--status-fd` from now on.
     pub fn open(o: &RestoreOptions) -> Result<Log, Error> {
-        let file = match &o.log_file {
-            None => None,
-            Some(p) => {
-                let path = below(o.work_dir.as_deref(), p);
-                let file = File::create(&path).map_err(|source| Error::Output {
-                    path: path.clone(),
-                    source,
-                })?;
-                Some((path, file))
-            }
-        };
         let status = match o.status_fd {
             None => None,
             Some(fd) => {
@@ -47,11 +36,23 @@ impl Log {
         };
         Ok(Log {
             start: Instant::now(),
-            file,
+            file: None,
             verbose: o.verbose,
             status,
             on_restored: None,
         })
+    }
+
+    /// Open the log file, if there is to be one, and write its first line: a full disk is found before anything happens.
+    pub fn begin(&mut self, o: &RestoreOptions) -> Result<(), Error> {
+        let Some(p) = &o.log_file else { return Ok(()) };
+        let path = below(o.work_dir.as_deref(), p);
+        let file = File::create(&path).map_err(|source| Error::Output {
+            path: path.clone(),
+            source,
+        })?;
+        self.file = Some((path, file));
+        self.line(0, concat!("armrest ", env!("CARGO_PKG_VERSION")))
     }
 
     /// A line, shown from this level of `-v` on (always in a log file).
