@@ -9,7 +9,11 @@ use armrest_images::proto::{self, PagemapEntry, PagemapHead, VmaEntry};
 use armrest_images::{Class, FsDir, MemDir, container::Writer, load, magic};
 use common::{Scratch, Setup, provable};
 
-const PLAIN: Setup<'static> = Setup { before: "", wrap: &[], hold: false };
+const PLAIN: Setup<'static> = Setup {
+    before: "",
+    wrap: &[],
+    hold: false,
+};
 
 /// Refused by the door: `armrest: images: ` and these words, with this code.
 #[track_caller]
@@ -17,7 +21,11 @@ fn refused(s: &Scratch, code: i32, words: &[&str]) {
     let words = [&["armrest: images: "], words].concat();
     let done = s.refused(&PLAIN, &[], code, &words);
     let json = done.json();
-    assert_eq!((json["event"].as_str(), json["code"].as_i64()), (Some("failed"), Some(code.into())), "{done:?}");
+    assert_eq!(
+        (json["event"].as_str(), json["code"].as_i64()),
+        (Some("failed"), Some(code.into())),
+        "{done:?}"
+    );
 }
 
 /// `counter` with its VMAs edited.
@@ -38,7 +46,10 @@ fn with_pagemap(entries: &[(u64, u64, u32)]) -> Scratch {
         flags: Some(flags),
         in_parent: None,
     };
-    let bytes = entries.iter().fold(head, |w, e| w.entry(&entry(e))).finish();
+    let bytes = entries
+        .iter()
+        .fold(head, |w, e| w.entry(&entry(e)))
+        .finish();
     fs::write(s.images().join("pagemap-136.img"), bytes).unwrap();
     s
 }
@@ -48,7 +59,15 @@ fn missing_images() {
     if !provable("missing image") {
         return;
     }
-    for name in ["inventory.img", "pstree.img", "core-136.img", "mm-136.img", "pagemap-136.img", "pages-1.img", "files.img"] {
+    for name in [
+        "inventory.img",
+        "pstree.img",
+        "core-136.img",
+        "mm-136.img",
+        "pagemap-136.img",
+        "pages-1.img",
+        "files.img",
+    ] {
         let s = Scratch::new("counter");
         fs::remove_file(s.images().join(name)).unwrap();
         refused(&s, 80, &[&format!("{name}: this image is missing")]);
@@ -66,7 +85,11 @@ fn truncated_at_every_byte() {
     for name in ["counter", "memory", "sysvshm", "sysvsplit", "dyn"] {
         let whole = MemDir::from_fs(images.join(name)).unwrap();
         load(&whole).unwrap();
-        let small: Vec<&String> = whole.files.keys().filter(|n| !n.starts_with("pages-")).collect();
+        let small: Vec<&String> = whole
+            .files
+            .keys()
+            .filter(|n| !n.starts_with("pages-"))
+            .collect();
         assert!(small.len() >= 10, "{small:?}");
         for file in small {
             let bytes = &whole.files[file];
@@ -77,7 +100,10 @@ fn truncated_at_every_byte() {
                 if let Err(e) = load(&dir) {
                     let what = (e.class(), cut == 8);
                     // Nothing but a head is as good as no file.
-                    assert!(!matches!(what, (Class::Missing, false) | (Class::Io, _)), "{name}/{file} cut at {cut}: {e}");
+                    assert!(
+                        !matches!(what, (Class::Missing, false) | (Class::Io, _)),
+                        "{name}/{file} cut at {cut}: {e}"
+                    );
                 }
             }
         }
@@ -86,7 +112,11 @@ fn truncated_at_every_byte() {
                 let mut dir = whole.clone();
                 dir.put(file, whole.files[file][..cut].to_vec());
                 let error = load(&dir).map(|_| ()).expect_err("loaded although cut");
-                assert_eq!(error.class(), Class::Damaged, "{name}/{file} cut at {cut}: {error}");
+                assert_eq!(
+                    error.class(),
+                    Class::Damaged,
+                    "{name}/{file} cut at {cut}: {error}"
+                );
             }
         }
     }
@@ -97,8 +127,16 @@ fn truncated_images() {
     if !provable("truncated image") {
         return;
     }
-    for name in ["inventory.img", "core-136.img", "mm-136.img", "files.img", "pagemap-136.img"] {
-        let len = fs::metadata(Scratch::new("counter").images().join(name)).unwrap().len();
+    for name in [
+        "inventory.img",
+        "core-136.img",
+        "mm-136.img",
+        "files.img",
+        "pagemap-136.img",
+    ] {
+        let len = fs::metadata(Scratch::new("counter").images().join(name))
+            .unwrap()
+            .len();
         for cut in [0, 3, 9, len / 2, len - 1] {
             let s = Scratch::new("counter");
             s.edit_bytes(name, |b| b.truncate(usize::try_from(cut).unwrap()));
@@ -130,7 +168,11 @@ fn wrong_machine_and_page_size() {
     refused(&s, 83, &["another machine"]);
     let s = Scratch::new("counter");
     s.edit::<proto::Mm>("mm-136.img", magic::MM, |m| {
-        let at = m[0].mm_saved_auxv.chunks(2).position(|p| p[0] == 6).unwrap();
+        let at = m[0]
+            .mm_saved_auxv
+            .chunks(2)
+            .position(|p| p[0] == 6)
+            .unwrap();
         m[0].mm_saved_auxv[at * 2 + 1] = 16384;
     });
     refused(&s, 84, &["pages of 16384 bytes"]);
@@ -161,9 +203,21 @@ fn unknown_flags() {
     if !provable("unknown VMA status, pagemap flag") {
         return;
     }
-    refused(&with_vmas(|v| v[3].status = Some(v[3].status.unwrap() | 1 << 26)), 89, &["vmas[3].status"]);
-    refused(&with_vmas(|v| v[3].flags = Some(0x22 | 1 << 27)), 89, &["vmas[3].flags"]);
-    refused(&with_pagemap(&[(0xb6e6_a000, 267, 8 | 4)]), 89, &["pagemap-136.img"]);
+    refused(
+        &with_vmas(|v| v[3].status = Some(v[3].status.unwrap() | 1 << 26)),
+        89,
+        &["vmas[3].status"],
+    );
+    refused(
+        &with_vmas(|v| v[3].flags = Some(0x22 | 1 << 27)),
+        89,
+        &["vmas[3].flags"],
+    );
+    refused(
+        &with_pagemap(&[(0xb6e6_a000, 267, 8 | 4)]),
+        89,
+        &["pagemap-136.img"],
+    );
 }
 
 #[test]
@@ -171,12 +225,28 @@ fn impossible_page_maps() {
     if !provable("impossible page maps") {
         return;
     }
-    refused(&with_pagemap(&[(0xb000_0000, 267, 4)]), 86, &["pagemap-136.img", "bad page run"]);
-    refused(&with_pagemap(&[(0xb6e6_a000, 256, 4), (0xb6e6_b000, 11, 4)]), 86, &["bad page run"]);
-    refused(&with_pagemap(&[(0xb6e6_a000, 268, 4)]), 87, &["pages-1.img", "the page map needs"]);
+    refused(
+        &with_pagemap(&[(0xb000_0000, 267, 4)]),
+        86,
+        &["pagemap-136.img", "bad page run"],
+    );
+    refused(
+        &with_pagemap(&[(0xb6e6_a000, 256, 4), (0xb6e6_b000, 11, 4)]),
+        86,
+        &["bad page run"],
+    );
+    refused(
+        &with_pagemap(&[(0xb6e6_a000, 268, 4)]),
+        87,
+        &["pages-1.img", "the page map needs"],
+    );
     // Counts of 2^32-1 and beyond.
     for count in [u64::from(u32::MAX), u64::MAX, 1 << 52] {
-        refused(&with_pagemap(&[(0x1000, count, 4)]), 88, &["pagemap-136.img"]);
+        refused(
+            &with_pagemap(&[(0x1000, count, 4)]),
+            88,
+            &["pagemap-136.img"],
+        );
     }
 }
 
@@ -187,7 +257,9 @@ fn short_pages_files() {
     }
     for cut in [0, 1, 4095, 4096] {
         let s = Scratch::new("counter");
-        s.edit_bytes("pages-1.img", |b| b.truncate(if cut == 0 { 0 } else { b.len() - cut }));
+        s.edit_bytes("pages-1.img", |b| {
+            b.truncate(if cut == 0 { 0 } else { b.len() - cut })
+        });
         refused(&s, 87, &["pages-1.img", "bytes, the page map needs"]);
     }
     // Of a SysV segment.
@@ -209,7 +281,9 @@ fn huge_counts_elsewhere() {
         refused(&s, 81, &[name]);
     }
     let s = Scratch::new("sysvsplit");
-    s.edit::<proto::IpcShm>("ipcns-shm-9.img", magic::IPC_SHM, |e| e[0].size = Some(u32::MAX.into()));
+    s.edit::<proto::IpcShm>("ipcns-shm-9.img", magic::IPC_SHM, |e| {
+        e[0].size = Some(u32::MAX.into())
+    });
     let done = s.start(&[]).finish();
     assert!(matches!(done.code, Some(86..=91)), "{done:?}");
     done.nothing_left();
@@ -222,13 +296,26 @@ fn backing_files() {
     }
     let s = Scratch::new("counter");
     fs::remove_file(s.root().join("samples/bin/counter")).unwrap();
-    s.refused(&PLAIN, &[], 95, &["armrest: files: /samples/bin/counter: ", "No such file"]);
+    s.refused(
+        &PLAIN,
+        &[],
+        95,
+        &["armrest: files: /samples/bin/counter: ", "No such file"],
+    );
 
     let s = Scratch::new("counter");
     let path = s.root().join("samples/bin/counter");
     let len = fs::metadata(&path).unwrap().len();
-    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len + 1).unwrap();
-    let words = format!("/samples/bin/counter: changed: size {len} at the dump, {} now", len + 1);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(len + 1)
+        .unwrap();
+    let words = format!(
+        "/samples/bin/counter: changed: size {len} at the dump, {} now",
+        len + 1
+    );
     s.refused(&PLAIN, &[], 96, &["armrest: files: ", &words]);
 
     let s = Scratch::new("dyn");
@@ -248,7 +335,12 @@ fn backing_files() {
     let fifo = std::ffi::CString::new(path.display().to_string()).unwrap();
     // SAFETY: a NUL-terminated path.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
-    s.refused(&PLAIN, &[], 97, &["/samples/bin/counter", "not a regular file"]);
+    s.refused(
+        &PLAIN,
+        &[],
+        97,
+        &["/samples/bin/counter", "not a regular file"],
+    );
 }
 
 #[test]
@@ -257,8 +349,16 @@ fn a_taken_pid() {
         return;
     }
     let s = Scratch::new("sysvsplit");
-    let setup = Setup { before: "echo 135 > /proc/sys/kernel/ns_last_pid; sleep 300 & [ $! = 136 ]", ..PLAIN };
-    let done = s.refused(&setup, &[], 98, &["armrest: ids: pid 136: taken by", "sleep", "armrest: try: "]);
+    let setup = Setup {
+        before: "echo 135 > /proc/sys/kernel/ns_last_pid; sleep 300 & [ $! = 136 ]",
+        ..PLAIN
+    };
+    let done = s.refused(
+        &setup,
+        &[],
+        98,
+        &["armrest: ids: pid 136: taken by", "sleep", "armrest: try: "],
+    );
     assert_eq!(done.json()["name"], "pid-taken");
 }
 
@@ -267,17 +367,40 @@ fn a_taken_segment() {
     if !provable("taken SysV id and key") {
         return;
     }
-    for before in ["ipcmk -M 4096 > /dev/null", "ipcmk -M 4096 > /dev/null; ipcmk -M 4096 > /dev/null; ipcrm -m 0"] {
+    for before in [
+        "ipcmk -M 4096 > /dev/null",
+        "ipcmk -M 4096 > /dev/null; ipcmk -M 4096 > /dev/null; ipcrm -m 0",
+    ] {
         let s = Scratch::new("sysvsplit");
-        let done = s.refused(&Setup { before, ..PLAIN }, &[], 99, &["armrest: ids: SysV segment ", "its id is in use"]);
+        let done = s.refused(
+            &Setup { before, ..PLAIN },
+            &[],
+            99,
+            &["armrest: ids: SysV segment ", "its id is in use"],
+        );
         assert_eq!(done.json()["name"], "shm-taken");
     }
     // A key: the image is edited to have one, and somebody has it.
     let s = Scratch::new("sysvsplit");
-    s.edit::<proto::IpcShm>("ipcns-shm-9.img", magic::IPC_SHM, |e| e[0].desc.as_mut().unwrap().key = Some(0x1234));
-    let take = "echo 9 > /proc/sys/kernel/shm_next_id; perl -e 'shmget(0x1234, 4096, 01600) // die'";
-    if std::process::Command::new("perl").arg("-e1").status().is_ok_and(|s| s.success()) {
-        s.refused(&Setup { before: take, ..PLAIN }, &[], 99, &["its key is in use"]);
+    s.edit::<proto::IpcShm>("ipcns-shm-9.img", magic::IPC_SHM, |e| {
+        e[0].desc.as_mut().unwrap().key = Some(0x1234)
+    });
+    let take =
+        "echo 9 > /proc/sys/kernel/shm_next_id; perl -e 'shmget(0x1234, 4096, 01600) // die'";
+    if std::process::Command::new("perl")
+        .arg("-e1")
+        .status()
+        .is_ok_and(|s| s.success())
+    {
+        s.refused(
+            &Setup {
+                before: take,
+                ..PLAIN
+            },
+            &[],
+            99,
+            &["its key is in use"],
+        );
     } else {
         common::not_proved("taken SysV key: no perl to take one");
     }
@@ -289,8 +412,17 @@ fn no_permission_for_the_ids() {
     if !provable("no permission for the ids") {
         return;
     }
-    let wrap = ["setpriv", "--bounding-set", "-sys_admin,-checkpoint_restore", "--inh-caps", "-sys_admin,-checkpoint_restore"];
-    let setup = Setup { wrap: &wrap, ..PLAIN };
+    let wrap = [
+        "setpriv",
+        "--bounding-set",
+        "-sys_admin,-checkpoint_restore",
+        "--inh-caps",
+        "-sys_admin,-checkpoint_restore",
+    ];
+    let setup = Setup {
+        wrap: &wrap,
+        ..PLAIN
+    };
     let s = Scratch::new("counter");
     s.refused(&setup, &[], 100, &["pid 136", "armrest: try: "]);
     let s = Scratch::new("sysvsplit");
@@ -308,9 +440,23 @@ fn no_namespaces() {
     if !provable("no permission for --new-namespaces") {
         return;
     }
-    let wrap = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
+    let wrap = [
+        "setpriv",
+        "--bounding-set",
+        "-sys_admin",
+        "--inh-caps",
+        "-sys_admin",
+    ];
     let s = Scratch::new("counter");
-    s.refused(&Setup { wrap: &wrap, ..PLAIN }, &["--new-namespaces"], 101, &["armrest: namespaces: unshare", "armrest: try: "]);
+    s.refused(
+        &Setup {
+            wrap: &wrap,
+            ..PLAIN
+        },
+        &["--new-namespaces"],
+        101,
+        &["armrest: namespaces: unshare", "armrest: try: "],
+    );
 }
 
 #[test]
@@ -319,7 +465,12 @@ fn a_full_disk() {
         return;
     }
     let s = Scratch::new("sysvsplit");
-    let done = s.refused(&PLAIN, &["-o", "/dev/full"], 105, &["armrest: output: /dev/full: No space left"]);
+    let done = s.refused(
+        &PLAIN,
+        &["-o", "/dev/full"],
+        105,
+        &["armrest: output: /dev/full: No space left"],
+    );
     assert_eq!(done.json()["name"], "output");
     // A file system without a free byte: log and pidfile.
     let full = r#"mkdir -p "$S/full" && mount -t tmpfs -o size=4k none "$S/full" && { cat /dev/zero > "$S/full/x" 2>/dev/null; true; }"#;
@@ -327,7 +478,15 @@ fn a_full_disk() {
         let s = Scratch::new("counter");
         let dir = s.dir().join("full");
         let args = [&args[..], &["-W", dir.to_str().unwrap()]].concat();
-        s.refused(&Setup { before: full, ..PLAIN }, &args, 105, &["armrest: output: ", "No space left"]);
+        s.refused(
+            &Setup {
+                before: full,
+                ..PLAIN
+            },
+            &args,
+            105,
+            &["armrest: output: ", "No space left"],
+        );
     }
 }
 
@@ -340,9 +499,25 @@ fn a_read_only_place_for_the_log() {
     let ro = r#"mount --bind "$S/images" "$S/images" && mount -o remount,bind,ro "$S/images""#;
     let images = s.images();
     let args = ["-o", "log", "-W", images.to_str().unwrap()];
-    s.refused(&Setup { before: ro, ..PLAIN }, &args, 105, &["armrest: output: ", "Read-only file system"]);
+    s.refused(
+        &Setup {
+            before: ro,
+            ..PLAIN
+        },
+        &args,
+        105,
+        &["armrest: output: ", "Read-only file system"],
+    );
     let args = ["--pidfile", "pid", "-W", images.to_str().unwrap()];
-    s.refused(&Setup { before: ro, ..PLAIN }, &args, 105, &["armrest: output: ", "Read-only file system"]);
+    s.refused(
+        &Setup {
+            before: ro,
+            ..PLAIN
+        },
+        &args,
+        105,
+        &["armrest: output: ", "Read-only file system"],
+    );
 }
 
 /// What belongs to later versions is named, all of it at once, before anything happens.
@@ -353,7 +528,20 @@ fn unsupported_things_are_named_all_at_once() {
     }
     let samples: [(&str, &[&str]); 8] = [
         ("threads", &["6 threads"]),
-        ("task", &["POSIX timers", "pending signals", "fd 3: pipe", "eventfd", "timerfd", "signalfd", "eventpoll", "was deleted", "a memfd"]),
+        (
+            "task",
+            &[
+                "POSIX timers",
+                "pending signals",
+                "fd 3: pipe",
+                "eventfd",
+                "timerfd",
+                "signalfd",
+                "eventpoll",
+                "was deleted",
+                "a memfd",
+            ],
+        ),
         ("family", &["6 processes", "pipe", "unixsk"]),
         ("handlers", &["2 threads"]),
         ("sockets", &["unixsk"]),
@@ -363,14 +551,33 @@ fn unsupported_things_are_named_all_at_once() {
     ];
     for (name, words) in samples {
         let s = Scratch::new(name);
-        let words = [&["armrest: plan: ", ": not supported", "armrest: try: "], words].concat();
+        let words = [
+            &["armrest: plan: ", ": not supported", "armrest: try: "],
+            words,
+        ]
+        .concat();
         let done = s.refused(&PLAIN, &[], 94, &words);
         let json = done.json();
-        assert_eq!((json["name"].as_str(), json["phase"].as_str()), (Some("unsupported"), Some("plan")));
-        let named = done.stderr.lines().filter(|l| l.ends_with(": not supported")).count();
-        assert_eq!(json["what"].as_array().map(Vec::len), Some(named), "{done:?}");
+        assert_eq!(
+            (json["name"].as_str(), json["phase"].as_str()),
+            (Some("unsupported"), Some("plan"))
+        );
+        let named = done
+            .stderr
+            .lines()
+            .filter(|l| l.ends_with(": not supported"))
+            .count();
+        assert_eq!(
+            json["what"].as_array().map(Vec::len),
+            Some(named),
+            "{done:?}"
+        );
         // The same under --new-namespaces, --dry-run and with any ids: nothing helps.
-        for args in [&["--new-namespaces"][..], &["--dry-run"], &["--any-pid", "--any-ids"]] {
+        for args in [
+            &["--new-namespaces"][..],
+            &["--dry-run"],
+            &["--any-pid", "--any-ids"],
+        ] {
             s.refused(&PLAIN, args, 94, &words);
         }
     }
@@ -385,7 +592,13 @@ fn images_that_the_system_cannot_read() {
     fs::remove_file(s.images().join("mm-136.img")).unwrap();
     fs::create_dir(s.images().join("mm-136.img")).unwrap();
     refused(&s, 93, &["mm-136.img: cannot be read"]);
-    assert_eq!(load(&FsDir::new(s.images())).map(|_| ()).unwrap_err().class(), Class::Io);
+    assert_eq!(
+        load(&FsDir::new(s.images()))
+            .map(|_| ())
+            .unwrap_err()
+            .class(),
+        Class::Io
+    );
 }
 
 #[test]
@@ -395,7 +608,12 @@ fn command_lines_that_make_no_sense() {
     }
     let s = Scratch::new("counter");
     let before = s.snapshot();
-    for args in [&["--no-such-option"][..], &["--timeout", "0"], &["--status-fd", "99"], &["--allow-changed", "[a"]] {
+    for args in [
+        &["--no-such-option"][..],
+        &["--timeout", "0"],
+        &["--status-fd", "99"],
+        &["--allow-changed", "[a"],
+    ] {
         let done = s.start(args).finish();
         assert_eq!(done.code, Some(2), "{args:?}: {done:?}");
         done.nothing_left();

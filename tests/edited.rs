@@ -33,14 +33,30 @@ fn vmas(s: &Scratch, change: impl FnOnce(&mut Vec<VmaEntry>)) {
 fn cut(s: &Scratch, start: u64, pages: u64) {
     let end = start + pages * PG;
     vmas(s, |vmas| {
-        let at = vmas.iter().position(|v| v.start.unwrap() <= start && end <= v.end.unwrap()).expect("a VMA");
+        let at = vmas
+            .iter()
+            .position(|v| v.start.unwrap() <= start && end <= v.end.unwrap())
+            .expect("a VMA");
         let old = vmas.remove(at);
         let (from, to, off) = (old.start.unwrap(), old.end.unwrap(), old.pgoff.unwrap_or(0));
         if end < to {
-            vmas.insert(at, VmaEntry { start: Some(end), pgoff: Some(off + (end - from)), ..old.clone() });
+            vmas.insert(
+                at,
+                VmaEntry {
+                    start: Some(end),
+                    pgoff: Some(off + (end - from)),
+                    ..old.clone()
+                },
+            );
         }
         if from < start {
-            vmas.insert(at, VmaEntry { end: Some(start), ..old });
+            vmas.insert(
+                at,
+                VmaEntry {
+                    end: Some(start),
+                    ..old
+                },
+            );
         }
     });
 }
@@ -51,8 +67,17 @@ fn stranger(s: &Scratch, start: u64, prot: u32, bytes: &[u8]) {
     vmas(s, |vmas| {
         let at = vmas.partition_point(|v| v.start.unwrap() < start);
         // As a reserved range of this program is, but for place and rights.
-        let like = vmas.iter().find(|v| v.status == Some(0x201) && v.prot == Some(0)).expect("a reserved range").clone();
-        let new = VmaEntry { start: Some(start), end: Some(start + bytes.len() as u64), prot: Some(prot), ..like };
+        let like = vmas
+            .iter()
+            .find(|v| v.status == Some(0x201) && v.prot == Some(0))
+            .expect("a reserved range")
+            .clone();
+        let new = VmaEntry {
+            start: Some(start),
+            end: Some(start + bytes.len() as u64),
+            prot: Some(prot),
+            ..like
+        };
         vmas.insert(at, new);
     });
     let name = s.images().join("pagemap-136.img");
@@ -63,14 +88,31 @@ fn stranger(s: &Scratch, start: u64, prot: u32, bytes: &[u8]) {
     while let Some(run) = reader.entry_or_end().unwrap() {
         runs.push(run);
     }
-    let count = |r: &PagemapEntry| r.nr_pages.unwrap_or_else(|| u64::from(r.compat_nr_pages.unwrap()));
+    let count = |r: &PagemapEntry| {
+        r.nr_pages
+            .unwrap_or_else(|| u64::from(r.compat_nr_pages.unwrap()))
+    };
     let at = runs.partition_point(|r| r.vaddr.unwrap() < start);
     // Runs lie in the pages file in order, but for those that are not present (zero pages).
-    let before: u64 = runs[..at].iter().filter(|r| r.flags.is_none_or(|f| f & 4 != 0)).map(count).sum();
-    let new = PagemapEntry { vaddr: Some(start), compat_nr_pages: Some(0), nr_pages: Some(pages), flags: Some(4), in_parent: None };
+    let before: u64 = runs[..at]
+        .iter()
+        .filter(|r| r.flags.is_none_or(|f| f & 4 != 0))
+        .map(count)
+        .sum();
+    let new = PagemapEntry {
+        vaddr: Some(start),
+        compat_nr_pages: Some(0),
+        nr_pages: Some(pages),
+        flags: Some(4),
+        in_parent: None,
+    };
     runs.insert(at, new);
     let head_image = Writer::new(magic::PAGEMAP).entry(&head);
-    std::fs::write(&name, runs.iter().fold(head_image, |w, r| w.entry(r)).finish()).unwrap();
+    std::fs::write(
+        &name,
+        runs.iter().fold(head_image, |w, r| w.entry(r)).finish(),
+    )
+    .unwrap();
     s.edit_bytes(&format!("pages-{}.img", head.pages_id.unwrap()), |file| {
         let at = usize::try_from(before * PG).unwrap();
         file.splice(at..at, bytes.iter().copied());
@@ -79,12 +121,26 @@ fn stranger(s: &Scratch, start: u64, prot: u32, bytes: &[u8]) {
 
 /// The plan's calls with this name, in order: their arguments.
 fn calls(s: &Scratch, name: &str) -> Vec<Vec<u64>> {
-    let (code, out, err) = look(&["plan", "-D", s.images().to_str().unwrap(), "--new-namespaces", "--json"]);
+    let (code, out, err) = look(&[
+        "plan",
+        "-D",
+        s.images().to_str().unwrap(),
+        "--new-namespaces",
+        "--json",
+    ]);
     assert_eq!(code, Some(0), "{err}");
     let plan: Value = serde_json::from_str(&out).expect("JSON");
     let all = plan["calls"].as_array().expect("calls").iter();
     let ours = all.filter(|c| c["name"] == name && c["step"] == "shm");
-    ours.map(|c| c["args"].as_array().unwrap().iter().map(|a| a.as_u64().unwrap()).collect()).collect()
+    ours.map(|c| {
+        c["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|a| a.as_u64().unwrap())
+            .collect()
+    })
+    .collect()
 }
 
 /// `(length, target)` of the moves, and the lengths of the holes unmapped.
@@ -103,7 +159,11 @@ const OTHERS: [(u64, u64, &str, u64, u64); 3] = [
 
 /// Restores, compares the parts of segments with `expected` (neighbours with equal rights may be one), lets `more` look
 /// at the memory, ends the program.
-fn restored(s: &Scratch, expected: &[(u64, u64, &str, u64, u64)], more: impl FnOnce(&Memory)) -> Done {
+fn restored(
+    s: &Scratch,
+    expected: &[(u64, u64, &str, u64, u64)],
+    more: impl FnOnce(&Memory),
+) -> Done {
     let mut run = s.start_with(&Setup::default(), &[]);
     run.restored();
     let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
@@ -112,7 +172,9 @@ fn restored(s: &Scratch, expected: &[(u64, u64, &str, u64, u64)], more: impl FnO
     run.term()
 }
 
-fn with_others(own: &[(u64, u64, &'static str, u64, u64)]) -> Vec<(u64, u64, &'static str, u64, u64)> {
+fn with_others(
+    own: &[(u64, u64, &'static str, u64, u64)],
+) -> Vec<(u64, u64, &'static str, u64, u64)> {
     let mut all = [&OTHERS[..], own].concat();
     all.sort_unstable();
     all
@@ -139,10 +201,18 @@ fn a_hole_in_the_head() {
     let s = Scratch::new("sysvsplit");
     cut(&s, HEAD, 2);
     let (moves, holes) = moves_and_holes(&s);
-    assert!(moves.contains(&(0x2000, MIDDLE)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5, "{moves:x?}");
+    assert!(
+        moves.contains(&(0x2000, MIDDLE)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5,
+        "{moves:x?}"
+    );
     assert_eq!(holes, [0x2000]);
-    let expected = with_others(&[(MIDDLE, MIDDLE + 0x2000, "r--s", 0x2000, 0), (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0)]);
-    let done = restored(&s, &expected, |m| assert_eq!(m.read(MIDDLE, 4 * 4096), contents(2, 4)));
+    let expected = with_others(&[
+        (MIDDLE, MIDDLE + 0x2000, "r--s", 0x2000, 0),
+        (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0),
+    ]);
+    let done = restored(&s, &expected, |m| {
+        assert_eq!(m.read(MIDDLE, 4 * 4096), contents(2, 4))
+    });
     died_of_the_hole(&done);
 }
 
@@ -155,11 +225,20 @@ fn a_hole_in_the_middle() {
     let s = Scratch::new("sysvsplit");
     cut(&s, MIDDLE, 2);
     let (moves, holes) = moves_and_holes(&s);
-    assert!(moves.contains(&(0x2000, HEAD)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5, "{moves:x?}");
+    assert!(
+        moves.contains(&(0x2000, HEAD)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5,
+        "{moves:x?}"
+    );
     assert_eq!(holes, [0x2000]);
-    let expected = with_others(&[(HEAD, HEAD + 0x2000, "rw-s", 0, 0), (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0)]);
+    let expected = with_others(&[
+        (HEAD, HEAD + 0x2000, "rw-s", 0, 0),
+        (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0),
+    ]);
     let done = restored(&s, &expected, |m| {
-        assert_eq!((m.read(HEAD, 2 * 4096), m.read(TAIL, 2 * 4096)), (contents(0, 2), contents(4, 2)));
+        assert_eq!(
+            (m.read(HEAD, 2 * 4096), m.read(TAIL, 2 * 4096)),
+            (contents(0, 2), contents(4, 2))
+        );
     });
     died_of_the_hole(&done);
 }
@@ -173,11 +252,19 @@ fn a_hole_in_the_tail() {
     let s = Scratch::new("sysvsplit");
     cut(&s, TAIL + PG, 1);
     let (moves, holes) = moves_and_holes(&s);
-    assert!(moves.contains(&(0x1000, TAIL)) && moves.len() == 6, "{moves:x?}");
+    assert!(
+        moves.contains(&(0x1000, TAIL)) && moves.len() == 6,
+        "{moves:x?}"
+    );
     assert_eq!(holes, [0x1000]);
-    let expected =
-        with_others(&[(HEAD, MIDDLE, "rw-s", 0, 0), (MIDDLE, TAIL, "r--s", 0x2000, 0), (TAIL, TAIL + PG, "rw-s", 0x4000, 0)]);
-    let done = restored(&s, &expected, |m| assert_eq!(m.read(HEAD, 5 * 4096), contents(0, 5)));
+    let expected = with_others(&[
+        (HEAD, MIDDLE, "rw-s", 0, 0),
+        (MIDDLE, TAIL, "r--s", 0x2000, 0),
+        (TAIL, TAIL + PG, "rw-s", 0x4000, 0),
+    ]);
+    let done = restored(&s, &expected, |m| {
+        assert_eq!(m.read(HEAD, 5 * 4096), contents(0, 5))
+    });
     died_of_the_hole(&done);
 }
 
@@ -198,7 +285,10 @@ fn holes_everywhere() {
         (TAIL, TAIL + PG, "rw-s", 0x4000, 0),
     ]);
     let done = restored(&s, &expected, |m| {
-        assert_eq!((m.read(HEAD + PG, 2 * 4096), m.read(TAIL, 4096)), (contents(1, 2), contents(4, 1)));
+        assert_eq!(
+            (m.read(HEAD + PG, 2 * 4096), m.read(TAIL, 4096)),
+            (contents(1, 2), contents(4, 1))
+        );
     });
     died_of_the_hole(&done);
 }
@@ -213,7 +303,10 @@ fn an_attachment_at_an_offset() {
     let s = Scratch::new("sysvsplit");
     cut(&s, 0xb6f1_5000, 1);
     let (moves, holes) = moves_and_holes(&s);
-    assert!(moves.contains(&(0x1000, 0xb6f1_6000)) && moves.len() == 6, "{moves:x?}");
+    assert!(
+        moves.contains(&(0x1000, 0xb6f1_6000)) && moves.len() == 6,
+        "{moves:x?}"
+    );
     assert_eq!(holes, [0x1000]);
     let expected = [
         OTHERS[0],
@@ -240,14 +333,24 @@ fn a_stranger_in_the_hole() {
     let s = Scratch::new("sysvsplit");
     cut(&s, MIDDLE, 2);
     stranger(&s, MIDDLE, 1, &contents(2, 2));
-    let expected = with_others(&[(HEAD, MIDDLE, "rw-s", 0, 0), (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0)]);
+    let expected = with_others(&[
+        (HEAD, MIDDLE, "rw-s", 0, 0),
+        (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0),
+    ]);
     let done = restored(&s, &expected, |m| {
         assert_eq!(m.read(HEAD, 6 * 4096), contents(0, 6));
-        let stranger = m.maps.iter().find(|m| m.start <= MIDDLE && MIDDLE < m.end).expect("the stranger");
+        let stranger = m
+            .maps
+            .iter()
+            .find(|m| m.start <= MIDDLE && MIDDLE < m.end)
+            .expect("the stranger");
         assert_eq!(&stranger.perms[3..], "p", "{stranger:?}");
     });
     let fails: Vec<&str> = done.log.lines().filter(|l| l.starts_with("FAIL")).collect();
-    assert!(fails.len() == 2 && fails[0].ends_with("nattch of three pieces: 2") && fails[1] == "FAIL 1", "{done:?}");
+    assert!(
+        fails.len() == 2 && fails[0].ends_with("nattch of three pieces: 2") && fails[1] == "FAIL 1",
+        "{done:?}"
+    );
     assert_eq!(done.code, Some(1));
 }
 
@@ -257,7 +360,13 @@ fn aligned() -> Scratch {
     let s = Scratch::new("sysvsplit");
     vmas(&s, |vmas| {
         for v in vmas.iter_mut() {
-            let moved = |a: u64| if (HEAD..=TAIL + 0x2000).contains(&a) { a - PG } else { a };
+            let moved = |a: u64| {
+                if (HEAD..=TAIL + 0x2000).contains(&a) {
+                    a - PG
+                } else {
+                    a
+                }
+            };
             (v.start, v.end) = (v.start.map(moved), v.end.map(moved));
         }
     });
@@ -273,7 +382,10 @@ fn an_aligned_attachment_with_a_hole() {
     let s = aligned();
     cut(&s, MIDDLE - PG, 2);
     let attach = calls(&s, "shmat");
-    assert!(attach.iter().any(|a| a[..3] == [0, HEAD - PG, 0o40000]), "asked for directly: {attach:x?}");
+    assert!(
+        attach.iter().any(|a| a[..3] == [0, HEAD - PG, 0o40000]),
+        "asked for directly: {attach:x?}"
+    );
     let (moves, holes) = moves_and_holes(&s);
     assert_eq!((moves.len(), holes), (3, vec![0x2000]));
     let expected = with_others(&[
@@ -284,7 +396,10 @@ fn an_aligned_attachment_with_a_hole() {
     run.restored();
     let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
     assert_eq!(memory.sysv(), expected);
-    assert_eq!((memory.read(HEAD - PG, 8192), memory.read(TAIL - PG, 8192)), (contents(0, 2), contents(4, 2)));
+    assert_eq!(
+        (memory.read(HEAD - PG, 8192), memory.read(TAIL - PG, 8192)),
+        (contents(0, 2), contents(4, 2))
+    );
 }
 
 /// Aligned, with a stranger in the hole (cut: the second VMA, now at b6f2e000): a direct attach would need the whole
@@ -299,7 +414,12 @@ fn an_aligned_attachment_with_a_stranger() {
     let mine = pattern(77, 8192);
     stranger(&s, MIDDLE - PG, 3, &mine);
     let (moves, holes) = moves_and_holes(&s);
-    assert!(moves.contains(&(0x2000, HEAD - PG)) && moves.contains(&(0x2000, TAIL - PG)) && moves.len() == 5, "{moves:x?}");
+    assert!(
+        moves.contains(&(0x2000, HEAD - PG))
+            && moves.contains(&(0x2000, TAIL - PG))
+            && moves.len() == 5,
+        "{moves:x?}"
+    );
     assert_eq!(holes, [0x2000]);
     let expected = with_others(&[
         (HEAD - PG, MIDDLE - PG, "rw-s", 0, 0),
@@ -309,5 +429,8 @@ fn an_aligned_attachment_with_a_stranger() {
     run.restored();
     let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
     assert_eq!(memory.sysv(), expected);
-    assert_eq!(memory.read(HEAD - PG, 6 * 4096), [contents(0, 2), mine, contents(4, 2)].concat());
+    assert_eq!(
+        memory.read(HEAD - PG, 6 * 4096),
+        [contents(0, 2), mine, contents(4, 2)].concat()
+    );
 }

@@ -18,7 +18,11 @@ fn passes(name: &str, pid: u32, ids: &[u64]) {
     let before = s.log();
     let mut run = s.start(&[]);
     let said = run.restored();
-    assert_eq!((said["pid"].as_u64(), said["comm"].as_str()), (Some(pid.into()), Some(name)), "{said}");
+    assert_eq!(
+        (said["pid"].as_u64(), said["comm"].as_str()),
+        (Some(pid.into()), Some(name)),
+        "{said}"
+    );
     let task = run.task(pid);
     assert_eq!(ns_pids(task).last(), Some(&pid));
     if !ids.is_empty() {
@@ -32,7 +36,10 @@ fn passes(name: &str, pid: u32, ids: &[u64]) {
     let done = run.term();
     done.passed();
     assert!(done.log.starts_with(&before), "the old log is kept");
-    assert!(done.stderr.is_empty() || done.stderr.lines().all(|l| l.starts_with("armrest: ")), "{done:?}");
+    assert!(
+        done.stderr.is_empty() || done.stderr.lines().all(|l| l.starts_with("armrest: ")),
+        "{done:?}"
+    );
 }
 
 #[test]
@@ -67,14 +74,23 @@ fn counter_counts_on() {
         return;
     }
     let s = Scratch::new("counter");
-    let last = |log: &str| -> u32 { log.lines().rev().find_map(|l| l.strip_prefix("count ")?.parse().ok()).unwrap() };
+    let last = |log: &str| -> u32 {
+        log.lines()
+            .rev()
+            .find_map(|l| l.strip_prefix("count ")?.parse().ok())
+            .unwrap()
+    };
     let then = last(&s.log());
     let mut run = s.start(&[]);
     run.restored();
     run.logged(&format!("count {}\n", then + 3));
     let done = run.term();
     done.passed();
-    let counts: Vec<u32> = done.log.lines().filter_map(|l| l.strip_prefix("count ")?.parse().ok()).collect();
+    let counts: Vec<u32> = done
+        .log
+        .lines()
+        .filter_map(|l| l.strip_prefix("count ")?.parse().ok())
+        .collect();
     assert!(counts.iter().copied().eq(0..=last(&done.log)), "{done:?}");
 }
 
@@ -84,7 +100,10 @@ fn copies_side_by_side() {
         return;
     }
     let scratches: Vec<Scratch> = (0..8).map(|_| Scratch::new("counter")).collect();
-    let mut runs: Vec<_> = scratches.iter().map(|s| s.start(&["--new-namespaces"])).collect();
+    let mut runs: Vec<_> = scratches
+        .iter()
+        .map(|s| s.start(&["--new-namespaces"]))
+        .collect();
     for run in &mut runs {
         assert_eq!(run.restored()["pid"], 136);
     }
@@ -106,7 +125,10 @@ fn new_namespaces_where_the_ids_are_taken() {
     }
     let s = Scratch::new("sysvshm");
     // The ids and the pid are taken outside; inside they are free.
-    let setup = Setup { before: "ipcmk -M 4096 > /dev/null; echo 171 > /proc/sys/kernel/ns_last_pid; sleep 300 &", ..Setup::default() };
+    let setup = Setup {
+        before: "ipcmk -M 4096 > /dev/null; echo 171 > /proc/sys/kernel/ns_last_pid; sleep 300 &",
+        ..Setup::default()
+    };
     let mut run = s.start_with(&setup, &["--new-namespaces"]);
     assert_eq!(run.restored()["pid"], 172);
     let done = run.term();
@@ -123,12 +145,26 @@ fn new_namespaces_name_their_init_and_write_the_outer_pid() {
     let pidfile = s.dir().join("pid");
     let mut run = s.start(&["--new-namespaces", "--pidfile", pidfile.to_str().unwrap()]);
     run.restored();
-    let pid: u32 = wait_for("the pidfile", || fs::read_to_string(&pidfile).ok()?.trim().parse().ok().filter(|p| *p != 0));
+    let pid: u32 = wait_for("the pidfile", || {
+        fs::read_to_string(&pidfile)
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+            .filter(|p| *p != 0)
+    });
     let task = ns_pids(run.task(136));
-    assert_eq!(task[task.len() - 2], pid, "the pidfile holds the pid that the caller can signal");
+    assert_eq!(
+        task[task.len() - 2],
+        pid,
+        "the pidfile holds the pid that the caller can signal"
+    );
     let done = run.term();
     done.passed();
-    assert!(done.stderr.contains("init"), "the summary names the init: {done:?}");
+    assert!(
+        done.stderr.contains("init"),
+        "the summary names the init: {done:?}"
+    );
 }
 
 #[test]
@@ -140,23 +176,40 @@ fn any_pid_and_any_ids_say_what_is_now_what() {
     let mut run = s.start(&["--any-pid"]);
     let pid = run.restored()["pid"].as_u64().unwrap();
     assert_ne!(pid, 136);
-    assert_eq!(ns_pids(run.task(u32::try_from(pid).unwrap())).last().map(|p| u64::from(*p)), Some(pid));
+    assert_eq!(
+        ns_pids(run.task(u32::try_from(pid).unwrap()))
+            .last()
+            .map(|p| u64::from(*p)),
+        Some(pid)
+    );
     let done = run.term();
     done.passed();
-    assert!(done.stderr.contains(&format!("pid 136 is now {pid}")), "{done:?}");
+    assert!(
+        done.stderr.contains(&format!("pid 136 is now {pid}")),
+        "{done:?}"
+    );
 
     // Segment 0 is taken; others may come as they were.
     let s = Scratch::new("sysvsplit");
-    let setup = Setup { before: "ipcmk -M 4096 > /dev/null", ..Setup::default() };
+    let setup = Setup {
+        before: "ipcmk -M 4096 > /dev/null",
+        ..Setup::default()
+    };
     let mut run = s.start_with(&setup, &["--any-pid", "--any-ids"]);
     let said = run.restored();
     let pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
     let said = said.to_string();
-    assert!(said.contains("pid 136 is now") && said.contains("SysV segment 0 is now"), "{said}");
+    assert!(
+        said.contains("pid 136 is now") && said.contains("SysV segment 0 is now"),
+        "{said}"
+    );
     // This program knows its ids by heart and so cannot be content; its memory is what it was.
     let task = run.task(pid);
     let memory = common::Memory::of(task, "samples/bin/sysvsplit", 0x1_0000);
-    assert_eq!(memory.read(0xb6f2_d000, 6 * 4096), common::pattern(1, 6 * 4096));
+    assert_eq!(
+        memory.read(0xb6f2_d000, 6 * 4096),
+        common::pattern(1, 6 * 4096)
+    );
     assert!(memory.sysv().iter().all(|m| m.4 != 0));
     drop(run);
 }
@@ -167,14 +220,31 @@ fn detached_with_pidfile() {
         return;
     }
     let s = Scratch::new("counter");
-    let setup = Setup { hold: true, ..Setup::default() };
-    let mut run = s.start_with(&setup, &["-d", "--pidfile", "restored.pid", "-W", s.dir().to_str().unwrap()]);
+    let setup = Setup {
+        hold: true,
+        ..Setup::default()
+    };
+    let mut run = s.start_with(
+        &setup,
+        &[
+            "-d",
+            "--pidfile",
+            "restored.pid",
+            "-W",
+            s.dir().to_str().unwrap(),
+        ],
+    );
     run.restored();
     assert_eq!(run.returned(), 0);
-    assert_eq!(fs::read_to_string(s.dir().join("restored.pid")).unwrap(), "136\n");
+    assert_eq!(
+        fs::read_to_string(s.dir().join("restored.pid")).unwrap(),
+        "136\n"
+    );
     let task = run.task(136);
     let log = s.log();
-    wait_for("the program to go on", || (s.log().len() > log.len()).then_some(()));
+    wait_for("the program to go on", || {
+        (s.log().len() > log.len()).then_some(())
+    });
     kill(task, libc::SIGTERM);
     run.logged("PASS");
     let done = run.finish();
@@ -190,7 +260,12 @@ fn a_pidfile_in_the_way() {
     let s = Scratch::new("counter");
     let path = s.root().join("pid");
     fs::write(&path, "mine").unwrap();
-    s.refused(&Setup::default(), &["--pidfile", path.to_str().unwrap()], 105, &["armrest: output: "]);
+    s.refused(
+        &Setup::default(),
+        &["--pidfile", path.to_str().unwrap()],
+        105,
+        &["armrest: output: "],
+    );
 }
 
 /// `counter` has no handler for these: they end it. (SIGINT and SIGQUIT it ignores, as a shell's background job does.)
@@ -224,12 +299,21 @@ fn signals_pass_through() {
     if !provable("signals are passed on") {
         return;
     }
-    for signo in [libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT, libc::SIGTSTP] {
+    for signo in [
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGCONT,
+        libc::SIGTSTP,
+    ] {
         let s = Scratch::new("counter");
         s.edit::<proto::Core>("core-136.img", magic::CORE, |c| {
             let actions = &mut c[0].tc.as_mut().unwrap().sigactions;
             // Actions of 1 to 64 but for 9 and 19.
-            let at = |n: i32| usize::try_from(n - 1 - i32::from(n > 9) - i32::from(n > 19)).unwrap();
+            let at =
+                |n: i32| usize::try_from(n - 1 - i32::from(n > 9) - i32::from(n > 19)).unwrap();
             actions[at(signo)] = actions[at(libc::SIGTERM)].clone();
         });
         let mut run = s.start(&[]);
@@ -248,7 +332,11 @@ fn the_programs_own_failure_is_passed_on() {
     let s = Scratch::new("sysvsplit");
     // The second attachment of segment 1, read-only at the dump, comes back writable: the program sees that.
     s.edit::<proto::Mm>("mm-136.img", magic::MM, |m| {
-        for v in m[0].vmas.iter_mut().filter(|v| v.start == Some(0xb6ef_f000)) {
+        for v in m[0]
+            .vmas
+            .iter_mut()
+            .filter(|v| v.start == Some(0xb6ef_f000))
+        {
             v.fdflags = Some(2);
         }
     });
@@ -257,8 +345,16 @@ fn the_programs_own_failure_is_passed_on() {
     let done = run.term();
     assert_eq!(done.code, Some(1), "{done:?}");
     let fails: Vec<&str> = done.log.lines().filter(|l| l.starts_with("FAIL")).collect();
-    assert!(fails.len() == 2 && fails[0].contains("a read-only attachment stays read-only") && fails[1] == "FAIL 1", "{done:?}");
-    assert!(!done.stderr.lines().any(|l| l.starts_with("armrest: blob")), "{done:?}");
+    assert!(
+        fails.len() == 2
+            && fails[0].contains("a read-only attachment stays read-only")
+            && fails[1] == "FAIL 1",
+        "{done:?}"
+    );
+    assert!(
+        !done.stderr.lines().any(|l| l.starts_with("armrest: blob")),
+        "{done:?}"
+    );
 }
 
 #[test]
@@ -273,10 +369,30 @@ fn the_status_line_tells_all() {
     done.passed();
     let json = done.json();
     assert_eq!(json["event"], "restored");
-    assert_eq!((json["pid"].as_u64(), json["checkpoint_pid"].as_u64()), (Some(136), Some(136)));
-    assert_eq!((json["threads"].as_u64(), json["vmas"].as_u64(), json["files"].as_u64()), (Some(1), Some(21), Some(3)));
-    assert!(json["notes"].as_array().unwrap().iter().any(|n| n.as_str().unwrap().contains("stays at")));
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&done.stdout).unwrap(), json, "--json prints the same");
+    assert_eq!(
+        (json["pid"].as_u64(), json["checkpoint_pid"].as_u64()),
+        (Some(136), Some(136))
+    );
+    assert_eq!(
+        (
+            json["threads"].as_u64(),
+            json["vmas"].as_u64(),
+            json["files"].as_u64()
+        ),
+        (Some(1), Some(21), Some(3))
+    );
+    assert!(
+        json["notes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|n| n.as_str().unwrap().contains("stays at"))
+    );
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&done.stdout).unwrap(),
+        json,
+        "--json prints the same"
+    );
 }
 
 #[test]
@@ -289,7 +405,12 @@ fn the_summary_names_what_the_emulator_cannot_do() {
     run.restored();
     let done = run.term();
     done.passed();
-    for words in ["restored pid 201 \"memory\"", "PR_SET_MM_MAP", "stays at", "CLOCK_MONOTONIC"] {
+    for words in [
+        "restored pid 201 \"memory\"",
+        "PR_SET_MM_MAP",
+        "stays at",
+        "CLOCK_MONOTONIC",
+    ] {
         assert!(done.stderr.contains(words), "{words}: {done:?}");
     }
 }
@@ -303,7 +424,10 @@ fn a_dry_run_restores_nothing() {
     let before = s.snapshot();
     let done = s.start(&["--dry-run"]).finish();
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.stderr.contains("could be restored") && !done.stderr.contains("restored pid"), "{done:?}");
+    assert!(
+        done.stderr.contains("could be restored") && !done.stderr.contains("restored pid"),
+        "{done:?}"
+    );
     done.nothing_left();
     assert!(before == s.snapshot());
 }
@@ -319,7 +443,11 @@ fn a_timeout_ends_a_restore_that_hangs() {
         let s = Scratch::new("sysvshm");
         let stopper = "( while :; do kill -STOP 172 2>/dev/null && break; done ) & sleep 0.2";
         // One instruction a block: gives the stopper more time.
-        let setup = Setup { before: stopper, wrap: &["env", "QEMU_SINGLESTEP=1"], ..Setup::default() };
+        let setup = Setup {
+            before: stopper,
+            wrap: &["env", "QEMU_SINGLESTEP=1"],
+            ..Setup::default()
+        };
         let before = s.snapshot();
         let run = s.start_with(&setup, &["--timeout", "3"]);
         if run.outcome()["event"] == "restored" {
@@ -327,7 +455,10 @@ fn a_timeout_ends_a_restore_that_hangs() {
         }
         let done = run.finish();
         assert_eq!(done.code, Some(106), "{done:?}");
-        assert!(done.stderr.contains("armrest: watch: ") && done.stderr.contains("not done after 3 s"), "{done:?}");
+        assert!(
+            done.stderr.contains("armrest: watch: ") && done.stderr.contains("not done after 3 s"),
+            "{done:?}"
+        );
         assert!(done.shm_after().is_empty(), "{done:?}");
         assert!(before == s.snapshot());
         return;
@@ -349,9 +480,23 @@ fn a_grown_log_is_named_and_can_be_accepted() {
     let now = s.log().len();
     assert!(now > was);
     let words = format!("/samples/run/counter/out.log: changed: size {was} at the dump, {now} now");
-    s.refused(&Setup::default(), &[], 96, &[&words, "armrest: try: --allow-changed"]);
-    s.refused(&Setup::default(), &["--allow-changed", "/else/*"], 96, &[&words]);
-    for glob in ["/samples/run/counter/out.log", "/samples/run/*/out.log", "*.log"] {
+    s.refused(
+        &Setup::default(),
+        &[],
+        96,
+        &[&words, "armrest: try: --allow-changed"],
+    );
+    s.refused(
+        &Setup::default(),
+        &["--allow-changed", "/else/*"],
+        96,
+        &[&words],
+    );
+    for glob in [
+        "/samples/run/counter/out.log",
+        "/samples/run/*/out.log",
+        "*.log",
+    ] {
         let mut run = s.start(&["--allow-changed", "/nothing", "--allow-changed", glob]);
         run.restored();
         let done = run.term();
@@ -360,7 +505,12 @@ fn a_grown_log_is_named_and_can_be_accepted() {
         assert!(done.log.contains("PASS"), "{done:?}");
         assert!(done.stderr.contains("(allowed)"), "{done:?}");
         // Back to the log of after the first run.
-        fs::OpenOptions::new().write(true).open(s.run_dir().join("out.log")).unwrap().set_len(now as u64).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(s.run_dir().join("out.log"))
+            .unwrap()
+            .set_len(now as u64)
+            .unwrap();
     }
 }
 
@@ -382,10 +532,11 @@ fn a_log_open_for_appending_only_warns() {
     fs::write(&path, s.log() + "a line of somebody else\n").unwrap();
     let mut run = s.start(&[]);
     run.restored();
+    // Written at the end, not at the position of the dump.
+    run.logged("a line of somebody else\ncount ");
     let done = run.term();
     done.passed();
     assert!(done.stderr.contains("(open for appending)"), "{done:?}");
-    assert!(done.log.contains("a line of somebody else\ncount "), "written at the end: {done:?}");
 }
 
 /// Links below ROOT that point out of it lead nowhere else, and what lies outside is not opened.
@@ -397,7 +548,12 @@ fn links_do_not_leave_root() {
     let outside = tempfile::tempdir().unwrap();
     for (what, target) in [
         ("absolute", outside.path().join("out.log")),
-        ("relative", std::path::PathBuf::from("../../../../../../../../../../../../").join(outside.path().strip_prefix("/").unwrap()).join("out.log")),
+        (
+            "relative",
+            std::path::PathBuf::from("../../../../../../../../../../../../")
+                .join(outside.path().strip_prefix("/").unwrap())
+                .join("out.log"),
+        ),
     ] {
         let s = Scratch::new("counter");
         let log = s.run_dir().join("out.log");
@@ -409,7 +565,11 @@ fn links_do_not_leave_root() {
         assert!(matches!(done.code, Some(95 | 97)), "{what}: {done:?}");
         assert!(done.stderr.contains("out.log"), "{what}: {done:?}");
         done.nothing_left();
-        assert_eq!(fs::read(outside.path().join("out.log")).unwrap(), before, "{what}: written to outside of ROOT");
+        assert_eq!(
+            fs::read(outside.path().join("out.log")).unwrap(),
+            before,
+            "{what}: written to outside of ROOT"
+        );
     }
     // A directory on the way.
     let s = Scratch::new("counter");
@@ -430,7 +590,11 @@ fn links_do_not_leave_root() {
     kill(armrest, libc::SIGTERM);
     let done = run.finish();
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(fs::read_to_string(s.root().join("kept.log")).unwrap().ends_with("PASS\n"));
+    assert!(
+        fs::read_to_string(s.root().join("kept.log"))
+            .unwrap()
+            .ends_with("PASS\n")
+    );
 }
 
 #[test]
@@ -440,7 +604,13 @@ fn images_on_a_read_only_medium() {
     }
     let s = Scratch::new("sysvsplit");
     let ro = r#"mount --bind "$S/images" "$S/images" && mount -o remount,bind,ro "$S/images" && ! touch "$S/images/x" 2>/dev/null"#;
-    let mut run = s.start_with(&Setup { before: ro, ..Setup::default() }, &[]);
+    let mut run = s.start_with(
+        &Setup {
+            before: ro,
+            ..Setup::default()
+        },
+        &[],
+    );
     run.restored();
     run.term().passed();
 }
@@ -451,10 +621,22 @@ fn logs_go_where_they_are_told() {
         return;
     }
     let s = Scratch::new("counter");
-    let mut run = s.start(&["-o", "restore.log", "-W", s.dir().to_str().unwrap(), "-v", "-v", "-v"]);
+    let mut run = s.start(&[
+        "-o",
+        "restore.log",
+        "-W",
+        s.dir().to_str().unwrap(),
+        "-v",
+        "-v",
+        "-v",
+    ]);
     run.restored();
     let done = run.term();
     done.passed();
     assert_eq!(done.stderr, "");
-    assert!(fs::read_to_string(s.dir().join("restore.log")).unwrap().contains("restored pid 136 \"counter\""));
+    assert!(
+        fs::read_to_string(s.dir().join("restore.log"))
+            .unwrap()
+            .contains("restored pid 136 \"counter\"")
+    );
 }

@@ -47,11 +47,19 @@ exit $rc
 fn unshare() -> Option<&'static [&'static str]> {
     static WAY: OnceLock<Option<&'static [&'static str]>> = OnceLock::new();
     *WAY.get_or_init(|| {
-        let ways: [&[&str]; 2] = [&["-ipf", "--mount-proc", "--kill-child"], &["-Uripf", "--mount-proc", "--kill-child"]];
+        let ways: [&[&str]; 2] = [
+            &["-ipf", "--mount-proc", "--kill-child"],
+            &["-Uripf", "--mount-proc", "--kill-child"],
+        ];
         ways.into_iter().find(|w| {
             // Choosing a pid is part of what must be possible.
             let sh = ["sh", "-c", "echo 135 > /proc/sys/kernel/ns_last_pid"];
-            Command::new("unshare").args(*w).args(sh).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+            Command::new("unshare")
+                .args(*w)
+                .args(sh)
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|s| s.success())
         })
     })
 }
@@ -61,7 +69,11 @@ pub fn not_proved(what: &str) {
     let Some(path) = std::env::var_os("ARMREST_NOT_PROVED") else {
         panic!("not proved here: {what} (ARMREST_NOT_PROVED names no file to note that in)");
     };
-    let mut f = fs::OpenOptions::new().create(true).append(true).open(path).expect("ARMREST_NOT_PROVED");
+    let mut f = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("ARMREST_NOT_PROVED");
     writeln!(f, "{what}").expect("ARMREST_NOT_PROVED");
 }
 
@@ -70,7 +82,9 @@ pub fn not_proved(what: &str) {
 pub fn provable(what: &str) -> bool {
     let can = unshare().is_some();
     if !can {
-        not_proved(&format!("{what}: no namespaces of their own, or pids may not be chosen (unshare -ipf)"));
+        not_proved(&format!(
+            "{what}: no namespaces of their own, or pids may not be chosen (unshare -ipf)"
+        ));
     }
     can
 }
@@ -78,18 +92,36 @@ pub fn provable(what: &str) -> bool {
 /// The command that runs armrest: an emulator in front of it, unless `QEMU` is set and empty.
 pub fn armrest() -> Vec<String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = std::env::var("ARMREST").map_or_else(|_| here.join("target/armrest"), PathBuf::from);
-    assert!(program.is_file(), "{} is not there: `make` builds it, `make test` runs these tests", program.display());
+    let program =
+        std::env::var("ARMREST").map_or_else(|_| here.join("target/armrest"), PathBuf::from);
+    assert!(
+        program.is_file(),
+        "{} is not there: `make` builds it, `make test` runs these tests",
+        program.display()
+    );
     let qemu = std::env::var("QEMU").unwrap_or_else(|_| "qemu-arm".into());
     let program = program.display().to_string();
-    if qemu.is_empty() { vec![program] } else { vec![qemu, program] }
+    if qemu.is_empty() {
+        vec![program]
+    } else {
+        vec![qemu, program]
+    }
 }
 
 /// Run armrest where nothing needs choosing: `plan`, `x`, `--dry-run`.
 pub fn look(args: &[&str]) -> (Option<i32>, String, String) {
     let words = armrest();
-    let out = Command::new(&words[0]).args(&words[1..]).args(args).stdin(Stdio::null()).output().expect("armrest runs");
-    (out.status.code(), String::from_utf8_lossy(&out.stdout).into(), String::from_utf8_lossy(&out.stderr).into())
+    let out = Command::new(&words[0])
+        .args(&words[1..])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("armrest runs");
+    (
+        out.status.code(),
+        String::from_utf8_lossy(&out.stdout).into(),
+        String::from_utf8_lossy(&out.stderr).into(),
+    )
 }
 
 /// A checkpoint and the root directory that it needs, both copies of our own.
@@ -103,11 +135,18 @@ impl Scratch {
     pub fn new(name: &str) -> Scratch {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
         let sample = tests.join("images").join(name);
-        let s = Scratch { dir: tempfile::tempdir().expect("a temporary directory"), name: name.into() };
+        let s = Scratch {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+            name: name.into(),
+        };
         fs::create_dir_all(s.images()).expect("images");
-        for e in fs::read_dir(&sample).expect("the sample").map(|e| e.expect("an entry").path()) {
+        for e in fs::read_dir(&sample)
+            .expect("the sample")
+            .map(|e| e.expect("an entry").path())
+        {
             if e.extension().is_some_and(|x| x == "img") {
-                fs::copy(&e, s.images().join(e.file_name().expect("a name"))).expect("copy of an image");
+                fs::copy(&e, s.images().join(e.file_name().expect("a name")))
+                    .expect("copy of an image");
             }
         }
         s.fresh_root();
@@ -122,7 +161,10 @@ impl Scratch {
         let _ = fs::remove_dir_all(&root);
         let bin = root.join("samples/bin");
         fs::create_dir_all(&bin).expect("bin");
-        copy(&tests.join("programs/bin").join(&self.name), &bin.join(&self.name));
+        copy(
+            &tests.join("programs/bin").join(&self.name),
+            &bin.join(&self.name),
+        );
         copy_tree(&sample.join("files"), &self.run_dir());
         if sample.join("root").is_dir() {
             copy_tree(&sample.join("root"), &root);
@@ -157,10 +199,19 @@ impl Scratch {
     }
 
     /// Edit the entries of an image.
-    pub fn edit<M: prost::Message + Default>(&self, name: &str, magic: u32, change: impl FnOnce(&mut Vec<M>)) {
+    pub fn edit<M: prost::Message + Default>(
+        &self,
+        name: &str,
+        magic: u32,
+        change: impl FnOnce(&mut Vec<M>),
+    ) {
         let path = self.images().join(name);
         let bytes = fs::read(&path).expect(name);
-        fs::write(&path, container::edit(name, &bytes, magic, change).expect(name)).expect(name);
+        fs::write(
+            &path,
+            container::edit(name, &bytes, magic, change).expect(name),
+        )
+        .expect(name);
     }
 
     /// Edit the bytes of an image.
@@ -176,12 +227,19 @@ impl Scratch {
         let mut out = BTreeMap::new();
         let mut todo = vec![self.images(), self.root()];
         while let Some(dir) = todo.pop() {
-            for p in fs::read_dir(&dir).expect("a directory").map(|e| e.expect("an entry").path()) {
+            for p in fs::read_dir(&dir)
+                .expect("a directory")
+                .map(|e| e.expect("an entry").path())
+            {
                 let m = fs::symlink_metadata(&p).expect("metadata");
                 if m.is_dir() {
                     todo.push(p.clone());
                 }
-                let bytes = if m.is_file() { fs::read(&p).expect("contents") } else { Vec::new() };
+                let bytes = if m.is_file() {
+                    fs::read(&p).expect("contents")
+                } else {
+                    Vec::new()
+                };
                 out.insert(p, (m.mode(), m.len(), m.mtime_nsec(), bytes));
             }
         }
@@ -200,12 +258,28 @@ impl Scratch {
         let images = self.images().display().to_string();
         let root = self.root().display().to_string();
         let mut command = Command::new("unshare");
-        command.args(unshare).args(["sh", "-c", INIT, "init"]).args(setup.wrap).args(armrest());
-        command.args(["restore", "-D", &images, "-r", &root, "--status-fd", "7"]).args(args);
-        command.env("D", notes.path()).env("BEFORE", setup.before).env("S", self.dir());
-        command.env("HOLD", if setup.hold { "1" } else { "" }).stdin(Stdio::null());
+        command
+            .args(unshare)
+            .args(["sh", "-c", INIT, "init"])
+            .args(setup.wrap)
+            .args(armrest());
+        command
+            .args(["restore", "-D", &images, "-r", &root, "--status-fd", "7"])
+            .args(args);
+        command
+            .env("D", notes.path())
+            .env("BEFORE", setup.before)
+            .env("S", self.dir());
+        command
+            .env("HOLD", if setup.hold { "1" } else { "" })
+            .stdin(Stdio::null());
         let child = command.spawn().expect("unshare runs");
-        Running { scratch: self, notes, child, done: None }
+        Running {
+            scratch: self,
+            notes,
+            child,
+            done: None,
+        }
     }
 
     /// Restore and expect a failure with this code and these words on standard error, and that nothing is left.
@@ -217,7 +291,11 @@ impl Scratch {
         for w in words {
             assert!(done.stderr.contains(w), "{w:?} is not in: {done:?}");
         }
-        let text = if done.stderr.is_empty() { &done.log_file } else { &done.stderr };
+        let text = if done.stderr.is_empty() {
+            &done.log_file
+        } else {
+            &done.stderr
+        };
         assert!(text.contains("armrest: "), "{done:?}");
         assert!(!text.contains("restored pid"), "{done:?}");
         assert!(before == self.snapshot(), "files changed: {done:?}");
@@ -268,7 +346,9 @@ impl Done {
     #[track_caller]
     pub fn json(&self) -> Value {
         let mut lines = self.status.lines();
-        let line = lines.next().unwrap_or_else(|| panic!("no status line: {self:?}"));
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("no status line: {self:?}"));
         assert_eq!(lines.next(), None, "more than one status line: {self:?}");
         serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
@@ -276,7 +356,10 @@ impl Done {
     /// The program checked itself and was content.
     #[track_caller]
     pub fn passed(&self) {
-        assert!(self.log.ends_with("PASS\n") && !self.log.contains("FAIL"), "{self:?}");
+        assert!(
+            self.log.ends_with("PASS\n") && !self.log.contains("FAIL"),
+            "{self:?}"
+        );
         assert_eq!(self.code, Some(0), "{self:?}");
     }
 
@@ -284,7 +367,11 @@ impl Done {
     #[track_caller]
     pub fn nothing_left(&self) {
         assert_eq!(self.ps[0], self.ps[1], "processes left: {self:?}");
-        assert_eq!(shm_ids(&self.shm[0]), shm_ids(&self.shm[1]), "SysV segments left: {self:?}");
+        assert_eq!(
+            shm_ids(&self.shm[0]),
+            shm_ids(&self.shm[1]),
+            "SysV segments left: {self:?}"
+        );
     }
 
     /// Ids of SysV segments after the run.
@@ -294,7 +381,11 @@ impl Done {
 }
 
 fn shm_ids(table: &str) -> Vec<u32> {
-    table.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)?.parse().ok()).collect()
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|l| l.split_whitespace().nth(1)?.parse().ok())
+        .collect()
 }
 
 impl Running<'_> {
@@ -316,7 +407,11 @@ impl Running<'_> {
         let line = wait_for("a status line", || {
             let text = self.note("status");
             let ended = !self.note("rc").is_empty();
-            assert!(!ended || !text.is_empty(), "ended without a status line: {}", self.note("stderr"));
+            assert!(
+                !ended || !text.is_empty(),
+                "ended without a status line: {}",
+                self.note("stderr")
+            );
             text.split_once('\n').map(|(line, _)| line.to_owned())
         });
         serde_json::from_str(&line).expect("JSON")
@@ -325,7 +420,9 @@ impl Running<'_> {
     /// Wait until the program has written `text`.
     #[track_caller]
     pub fn logged(&self, text: &str) {
-        wait_for(&format!("{text:?} in the program's log"), || self.scratch.log().contains(text).then_some(()));
+        wait_for(&format!("{text:?} in the program's log"), || {
+            self.scratch.log().contains(text).then_some(())
+        });
     }
 
     /// The pids, as seen from here, of all processes of the run, ancestors first.
@@ -355,7 +452,9 @@ impl Running<'_> {
     #[track_caller]
     pub fn task(&self, pid: u32) -> u32 {
         wait_for(&format!("a task with pid {pid}"), || {
-            self.processes().into_iter().find(|p| ns_pids(*p).last() == Some(&pid) && *p != self.child.id())
+            self.processes()
+                .into_iter()
+                .find(|p| ns_pids(*p).last() == Some(&pid) && *p != self.child.id())
         })
     }
 
@@ -375,7 +474,9 @@ impl Running<'_> {
     #[track_caller]
     pub fn finish(mut self) -> Done {
         fs::write(self.notes.path().join("release"), "").expect("release");
-        let status = wait_for("the end of the run", || self.child.try_wait().expect("wait"));
+        let status = wait_for("the end of the run", || {
+            self.child.try_wait().expect("wait")
+        });
         self.done = status.code();
         Done {
             code: self.note("rc").trim().parse().ok(),
@@ -383,7 +484,8 @@ impl Running<'_> {
             stderr: self.note("stderr"),
             status: self.note("status"),
             log: self.scratch.log(),
-            log_file: fs::read_to_string(self.scratch.dir().join("restore.log")).unwrap_or_default(),
+            log_file: fs::read_to_string(self.scratch.dir().join("restore.log"))
+                .unwrap_or_default(),
             shm: [self.note("shm.before"), self.note("shm.after")],
             ps: [self.note("ps.before"), self.note("ps.after")],
         }
@@ -442,8 +544,13 @@ pub fn children(pid: u32) -> Vec<u32> {
 /// Pids of a process, outermost namespace first.
 pub fn ns_pids(pid: u32) -> Vec<u32> {
     let status = status(pid);
-    let line = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or_default();
-    line.split_whitespace().filter_map(|w| w.parse().ok()).collect()
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("NSpid:"))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .filter_map(|w| w.parse().ok())
+        .collect()
 }
 
 /// `/proc/PID/status`.
@@ -478,19 +585,29 @@ impl Memory {
     pub fn of(pid: u32, program: &str, text: u64) -> Memory {
         let lines = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
         let all: Vec<Mapping> = lines.lines().filter_map(mapping).collect();
-        let found = all.iter().find(|m| m.name.ends_with(program) && m.offset == 0);
-        let base = found.unwrap_or_else(|| panic!("{program} is not in {lines}")).start - text;
+        let found = all
+            .iter()
+            .find(|m| m.name.ends_with(program) && m.offset == 0);
+        let base = found
+            .unwrap_or_else(|| panic!("{program} is not in {lines}"))
+            .start
+            - text;
         let shown = |m: Mapping| {
             let (start, end) = (m.start.checked_sub(base)?, m.end.checked_sub(base)?);
             (end <= 1 << 32).then_some(Mapping { start, end, ..m })
         };
-        Memory { pid, base, maps: all.into_iter().filter_map(shown).collect() }
+        Memory {
+            pid,
+            base,
+            maps: all.into_iter().filter_map(shown).collect(),
+        }
     }
 
     /// Parts of SysV segments: `(start, end, perms, offset, id)`.
     pub fn sysv(&self) -> Vec<(u64, u64, &str, u64, u64)> {
         let ours = self.maps.iter().filter(|m| m.name.starts_with("/SYSV"));
-        ours.map(|m| (m.start, m.end, m.perms.as_str(), m.offset, m.inode)).collect()
+        ours.map(|m| (m.start, m.end, m.perms.as_str(), m.offset, m.inode))
+            .collect()
     }
 
     /// Contents.
@@ -498,7 +615,8 @@ impl Memory {
     pub fn read(&self, at: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         let file = fs::File::open(format!("/proc/{}/mem", self.pid)).expect("mem");
-        file.read_exact_at(&mut bytes, self.base + at).unwrap_or_else(|e| panic!("read of {at:#x}: {e}"));
+        file.read_exact_at(&mut bytes, self.base + at)
+            .unwrap_or_else(|e| panic!("read of {at:#x}: {e}"));
         bytes
     }
 }
@@ -509,7 +627,14 @@ fn mapping(line: &str) -> Option<Mapping> {
     let hex = |s: &str| u64::from_str_radix(s, 16).ok();
     let (perms, offset) = (words.next()?.to_owned(), hex(words.next()?)?);
     let inode = words.nth(1)?.parse().ok()?;
-    Some(Mapping { start: hex(start)?, end: hex(end)?, perms, offset, inode, name: words.collect::<Vec<_>>().join(" ") })
+    Some(Mapping {
+        start: hex(start)?,
+        end: hex(end)?,
+        perms,
+        offset,
+        inode,
+        name: words.collect::<Vec<_>>().join(" "),
+    })
 }
 
 /// The programs' own pattern: what `fill(p, len, seed)` of `check.h` writes.
@@ -518,7 +643,11 @@ pub fn pattern(seed: u32, len: usize) -> Vec<u8> {
         let x = seed.wrapping_mul(2_654_435_761) ^ i.wrapping_mul(40503).wrapping_add(0x9e37_79b9);
         (x ^ x >> 15).wrapping_mul(2_246_822_519)
     };
-    (0..u32::MAX).map(word).take(len / 4).flat_map(u32::to_le_bytes).collect()
+    (0..u32::MAX)
+        .map(word)
+        .take(len / 4)
+        .flat_map(u32::to_le_bytes)
+        .collect()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -529,7 +658,10 @@ fn copy(from: &Path, to: &Path) {
 
 fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
-    for e in fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())).map(|e| e.expect("an entry")) {
+    for e in fs::read_dir(from)
+        .unwrap_or_else(|e| panic!("{}: {e}", from.display()))
+        .map(|e| e.expect("an entry"))
+    {
         let (src, dst) = (e.path(), to.join(e.file_name()));
         let kind = e.file_type().expect("a type");
         if kind.is_dir() {
