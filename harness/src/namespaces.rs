@@ -3,15 +3,15 @@
 //! The first process of a pid namespace is its init: a fork of this program that mounts a /proc, restores the task as
 //! its child, passes signals on, reaps orphans, and ends with the task's status. It stays until the task ends.
 
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::cli::RestoreOptions;
 use crate::error::Error;
 use crate::load::write_raw;
 use crate::os;
 use crate::summary::{Log, PidFile};
-use crate::watch::{Child, Forward};
+use crate::watch::{Child, Ended, Forward};
 
 /// Restore by `inside`, run by the init of new namespaces; the exit status to pass on.
 ///
@@ -21,6 +21,7 @@ pub fn run(
     o: &RestoreOptions,
     log: &mut Log,
     pidfile: Option<PidFile>,
+    forward: &Forward,
     inside: &dyn Fn(&mut Log) -> Result<i32, Error>,
 ) -> Result<i32, Error> {
     let failed = |what: &'static str| {
@@ -33,11 +34,10 @@ pub fn run(
     os::check(unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWIPC) })
         .map_err(failed("unshare(CLONE_NEWPID | CLONE_NEWIPC)"))?;
     let (read, write) = os::pipe().map_err(failed("pipe"))?;
-    let forward = Forward::new()?;
     // SAFETY: this process has a single thread, so the child may go on with everything.
     let pid = os::check(unsafe { libc::fork() }).map_err(failed("fork of the init"))?;
     if pid == 0 {
-        drop((read, forward));
+        drop(read);
         init(log, write, inside, o);
     }
     drop(write);
@@ -48,7 +48,13 @@ pub fn run(
         if let Some(p) = pidfile {
             drop(p);
         }
-        return Ok(forward.wait(&mut init, false).status());
+        return match forward.wait(&mut init, false) {
+            Ended::Exit(status) => Ok(status),
+            Ended::Signal(s) => Err(Error::Lost {
+                what: "init of the new namespaces".into(),
+                why: format!("signal {s}"),
+            }),
+        };
     }
     if let Some(mut p) = pidfile {
         p.fill(task_of(pid).unwrap_or(pid))?;
@@ -68,9 +74,22 @@ fn init(
     o: &RestoreOptions,
 ) -> ! {
     let mut tell = Some(write);
+    let detached = o.detached;
     log.on_restored(Box::new(move || {
         if let Some(w) = tell.take() {
             write_raw(&w, b"restored");
+            if detached {
+                // Whoever reads the caller's output must not wait for the end of this init.
+                if let Ok(null) = std::fs::File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/null")
+                {
+                    for fd in 0..3 {
+                        let _ = os::dup_to(null.as_raw_fd(), fd, false);
+                    }
+                }
+            }
         }
     }));
     let done = mounts().and_then(|()| {
@@ -85,7 +104,8 @@ fn init(
         Ok(status) => status,
         Err(e) => {
             for line in e.lines() {
-                eprintln!("{line}");
+                let _ = writeln!(io::stderr(), "{line}");
+                let _ = log.line(u8::MAX, &line);
             }
             log.status(&e.json());
             i32::from(e.exit_code())

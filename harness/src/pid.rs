@@ -1,8 +1,9 @@
 //! A child with a wanted pid: `clone3` with `set_tid`, else `ns_last_pid` under a lock, else whatever comes.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 use armrest_plan::Machine;
 
@@ -78,8 +79,8 @@ fn by_last_pid(want: u32) -> Result<Result<Side, Error>, Last> {
     let _lock = Lock::new(&file).map_err(Last::Write)?;
     let mut got = 0;
     for _ in 0..TRIES {
-        (&file)
-            .write_all((want - 1).to_string().as_bytes())
+        // At offset 0 each time: a sysctl ignores what is written elsewhere (kernel.sysctl_writes_strict).
+        file.write_all_at((want - 1).to_string().as_bytes(), 0)
             .map_err(Last::Write)?;
         match plain_fork("ns_last_pid").map_err(Last::Fork)? {
             // The child checks for itself, as it may run first.

@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
 
 use armrest_images::{Checkpoint, File, FsDir, LiveTask, Task};
 use armrest_plan::{Options, Plan, SourceKind};
@@ -20,8 +19,8 @@ use crate::os;
 use crate::pid::{self, Side};
 use crate::root::Root;
 use crate::summary::{Log, PidFile, below};
-use crate::task::{self, Becoming};
-use crate::watch::{self, Child, Forward};
+use crate::task::{self, Allowed, Becoming};
+use crate::watch::{self, Child, Deadline, Forward};
 
 /// Restore as asked; the exit status to pass on.
 ///
@@ -48,10 +47,14 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
         Some(p) if !o.dry_run => Some(PidFile::create(below(o.work_dir.as_deref(), p))?),
         _ => None,
     };
+    // From here on a signal is not the end: what was made is taken back first.
+    let forward = Forward::new()?;
     if o.new_namespaces && !o.dry_run {
-        return namespaces::run(o, log, pidfile, &|log| here(o, &cp, log, None, true));
+        return namespaces::run(o, log, pidfile, &forward, &|log| {
+            here(o, &cp, log, None, true, &forward)
+        });
     }
-    here(o, &cp, log, pidfile, false)
+    here(o, &cp, log, pidfile, false, &forward)
 }
 
 /// What a restore in this process's namespaces came to.
@@ -61,6 +64,7 @@ fn here(
     log: &mut Log,
     mut pidfile: Option<PidFile>,
     as_init: bool,
+    forward: &Forward,
 ) -> Result<i32, Error> {
     let wanted_pid = cp.tasks.first().map(|t| t.pid);
     let machine =
@@ -87,6 +91,7 @@ fn here(
             by: by.clone(),
         });
     }
+    let deadline = Deadline::new(log.start(), o.timeout);
     let mut plan = armrest_plan::plan(cp, &machine, &options)?;
     let (task, live) = first(cp)?;
     for w in &plan.warnings {
@@ -101,8 +106,7 @@ fn here(
             .to_string(),
         why: format!("--root: {e}"),
     })?;
-    let mut compare = Compare::new(&o.allow_changed)?;
-    let pages = PagesFiles::open(&o.images, cp)?;
+    let mut compare = Compare::new(&o.allow_changed, o.dry_run)?;
     let mut objects = Objects::default();
     let above = plan
         .sources
@@ -112,10 +116,13 @@ fn here(
         .unwrap_or(0)
         .max(plan.report_fd)
         + 1;
-    os::raise_open_files(above + 64).map_err(|e| Error::Machine {
-        what: format!("descriptors up to number {}", above + 64),
+    let most = cp.files.len() + plan.sources.len() + 2 * cp.pages_files.len() + 64;
+    let most = above.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
+    os::raise_open_files(most).map_err(|e| Error::Machine {
+        what: format!("descriptors up to number {most}"),
         why: e.to_string(),
     })?;
+    let pages = PagesFiles::open(&o.images, cp)?;
     open_descriptors(cp, live, &root, &mut compare, &mut objects, above)?;
     open_sources(cp, &plan, &root, &mut compare, &pages, &mut objects, above)?;
     let cwd = open_cwd(cp, live, &root, &mut compare)?;
@@ -138,15 +145,24 @@ fn here(
         return Ok(0);
     }
 
-    let segments = Segments::make(cp, &pages, o.any_ids)?;
+    let allowed = Allowed::new(live, machine.cap_eff).map_err(|e| Error::Machine {
+        what: "limits and groups of this process".into(),
+        why: e.to_string(),
+    })?;
+    let go_on = || {
+        forward.interrupted()?;
+        deadline.check(|| "SysV segments".into())
+    };
+    let segments = Segments::make(cp, &pages, o.any_ids, &go_on)?;
     let mut notes = renumber(&mut plan, &segments);
     let loaded = Loaded::new(&plan)?;
-    let forward = Forward::new()?;
     let (read, write) = os::pipe().map_err(|e| Error::Machine {
         what: "report pipe".into(),
         why: e.to_string(),
     })?;
     let report = objects.keep(write, above)?;
+    // SAFETY: cannot fail.
+    let parent = unsafe { libc::getpid() };
     let want = (!o.any_pid).then_some(task.pid);
     let (pid, way) = match pid::fork(want, &machine)? {
         Side::Child => {
@@ -159,6 +175,8 @@ fn here(
                 cwd: &cwd,
                 report: &objects.open[report],
                 emulated: machine.emulated,
+                parent,
+                allowed: &allowed,
             }
             .run(&loaded)
         }
@@ -166,10 +184,9 @@ fn here(
     };
     let mut child = Child::new(pid);
     drop(objects);
-    let deadline = o.timeout.map(|s| (log.start() + Duration::from_secs(s), s));
-    watch::until_entered(&mut child, read, &plan, &loaded, deadline)?;
-    watch::until_running(&mut child, live.threads[0].sigmask)?;
-    late_limits(&mut child, live)?;
+    watch::until_entered(&mut child, read, &plan, &loaded, deadline, forward)?;
+    watch::until_running(&mut child, live.threads[0].sigmask, deadline)?;
+    notes.extend(late_limits(&child, &allowed));
     drop(loaded);
     if let Some(p) = &mut pidfile {
         p.fill(pid)?;
@@ -188,6 +205,10 @@ fn here(
         "one read-execute page of ours stays at {:08x}",
         plan.area.keep.start
     ));
+    notes.extend(allowed.notes.iter().cloned());
+    if cp.own_ipc_namespace && !cp.segments.is_empty() && !o.new_namespaces {
+        notes.push("SysV segments were made in the IPC namespace of the caller".into());
+    }
     notes.extend(plan.notes.iter().cloned());
     let json = said(o, log, task, live, &plan, pid, &notes)?;
     // Nothing can fail from here on.
@@ -356,25 +377,21 @@ fn renumber(plan: &mut Plan, segments: &Segments) -> Vec<String> {
     notes
 }
 
-/// Limits that the restore itself might have hit.
-fn late_limits(child: &mut Child, live: &LiveTask) -> Result<(), Error> {
-    for resource in task::LATE_LIMITS {
-        let Some(limit) = live.rlimits.get(resource as usize) else {
-            continue;
-        };
-        match task::set_limit(child.pid(), resource, *limit) {
-            Ok(()) => {}
-            // It ran and ended already.
-            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
-            Err(e) => {
-                return Err(Error::Machine {
-                    what: format!("resource limit {resource} of pid {}", child.pid()),
-                    why: e.to_string(),
-                });
+/// Limits that the restore itself might have hit. The task runs already: what cannot be set is said.
+fn late_limits(child: &Child, allowed: &Allowed) -> Vec<String> {
+    let late = allowed
+        .limits
+        .iter()
+        .filter(|l| task::LATE_LIMITS.contains(&l.0));
+    late.filter_map(
+        |(resource, limit)| match task::set_limit(child.pid(), *resource, *limit) {
+            Err(e) if e.raw_os_error() != Some(libc::ESRCH) => {
+                Some(format!("resource limit {resource} could not be set: {e}"))
             }
-        }
-    }
-    Ok(())
+            _ => None,
+        },
+    )
+    .collect()
 }
 
 fn counts(live: &LiveTask, plan: &Plan) -> String {

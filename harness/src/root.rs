@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use crate::os;
@@ -42,11 +43,11 @@ impl Root {
         })
     }
 
-    /// Open what an absolute path means below ROOT. `flags` as for open(2); O_CREAT is never given. A host device is
-    /// opened from the host if `device` is its number or the path is one of the well-known names.
+    /// Open what an absolute path means below ROOT. `flags` as for open(2); O_CREAT is never given. A well-known
+    /// device comes from the host, if its device number is the one that its name stands for.
     pub fn open_path(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
         if !self.is_host && DEVICES.iter().any(|d| d.2 == path) {
-            return os::openat(self.dir.as_fd(), path, flags, 0);
+            return open_device(path, flags);
         }
         let (parent, last) = self.walk(path)?;
         match last {
@@ -101,6 +102,17 @@ impl Root {
         let dir = stack.pop().ok_or(io::ErrorKind::NotFound)?;
         Ok((dir, None))
     }
+}
+
+/// A device of the host, if it is the one that its name promises.
+fn open_device(path: &str, flags: i32) -> io::Result<OwnedFd> {
+    let look = std::fs::symlink_metadata(path)?;
+    let same = |d: &&(u32, u32, &str)| d.2 == path && look.rdev() == libc::makedev(d.0, d.1);
+    if !look.file_type().is_char_device() || !DEVICES.iter().any(|d| same(&d)) {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    let root = std::fs::File::open("/")?;
+    os::openat(root.as_fd(), path, flags | libc::O_NOFOLLOW, 0)
 }
 
 #[cfg(test)]

@@ -109,30 +109,33 @@ pub fn below(work_dir: Option<&Path>, path: &Path) -> PathBuf {
     work_dir.map_or_else(|| path.to_owned(), |d| d.join(path))
 }
 
-/// A pidfile: made early, so that a full disk is found early; filled when there is a pid; gone if it never was.
+/// A pidfile: its bytes are reserved early, so that a full disk is found early; it gets its name when it holds the pid,
+/// so that nobody reads half of it.
 pub struct PidFile {
     path: PathBuf,
+    hidden: PathBuf,
     file: File,
-    done: bool,
 }
 
 impl PidFile {
-    /// Create it; it must not exist.
+    /// Reserve it; nothing of its name may exist.
     pub fn create(path: PathBuf) -> Result<PidFile, Error> {
+        let failed = |source| Error::Output {
+            path: path.clone(),
+            source,
+        };
+        if path.symlink_metadata().is_ok() {
+            return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let hidden = path.with_file_name(name);
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(&path)
-            .map_err(|source| Error::Output {
-                path: path.clone(),
-                source,
-            })?;
-        // Reserve the bytes now: writing them later cannot find the disk full.
-        let mut f = PidFile {
-            path,
-            file,
-            done: false,
-        };
+            .open(&hidden)
+            .map_err(failed)?;
+        let mut f = PidFile { path, hidden, file };
         f.put(&format!("{:<10}\n", 0))?;
         Ok(f)
     }
@@ -141,6 +144,7 @@ impl PidFile {
         use std::os::unix::fs::FileExt;
         self.file
             .write_all_at(text.as_bytes(), 0)
+            .and_then(|()| self.file.set_len(text.len() as u64))
             .map_err(|source| Error::Output {
                 path: self.path.clone(),
                 source,
@@ -149,23 +153,17 @@ impl PidFile {
 
     /// Write the pid.
     pub fn fill(&mut self, pid: libc::pid_t) -> Result<(), Error> {
-        let text = format!("{pid}\n");
-        self.put(&text)?;
-        self.file
-            .set_len(text.len() as u64)
-            .map_err(|source| Error::Output {
-                path: self.path.clone(),
-                source,
-            })?;
-        self.done = true;
-        Ok(())
+        self.put(&format!("{pid}\n"))?;
+        std::fs::rename(&self.hidden, &self.path).map_err(|source| Error::Output {
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if !self.done {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        // Renamed, it is no longer there.
+        let _ = std::fs::remove_file(&self.hidden);
     }
 }

@@ -31,6 +31,10 @@ pub struct Becoming<'a> {
     pub cwd: &'a OwnedFd,
     /// The report pipe's write end.
     pub report: &'a OwnedFd,
+    /// Pid of the harness, as this child sees it.
+    pub parent: libc::pid_t,
+    /// What may be set of the image's limits and weights.
+    pub allowed: &'a Allowed,
     /// Under an emulator the personality is the emulator's own.
     pub emulated: bool,
 }
@@ -39,7 +43,10 @@ impl Becoming<'_> {
     /// Become the task. Does not return.
     pub fn run(&self, loaded: &Loaded) -> ! {
         if let Err((what, e)) = self.prepare() {
-            write_raw(self.report, format!("{what}: {e}").as_bytes());
+            // Before or after it was placed: one of the two is open.
+            let words = format!("{what}: {e}");
+            write_raw(&self.plan.report_fd.cast_signed(), words.as_bytes());
+            write_raw(self.report, words.as_bytes());
             // SAFETY: ends this child without running the parent's exit handlers.
             unsafe { libc::_exit(FAILED) }
         }
@@ -66,6 +73,13 @@ impl Becoming<'_> {
         // SAFETY: numbers only.
         os::check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
             .map_err(named("PR_SET_PDEATHSIG"))?;
+        // SAFETY: cannot fail.
+        if unsafe { libc::getppid() } != self.parent {
+            return Err((
+                "the harness".into(),
+                io::Error::from_raw_os_error(libc::ESRCH),
+            ));
+        }
         self.session().map_err(named("session and process group"))?;
         self.actions()?;
         if let Some(p) = self.live.personality.filter(|_| !self.emulated) {
@@ -81,6 +95,7 @@ impl Becoming<'_> {
             unsafe { libc::umask(libc::mode_t::try_from(mask & 0o777).unwrap_or(0o022)) };
         }
         self.oom().map_err(named("oom_score_adj"))?;
+        self.groups().map_err(named("setgroups"))?;
         self.descriptors().map_err(named("descriptors"))?;
         self.limits().map_err(named("resource limits"))?;
         self.grow_brk().map_err(named("brk"))
@@ -113,18 +128,9 @@ impl Becoming<'_> {
     }
 
     fn oom(&self) -> io::Result<()> {
-        let Some(adj) = self.live.oom_score_adj else {
-            return Ok(());
-        };
-        let path = "/proc/self/oom_score_adj";
-        let now: i32 = std::fs::read_to_string(path)?
-            .trim()
-            .parse()
-            .map_err(|_| io::ErrorKind::InvalidData)?;
-        if now == adj {
-            Ok(())
-        } else {
-            std::fs::write(path, adj.to_string())
+        match self.allowed.oom_score_adj {
+            Some(adj) => std::fs::write(OOM, adj.to_string()),
+            None => Ok(()),
         }
     }
 
@@ -151,13 +157,114 @@ impl Becoming<'_> {
     }
 
     fn limits(&self) -> io::Result<()> {
-        for (resource, limit) in (0u32..).zip(&self.live.rlimits) {
-            if !LATE_LIMITS.contains(&resource) {
-                set_limit(0, resource, *limit)?;
-            }
+        for (resource, limit) in self
+            .allowed
+            .limits
+            .iter()
+            .filter(|l| !LATE_LIMITS.contains(&l.0))
+        {
+            set_limit(0, *resource, *limit)?;
         }
         Ok(())
     }
+
+    fn groups(&self) -> io::Result<()> {
+        match &self.allowed.groups {
+            // SAFETY: as many groups as the call is told.
+            Some(g) => os::check(unsafe { libc::setgroups(g.len(), g.as_ptr()) }).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+const OOM: &str = "/proc/self/oom_score_adj";
+
+/// What of the image's limits, groups and weights this process may give a child: known before there is one.
+#[derive(Debug, Default)]
+pub struct Allowed {
+    /// Limits to set.
+    pub limits: Vec<(u32, (u64, u64))>,
+    /// Weight for the OOM killer to set.
+    pub oom_score_adj: Option<i32>,
+    /// Supplementary groups to set.
+    pub groups: Option<Vec<libc::gid_t>>,
+    /// What stays otherwise, in sentences.
+    pub notes: Vec<String>,
+}
+
+impl Allowed {
+    /// Compare the image with what this process has and may do.
+    pub fn new(live: &LiveTask, cap_eff: u64) -> io::Result<Allowed> {
+        const CAP_SETGID: u64 = 1 << 6;
+        const CAP_SYS_RESOURCE: u64 = 1 << 24;
+        let may_raise = cap_eff & CAP_SYS_RESOURCE != 0;
+        let mut out = Allowed::default();
+        for (resource, limit) in (0u32..).zip(&live.rlimits) {
+            let now = get_limit(resource)?;
+            if limit.1 > now.1 && !may_raise {
+                out.notes.push(format!(
+                    "resource limit {resource}: a hard limit of {} cannot be raised to {}",
+                    now.1, limit.1
+                ));
+                let lower = (limit.0.min(now.1), now.1);
+                out.limits.push((resource, lower));
+            } else if *limit != now {
+                out.limits.push((resource, *limit));
+            }
+        }
+        if let Some(adj) = live.oom_score_adj {
+            let now: i32 = std::fs::read_to_string(OOM)?
+                .trim()
+                .parse()
+                .map_err(|_| io::ErrorKind::InvalidData)?;
+            if adj < now && !may_raise {
+                out.notes.push(format!(
+                    "oom_score_adj stays {now}: {adj} needs CAP_SYS_RESOURCE"
+                ));
+            } else if adj != now {
+                out.oom_score_adj = Some(adj);
+            }
+        }
+        let wanted = live
+            .threads
+            .first()
+            .and_then(|t| t.creds.as_ref())
+            .map(|c| c.groups.clone())
+            .unwrap_or_default();
+        let have = own_groups()?;
+        if wanted != have {
+            if cap_eff & CAP_SETGID != 0
+                && std::fs::read_to_string("/proc/self/setgroups")
+                    .is_ok_and(|s| s.trim() == "allow")
+            {
+                out.groups = Some(wanted);
+            } else {
+                out.notes.push(format!(
+                    "supplementary groups are the caller's ({have:?}), not {wanted:?}"
+                ));
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn own_groups() -> io::Result<Vec<libc::gid_t>> {
+    // SAFETY: a size of 0 only asks for the number.
+    let n = os::check(unsafe { libc::getgroups(0, std::ptr::null_mut()) })?;
+    let mut groups = vec![0; usize::try_from(n).unwrap_or(0)];
+    // SAFETY: room for `n` groups.
+    let n = os::check(unsafe { libc::getgroups(n, groups.as_mut_ptr()) })?;
+    groups.truncate(usize::try_from(n).unwrap_or(0));
+    Ok(groups)
+}
+
+fn get_limit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut now = [0u64; 2];
+    // SAFETY: the structure is two u64, as prlimit64 wants it.
+    os::check_long(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, 0, now.as_mut_ptr())
+    })?;
+    Ok((now[0], now[1]))
 }
 
 /// Give a process a limit if it has another.

@@ -11,7 +11,6 @@ use armrest_plan::{Plan, words};
 use crate::error::Error;
 use crate::load::Loaded;
 use crate::os;
-use crate::task::FAILED;
 
 /// How long a task may take from its last report to its first own instruction.
 const ENTER_TIME: Duration = Duration::from_secs(20);
@@ -89,6 +88,15 @@ impl Child {
         self.let_go = true;
     }
 
+    /// Wait for its end, at most this long.
+    pub fn wait_for(&mut self, most: Duration) -> Option<Ended> {
+        let start = Instant::now();
+        while self.ended().is_none() && start.elapsed() < most {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.ended
+    }
+
     /// Has it ended? Does not wait.
     pub fn ended(&mut self) -> Option<Ended> {
         if self.ended.is_none() {
@@ -144,19 +152,15 @@ pub fn until_entered(
     report: OwnedFd,
     plan: &Plan,
     loaded: &Loaded,
-    deadline: Option<(Instant, u64)>,
+    deadline: Deadline,
+    forward: &Forward,
 ) -> Result<(), Error> {
     let bar = Bar::new(plan.pages * 4096);
     let mut said = Vec::new();
     let mut pipe = File::from(report);
     loop {
-        if let Some((_, seconds)) = deadline.filter(|d| Instant::now() >= d.0) {
-            let step = words_of(loaded.progress().step);
-            return Err(Error::Timeout {
-                what: format!("restore, in step \"{step}\""),
-                seconds,
-            });
-        }
+        forward.interrupted()?;
+        deadline.check(|| format!("restore, in step \"{}\"", words_of(loaded.progress().step)))?;
         if readable(&pipe.as_fd(), Duration::from_millis(50)).map_err(internal("poll"))? {
             let mut buf = [0; 512];
             match pipe.read(&mut buf) {
@@ -180,16 +184,16 @@ pub fn until_entered(
             why: String::from_utf8_lossy(&said).into_owned(),
         });
     }
-    // The pipe ends too when the child dies without a word.
-    if let Some(end) = child.ended()
-        && (loaded.progress().step < Step::Enter.number()
-            || matches!(end, Ended::Exit(FAILED))
-            || end == Ended::Exit(Report::EXIT_CODE.cast_signed()))
-    {
+    // The pipe ends too when the child dies without a word; then it is gone in a moment, if it is not yet.
+    if loaded.progress().step < Step::Enter.number() {
+        let end = child.wait_for(ENTER_TIME);
         let step = words_of(loaded.progress().step);
         return Err(Error::Lost {
             what: format!("restoring child, in step \"{step}\""),
-            why: end.words(),
+            why: end.map_or_else(
+                || "it closed its report pipe and went on".into(),
+                Ended::words,
+            ),
         });
     }
     Ok(())
@@ -253,7 +257,7 @@ fn report_of(bytes: &[u8]) -> Option<Report> {
 
 /// Wait until the task runs its own code. All signals are blocked until `rt_sigreturn`, so the checkpoint's mask is the
 /// proof; if that mask is all signals itself, living on is all that can be seen.
-pub fn until_running(child: &mut Child, mask: u64) -> Result<(), Error> {
+pub fn until_running(child: &mut Child, mask: u64, deadline: Deadline) -> Result<(), Error> {
     // The kernel never blocks SIGKILL and SIGSTOP.
     const NEVER: u64 = 1 << 8 | 1 << 18;
     let all = !NEVER;
@@ -277,6 +281,7 @@ pub fn until_running(child: &mut Child, mask: u64) -> Result<(), Error> {
         if mask | NEVER == u64::MAX && start.elapsed() > Duration::from_millis(100) {
             return Ok(());
         }
+        deadline.check(|| "first instruction of the task".into())?;
         if start.elapsed() > ENTER_TIME {
             return Err(Error::Lost {
                 what: "the task".into(),
@@ -284,6 +289,28 @@ pub fn until_running(child: &mut Child, mask: u64) -> Result<(), Error> {
             });
         }
         std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// When `--timeout` is over, if ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Option<(Instant, u64)>);
+
+impl Deadline {
+    /// `seconds` after `start`; a time that no clock reaches is none.
+    pub fn new(start: Instant, seconds: Option<u64>) -> Deadline {
+        Deadline(seconds.and_then(|s| Some((start.checked_add(Duration::from_secs(s))?, s))))
+    }
+
+    /// An error if it is over; `what` was waited for.
+    pub fn check(&self, what: impl FnOnce() -> String) -> Result<(), Error> {
+        match self.0 {
+            Some((at, seconds)) if Instant::now() >= at => Err(Error::Timeout {
+                what: what(),
+                seconds,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -296,6 +323,9 @@ pub struct Forward {
 impl Forward {
     /// Block all signals of this process; what comes is taken by [`Forward::wait`].
     pub fn new() -> Result<Forward, Error> {
+        // Inherited as ignored, the end of a child could not be waited for.
+        // SAFETY: the default action is no handler.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         let old = os::block_all_signals().map_err(internal("sigprocmask"))?;
         let mut set = std::mem::MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the set; the numbers are valid signals.
@@ -307,6 +337,28 @@ impl Forward {
             set.assume_init()
         };
         Ok(Forward { set, old })
+    }
+
+    /// An error if someone asked this program to end: nothing is restored yet, so everything is taken back.
+    pub fn interrupted(&self) -> Result<(), Error> {
+        let now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        loop {
+            // SAFETY: the set is initialised; no information about the signal is asked for.
+            let signo = unsafe { libc::sigtimedwait(&self.set, std::ptr::null_mut(), &now) };
+            match signo {
+                libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT => {
+                    return Err(Error::Lost {
+                        what: "restore".into(),
+                        why: format!("ended by signal {signo}"),
+                    });
+                }
+                n if n > 0 => {}
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// Pass signals on to `child` until it ends. Reaps whatever else is a child of this process (an init's duty).
@@ -339,7 +391,16 @@ impl Forward {
         loop {
             let mut status = 0;
             // SAFETY: `status` is writable.
-            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::WUNTRACED) };
+            if pid == child.pid && libc::WIFSTOPPED(status) {
+                // Stop along, so that a shell takes its terminal back; go on along with us.
+                // SAFETY: numbers only.
+                unsafe {
+                    libc::kill(libc::getpid(), libc::SIGSTOP);
+                    libc::kill(child.pid, libc::SIGCONT);
+                }
+                continue;
+            }
             if pid == child.pid
                 && let Some(end) = Ended::of(status)
             {

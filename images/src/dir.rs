@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Largest image that is read whole (pages files are never).
-pub const MAX_IMAGE: u64 = 64 << 20;
+pub const MAX_IMAGE: u64 = 16 << 20;
 
 /// A directory of image files.
 pub trait ImageDir {

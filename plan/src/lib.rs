@@ -21,6 +21,8 @@ pub mod words;
 pub use machine::{Machine, MapRange, OwnMap};
 pub use types::*;
 
+use std::collections::BTreeMap;
+
 use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, ThreadArgs, Timer, want};
 use armrest_arch::{AltStack, Regs, Vfp, sigframe};
 use armrest_images::{Checkpoint, LiveTask, PageRun, Task, Thread, Vma, VmaKind};
@@ -69,6 +71,8 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         sources: Vec::new(),
         next_fd: 0,
         kernel: KernelPages::default(),
+        by_source: BTreeMap::new(),
+        anon_sizes: anon_sizes(&live.mm.vmas),
     };
     out.draw(task, options)
 }
@@ -122,17 +126,31 @@ struct Draft<'a> {
     sources: Vec<Source>,
     next_fd: u32,
     kernel: KernelPages,
+    by_source: BTreeMap<SourceKind, u32>,
+    /// Bytes of anonymous shared memory: the end of the last VMA of each.
+    anon_sizes: BTreeMap<u64, u64>,
 }
 
 impl Sources for Draft<'_> {
     fn backing(&self, v: &Vma) -> Option<u32> {
-        let wanted = source_of(v, &self.live.mm.vmas)?;
-        self.sources.iter().find(|s| s.what == wanted).map(|s| s.fd)
+        self.by_source.get(&self.source_of(v)?).copied()
     }
 }
 
+fn anon_sizes(vmas: &[Vma]) -> BTreeMap<u64, u64> {
+    let mut sizes = BTreeMap::new();
+    for v in vmas {
+        if let VmaKind::AnonShared { shmid } = v.kind {
+            let end = v.offset + u64::from(v.range.size());
+            let size = sizes.entry(shmid).or_insert(0);
+            *size = end.max(*size);
+        }
+    }
+    sizes
+}
+
 /// Which source a VMA maps; `None` for anonymous memory.
-fn source_of(v: &Vma, all: &[Vma]) -> Option<SourceKind> {
+fn source_of(v: &Vma, anon_sizes: &BTreeMap<u64, u64>) -> Option<SourceKind> {
     match v.kind {
         VmaKind::File { file } => {
             // A dumper that does not record the mode opened what is shared and writable for both.
@@ -147,27 +165,26 @@ fn source_of(v: &Vma, all: &[Vma]) -> Option<SourceKind> {
             })
         }
         VmaKind::Memfd { inode, .. } => Some(SourceKind::Memfd { inode }),
-        VmaKind::AnonShared { shmid } => {
-            let end = |o: &&Vma| o.kind == v.kind;
-            let size = all
-                .iter()
-                .filter(end)
-                .map(|o| o.offset + u64::from(o.range.size()))
-                .max()
-                .unwrap_or(0);
-            Some(SourceKind::AnonShared { shmid, size })
-        }
+        VmaKind::AnonShared { shmid } => Some(SourceKind::AnonShared {
+            shmid,
+            size: anon_sizes.get(&shmid).copied().unwrap_or(0),
+        }),
         _ => None,
     }
 }
 
 impl Draft<'_> {
+    fn source_of(&self, v: &Vma) -> Option<SourceKind> {
+        source_of(v, &self.anon_sizes)
+    }
+
     fn source(&mut self, what: SourceKind) -> u32 {
-        if let Some(s) = self.sources.iter().find(|s| s.what == what) {
-            return s.fd;
+        if let Some(fd) = self.by_source.get(&what) {
+            return *fd;
         }
         let fd = self.next_fd;
         self.next_fd += 1;
+        self.by_source.insert(what.clone(), fd);
         self.sources.push(Source { fd, what });
         fd
     }
@@ -190,7 +207,7 @@ impl Draft<'_> {
         tables.unparks.clone_from(&self.kernel.unparks);
         let (runs, overlay) = self.contents(&mut refuse);
         for v in vmas {
-            if let Some(s) = source_of(v, vmas) {
+            if let Some(s) = self.source_of(v) {
                 self.source(s);
             }
         }
@@ -494,7 +511,11 @@ impl Draft<'_> {
         let whole = space::uncovered(
             Range {
                 start: 0,
-                end: top.min(self.machine.task_size),
+                end: if self.machine.emulated {
+                    self.machine.task_size
+                } else {
+                    top.min(self.machine.task_size)
+                },
             },
             &[&[area.all][..], &self.own_kept()].concat(),
         );

@@ -4,7 +4,7 @@
 //! Rights are those of the attachment (`fdflags`), never of the segment, never the current protection.
 
 use armrest_abi::{Attach, Move, Protect, Range, Remove};
-use armrest_images::{Checkpoint, Vma, VmaKind};
+use armrest_images::{Checkpoint, Segment, Vma, VmaKind};
 use std::collections::BTreeMap;
 
 use crate::space::{Space, page_up, uncovered};
@@ -31,11 +31,12 @@ pub struct Attachment {
 /// Group the SysV VMAs by attachment. Ascending by base.
 pub fn attachments(cp: &Checkpoint, vmas: &[Vma]) -> Vec<Attachment> {
     let mut groups: BTreeMap<(i64, u32), Attachment> = BTreeMap::new();
+    let segments: BTreeMap<u32, &Segment> = cp.segments.iter().map(|s| (s.id, s)).collect();
     for (i, v) in vmas.iter().enumerate() {
         let VmaKind::SysV { shmid } = v.kind else {
             continue;
         };
-        let Some(segment) = cp.segments.iter().find(|s| s.id == shmid) else {
+        let Some(segment) = segments.get(&shmid) else {
             continue;
         };
         let (Ok(offset), Some(len)) = (u32::try_from(v.offset), page_up(segment.size)) else {
@@ -159,11 +160,19 @@ fn is_direct(a: &Attachment, facts: &ShmFacts<'_>) -> bool {
         && end <= facts.task_size
         && a.base > 0
         && !facts.own.iter().any(|r| r.overlaps(whole))
-        && !facts
-            .vmas
-            .iter()
-            .enumerate()
-            .any(|(i, v)| !a.vmas.contains(&i) && range_of(v).overlaps(whole))
+        && overlapping(facts.vmas, whole).all(|i| belongs(a, &facts.vmas[i]))
+}
+
+/// Indices of the VMAs that share a byte with `range`: they are sorted and apart.
+fn overlapping(vmas: &[Vma], range: Range) -> impl Iterator<Item = usize> + '_ {
+    let first = vmas.partition_point(|v| v.range.end() <= range.start);
+    (first..vmas.len()).take_while(move |i| vmas[*i].range.start() < range.end)
+}
+
+/// Is `v` a piece of this attachment?
+fn belongs(a: &Attachment, v: &Vma) -> bool {
+    let same_base = u64::from(v.range.start()) == u64::from(a.base) + v.offset;
+    v.kind == (VmaKind::SysV { shmid: a.shmid }) && same_base
 }
 
 fn attach_one(
@@ -262,13 +271,6 @@ pub fn protects(attached: &[(usize, u32)], vmas: &[Vma], tables: &mut Tables) {
                 object: u32_of(i),
             });
         }
-    }
-}
-
-fn range_of(v: &Vma) -> Range {
-    Range {
-        start: v.range.start(),
-        end: v.range.end(),
     }
 }
 

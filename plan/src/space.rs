@@ -38,7 +38,8 @@ impl Space {
     pub fn find(&self, len: u32, align: u32) -> Option<Range> {
         let align = align.max(PAGE_SIZE);
         let mut taken = self.taken.clone();
-        taken.sort_unstable();
+        // By their ends: ranges may overlap, and what ends highest bounds the gap above it.
+        taken.sort_unstable_by_key(|t| t.end);
         let mut gap_end = self.high;
         for t in taken.iter().rev().chain([&Range {
             start: 0,
@@ -109,6 +110,18 @@ mod tests {
         assert_eq!(s.find(0x1000, 0x1000), Some(r(0xbdff_f000, 0xbe00_0000)));
         assert_eq!(s.find(0x2000, 0x4000), Some(r(0xafff_c000, 0xafff_e000)));
         assert!(!s.is_free(r(0xb000_0000, 0xb000_2000)));
+    }
+
+    #[test]
+    fn overlapping_ranges_hide_no_gap_and_make_none() {
+        let mut s = Space::new(0x1_0000, 0xbf00_0000);
+        s.take(r(0x1000_0000, 0xbe00_0000));
+        s.take(r(0x4080_0000, 0x4080_1000));
+        s.take(r(0xbe80_0000, 0xbf00_0000));
+        let found = s.find(16 << 20, 0x1000).unwrap();
+        assert!(s.is_free(found), "{found:x?}");
+        assert_eq!(found, r(0x0f00_0000, 0x1000_0000));
+        assert_eq!(s.find(8 << 20, 0x1000), Some(r(0xbe00_0000, 0xbe80_0000)));
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub struct Source {
 }
 
 /// Kinds of [`Source`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SourceKind {
     /// A pages file, index in `Checkpoint::pages_files`.
     Pages(usize),

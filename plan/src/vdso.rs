@@ -43,7 +43,7 @@ pub fn functions(elf: &[u8]) -> Option<Vec<Function>> {
         (u32_at(elf, at)? == PT_DYNAMIC).then_some((u32_at(elf, at + 4)?, u32_at(elf, at + 16)?))
     })?;
     let tag = |wanted: usize| {
-        (0..dynamic.1 / 8).find_map(|i| {
+        (0..dynamic.1.min(elf.len()) / 8).find_map(|i| {
             let at = dynamic.0.checked_add(i * 8)?;
             (u32_at(elf, at)? == wanted).then_some(u32_at(elf, at + 4)?)
         })

@@ -52,7 +52,11 @@ fn within_budget(cp: &armrest_images::Checkpoint, machine: &Machine, p: &Plan, m
     );
     // A kernel gets one more for each wide gap between mappings of ours and each of its own pages that stays.
     let unmaps = m.count(Step::Unmap, nr::MUNMAP);
-    let gaps = if machine.emulated { 0 } else { machine.maps.len() };
+    let gaps = if machine.emulated {
+        0
+    } else {
+        machine.maps.len()
+    };
     assert!(
         unmaps <= 3 + gaps,
         "the old address space goes in a few calls, not {unmaps}"

@@ -1,8 +1,8 @@
 //! Memory objects: contents from pages files into memfds and mappings. Never more than a buffer at a time.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use armrest_images::{Checkpoint, Memfd, PAGE, PageMap};
@@ -22,7 +22,11 @@ impl PagesFiles {
                 path: path.display().to_string(),
                 why: format!("pages file: {e}"),
             };
-            let file = File::open(&path).map_err(|e| missing(&e))?;
+            let file = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+                .map_err(|e| missing(&e))?;
             let len = file.metadata().map_err(|e| missing(&e))?.len();
             if len != p.size {
                 return Err(Error::MissingFile {

@@ -1,8 +1,9 @@
 //! SysV segments: made with their own ids, filled, and taken back if the restore fails.
 
+use std::collections::BTreeSet;
 use std::io;
 
-use armrest_images::{Checkpoint, Segment};
+use armrest_images::{Checkpoint, Segment, VmaKind};
 
 use crate::error::Error;
 use crate::objects::memory::PagesFiles;
@@ -26,13 +27,33 @@ pub struct Made {
 }
 
 impl Segments {
-    /// Make every segment of the checkpoint.
-    pub fn make(cp: &Checkpoint, pages: &PagesFiles, any_ids: bool) -> Result<Segments, Error> {
+    /// Make every segment of the checkpoint. `go_on` is asked before each.
+    pub fn make(
+        cp: &Checkpoint,
+        pages: &PagesFiles,
+        any_ids: bool,
+        go_on: &dyn Fn() -> Result<(), Error>,
+    ) -> Result<Segments, Error> {
+        let attached: BTreeSet<u32> = cp
+            .tasks
+            .iter()
+            .filter_map(|t| t.live.as_ref())
+            .flat_map(|l| &l.mm.vmas)
+            .filter_map(|v| match v.kind {
+                VmaKind::SysV { shmid } => Some(shmid),
+                _ => None,
+            })
+            .collect();
         let mut all = Segments::default();
         // Ascending ids, so that a segment cannot take the id of one that is still to come.
         let mut sorted: Vec<&Segment> = cp.segments.iter().collect();
         sorted.sort_by_key(|s| s.id);
         for s in sorted {
+            go_on()?;
+            if s.dest && !attached.contains(&s.id) {
+                // Marked and attached by nobody: it would be gone at once.
+                continue;
+            }
             all.one(s, pages, any_ids)?;
         }
         Ok(all)
@@ -64,6 +85,13 @@ impl Segments {
                 why: format!("{call}: {e}"),
             },
         };
+        // SAFETY: only asks for the segment of a key.
+        if s.key != 0 && unsafe { libc::shmget(s.key.cast_signed(), 0, 0) } >= 0 {
+            return Err(Error::ShmTaken {
+                what: what(),
+                why: "its key is in use".into(),
+            });
+        }
         if !any_ids {
             std::fs::write(NEXT_ID, s.id.to_string()).map_err(|e| Error::MayNotChoose {
                 what: what(),
@@ -77,8 +105,13 @@ impl Segments {
         let mode = (s.mode & 0o777).cast_signed();
         let flags = mode | libc::IPC_CREAT | libc::IPC_EXCL | s.hugetlb.cast_signed();
         // SAFETY: numbers only.
-        let id = os::check(unsafe { libc::shmget(s.key.cast_signed(), size, flags) })
-            .map_err(|e| wrong("shmget", &e))?;
+        let id =
+            os::check(unsafe { libc::shmget(s.key.cast_signed(), size, flags) }).map_err(|e| {
+                if !any_ids {
+                    forget_next_id();
+                }
+                wrong("shmget", &e)
+            })?;
         self.made.push(Made { was: s.id, id });
         if !any_ids && u32::try_from(id) != Ok(s.id) {
             return Err(Error::ShmTaken {
@@ -91,6 +124,17 @@ impl Segments {
             Fill::Pages(e) => e,
         })?;
         set(s, id).map_err(|(call, e)| wrong(call, &e))
+    }
+}
+
+/// The wanted id waits for the next segment, whoever makes it: let it be one that goes away again.
+fn forget_next_id() {
+    // SAFETY: a one-page segment of our own, removed at once.
+    unsafe {
+        let id = libc::shmget(libc::IPC_PRIVATE, 4096, libc::IPC_CREAT | 0o600);
+        if id >= 0 {
+            libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut());
+        }
     }
 }
 
