@@ -252,6 +252,7 @@ impl Bench {
         let mut child = qemu.spawn()?;
         let seen = wait_for(&mut child, &witness, &pidfile);
         end(&mut child, &pidfile)?;
+        remove_segments(child.id());
         let parent = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         seen.map_err(|e| format!("{}: {e}; its log ends:\n{}", s.name, tail(&parent)))?;
         // The task has put the program's own descriptors into place by then: -strace goes on where its standard error
@@ -323,6 +324,24 @@ fn end(child: &mut Child, pidfile: &Path) -> Result<(), Fail> {
         sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// SysV segments outlive programs. Those that the harness of this restore made are removed again.
+fn remove_segments(harness: u32) {
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    for line in table.lines().skip(1) {
+        // key, shmid, perms, size, cpid, ...
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, id, _, _, maker, ..] = words[..]
+            && maker == harness.to_string()
+        {
+            // If it is gone by itself, so much the better.
+            let _ = Command::new("ipcrm")
+                .args(["-m", id])
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
 }
 
 fn signal(name: &str, pid: u32) {
