@@ -361,6 +361,9 @@ impl Error {
             Error::Lost { .. } => {
                 one("the kernel log (dmesg) may tell who ended it; -v -v says how far it came")
             }
+            Error::Output { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                one("remove the old file, or choose another name")
+            }
             Error::Output { .. } => {
                 one("free some space, or choose another place (-o, -W, --pidfile)")
             }

@@ -131,9 +131,14 @@ fn taken_by(pid: u32) -> Option<String> {
     (!free).then(|| format!("\"{}\" (pid {pid})", os::comm(pid)))
 }
 
+/// The low 32 bits of a machine word, whatever its size.
+fn low32(word: impl Into<u64>) -> u32 {
+    u32::try_from(word.into() & 0xffff_ffff).unwrap_or(0)
+}
+
 fn auxval(key: libc::c_ulong) -> u32 {
     // SAFETY: getauxval only reads the auxiliary vector.
-    u32::try_from(unsafe { libc::getauxval(key) } & 0xffff_ffff).unwrap_or(0)
+    low32(unsafe { libc::getauxval(key) })
 }
 
 fn platform() -> String {
@@ -159,8 +164,7 @@ fn monotonic_ns() -> u64 {
 
 fn own_brk() -> u32 {
     // SAFETY: brk(0) only asks.
-    u32::try_from(unsafe { libc::syscall(libc::SYS_brk, 0) }.cast_unsigned() & 0xffff_ffff)
-        .unwrap_or(0)
+    low32(unsafe { libc::syscall(libc::SYS_brk, 0) }.cast_unsigned())
 }
 
 /// Our own registration, made by glibc 2.35 and later: address, length, signature.

@@ -522,7 +522,7 @@ impl Draft<'_> {
         if self.machine.emulated {
             return whole;
         }
-        // ARM kernels flush the TLB page by page from the first to the last mapping of each munmap: 0.26 s under QEMU
+        // ARM kernels seem to flush the TLB page by page from the first to the last mapping of a munmap: 0.26 s in QEMU
         // for the 124 MiB from program to stack, 0.7 ms when cut there. So the ranges are cut where ours has wide
         // gaps; together they stay the same.
         let mut starts: Vec<u32> = Vec::new();
