@@ -1,4 +1,4 @@
-//! The facts of this kernel and of our own process, gathered once: [`probe`] fills a [`Machine`].
+//! The facts of this kernel and of our own process, gathered once: [`probe()`] fills a [`Machine`].
 //!
 //! What has to be tried is asked in `probe`, harmlessly; what can be read is read here.
 

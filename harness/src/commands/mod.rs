@@ -29,7 +29,7 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// Print a value as JSON, one line.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &serde_json::Value) -> Result<(), Error> {
     print(&format!("{value}\n"))
 }

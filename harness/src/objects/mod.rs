@@ -1,6 +1,6 @@
 //! Things that the task will own or that the blob needs, made before anything of the old address space is touched.
 //!
-//! One file a kind: [`file`] opens what is known by path, [`memory`] makes memory objects, [`sysv`] SysV segments.
+//! One file a kind: [`mod@file`] opens what is known by path, [`memory`] makes memory objects, [`sysv`] SysV segments.
 
 pub mod file;
 pub mod memory;
