@@ -511,8 +511,9 @@ impl Draft<'_> {
         let whole = space::uncovered(
             Range {
                 start: 0,
+                // An emulator's own allocations may lie above what we saw; `[vectors]` must stay.
                 end: if self.machine.emulated {
-                    self.machine.task_size
+                    self.machine.task_size.min(0xffff_0000)
                 } else {
                     top.min(self.machine.task_size)
                 },
