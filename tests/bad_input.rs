@@ -318,6 +318,23 @@ fn backing_files() {
     );
     s.refused(&PLAIN, &[], 96, &["armrest: files: ", &words]);
 
+    // The same size, another build: as after an upgrade.
+    let s = Scratch::new("counter");
+    let path = s.root().join("samples/bin/counter");
+    let mut bytes = fs::read(&path).unwrap();
+    let note = bytes
+        .windows(8)
+        .position(|w| w == b"\x03\0\0\0GNU\0")
+        .expect("a build id note");
+    bytes[note + 8] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    s.refused(
+        &PLAIN,
+        &[],
+        96,
+        &["/samples/bin/counter: changed: build id "],
+    );
+
     let s = Scratch::new("dyn");
     let lib = s.root().join("usr/lib/arm-linux-gnueabihf/libm.so.6");
     let lib = fs::canonicalize(&lib).unwrap_or_else(|_| panic!("{}", lib.display()));

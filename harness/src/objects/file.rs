@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use armrest_images::RegFile;
 
 use crate::error::{Changed, Error};
+use crate::objects::build_id::build_id;
 use crate::os;
 use crate::root::Root;
 
@@ -43,36 +44,56 @@ impl Compare {
         })
     }
 
-    /// Compare an open file with what the image says of it.
-    fn look(&mut self, file: &RegFile, meta: &std::fs::Metadata) {
-        let mut differs = |how: String| {
-            let change = Changed {
-                path: file.path.clone(),
-                how,
-            };
-            if self.changed.contains(&change) {
-                return;
-            }
-            if self.allowed.iter().any(|g| g.matches(&file.path)) {
-                self.warnings
-                    .push(format!("{}: {} (allowed)", change.path, change.how));
-            } else if file.flags & libc::O_APPEND.cast_unsigned() != 0 && meta.is_file() {
-                self.warnings.push(format!(
-                    "{}: {} (open for appending)",
-                    change.path, change.how
-                ));
-            } else {
-                self.changed.push(change);
-            }
+    /// Note a difference: an error, unless the user accepts it or `harmless` says why it does not matter.
+    fn differs(&mut self, file: &RegFile, how: String, harmless: Option<&str>) {
+        let change = Changed {
+            path: file.path.clone(),
+            how,
         };
+        if self.changed.contains(&change) {
+            return;
+        }
+        let allowed = self.allowed.iter().any(|g| g.matches(&file.path));
+        match if allowed { Some("allowed") } else { harmless } {
+            Some(why) => {
+                let warning = format!("{}: {} ({why})", change.path, change.how);
+                if !self.warnings.contains(&warning) {
+                    self.warnings.push(warning);
+                }
+            }
+            None => self.changed.push(change),
+        }
+    }
+
+    /// Compare a file with what the image says of it.
+    fn look(&mut self, file: &RegFile, meta: &std::fs::Metadata) {
+        let append = file.flags & libc::O_APPEND.cast_unsigned() != 0 && meta.is_file();
+        let harmless = append.then_some("open for appending");
         if let Some(mode) = file.mode.filter(|m| (m ^ meta.mode()) & libc::S_IFMT != 0) {
-            differs(format!(
-                "file type {:o} at the dump, {:o} now",
-                mode & libc::S_IFMT,
-                meta.mode() & libc::S_IFMT
-            ));
+            let (was, now) = (mode & libc::S_IFMT, meta.mode() & libc::S_IFMT);
+            self.differs(
+                file,
+                format!("file type {was:o} at the dump, {now:o} now"),
+                None,
+            );
         } else if let Some(size) = file.size.filter(|s| meta.is_file() && *s != meta.len()) {
-            differs(format!("size {size} at the dump, {} now", meta.len()));
+            let how = format!("size {size} at the dump, {} now", meta.len());
+            self.differs(file, how, harmless);
+        }
+    }
+
+    /// A program or library of the same size may still be another build.
+    fn same_build(&mut self, file: &RegFile, open: &std::fs::File) {
+        let known = self.changed.iter().any(|c| c.path == file.path);
+        if file.build_id.is_empty() || known {
+            return;
+        }
+        let hex = |id: &[u8]| id.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let now = build_id(open);
+        if now.as_ref() != Some(&file.build_id) {
+            let now = now.map_or_else(|| "none".into(), |id| hex(&id));
+            let how = format!("build id {} at the dump, {now} now", hex(&file.build_id));
+            self.differs(file, how, None);
         }
     }
 }
@@ -113,6 +134,12 @@ pub fn open(
         });
     }
     if compare.look_only {
+        if meta.is_file() && !file.build_id.is_empty() {
+            let fd = root
+                .open_path(&file.path, libc::O_RDONLY)
+                .map_err(|e| failed(&file.path, who, &e))?;
+            compare.same_build(file, &fd.into());
+        }
         return Ok(look);
     }
     let fd = root
@@ -125,7 +152,9 @@ pub fn open(
             why: format!("{who}: replaced while it was opened"),
         });
     }
-    Ok(fd)
+    let fd = std::fs::File::from(fd);
+    compare.same_build(file, &fd);
+    Ok(fd.into())
 }
 
 /// Open a description as the task had it: flags and position.

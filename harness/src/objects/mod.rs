@@ -2,6 +2,7 @@
 //!
 //! One file a kind: [`mod@file`] opens what is known by path, [`memory`] makes memory objects, [`sysv`] SysV segments.
 
+pub mod build_id;
 pub mod file;
 pub mod memory;
 pub mod sysv;
