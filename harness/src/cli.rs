@@ -44,6 +44,8 @@ pub enum Command {
     X(ExploreOptions),
     /// Say what this kernel can do for a restore.
     Check(CheckOptions),
+    /// Compare a restored process with its checkpoint.
+    Verify(VerifyOptions),
 }
 
 /// What `armrest restore` was asked for.
@@ -192,6 +194,32 @@ pub struct ExploreOptions {
     after_help = "Ends with 0 if a restore is possible here, with 102 if something every restore\nneeds is missing.\n\nExamples:\n  armrest check\n  armrest check --json | jq '.[] | select(.found == false)'"
 )]
 pub struct CheckOptions {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `armrest verify` was asked for.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Compare a restored process with its checkpoint.",
+    help_template = TEMPLATE,
+    override_usage = "armrest verify -D IMAGES -t PID [OPTIONS]",
+    after_help = "Ends with 0 if all is as in the images, with 109 if not.\n\nExamples:\n  kill -STOP 136; armrest verify -D img -t 136\n  armrest verify -D img -t 136 --json | jq '.findings[]'"
+)]
+pub struct VerifyOptions {
+    /// The checkpoint, as criu dump wrote it
+    #[arg(short = 'D', long = "images-dir", value_name = "IMAGES")]
+    pub images: PathBuf,
+    /// The process
+    #[arg(short = 't', long = "tree", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: u32,
+    /// The directory below which it was restored
+    #[arg(short, long, value_name = "ROOT")]
+    pub root: Option<PathBuf>,
+    /// It has run: its writable pages may differ
+    #[arg(long)]
+    pub allow_ran: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -126,6 +126,14 @@ pub enum Error {
     /// The program was built without the blob.
     #[error("this armrest carries no blob: it can look and plan, not restore")]
     NoBlob,
+    /// A task is not as its images say.
+    #[error("{what}: {why}")]
+    Differs {
+        /// Which task.
+        what: String,
+        /// How many differences.
+        why: String,
+    },
     /// A call failed that should not, or armrest contradicts itself.
     #[error("{what}: {why}")]
     Internal {
@@ -255,6 +263,11 @@ pub const CODES: &[CodeRow] = &[
         "internal",
         "a call failed that should not: please report it",
     ),
+    row(
+        109,
+        "differs",
+        "the task is not as the images say; each difference is listed",
+    ),
 ];
 
 const fn row(code: u8, name: &'static str, meaning: &'static str) -> CodeRow {
@@ -286,6 +299,7 @@ impl Error {
             Error::Timeout { .. } => 106,
             Error::NoBlob => 107,
             Error::Internal { .. } => 108,
+            Error::Differs { .. } => 109,
         }
     }
 
@@ -312,6 +326,7 @@ impl Error {
             Error::Lost { .. } | Error::Timeout { .. } => "watch",
             Error::Output { .. } => "output",
             Error::Internal { .. } => "internal",
+            Error::Differs { .. } => "verify",
         }
     }
 
@@ -368,6 +383,9 @@ impl Error {
                 one("free some space, or choose another place (-o, -W, --pidfile)")
             }
             Error::Timeout { .. } => one("a longer --timeout, or faster storage"),
+            Error::Differs { .. } => {
+                one("docs/verify.md lists what must differ; --allow-ran if it has run")
+            }
             Error::NoBlob => one("build with `make` and use target/armrest"),
             Error::Blob { .. } | Error::Internal { .. } => Vec::new(),
         }
@@ -546,6 +564,10 @@ mod tests {
                 seconds: 3,
             },
             Error::NoBlob,
+            Error::Differs {
+                what: what.clone(),
+                why: why.clone(),
+            },
             Error::Internal { what, why },
         ]
     }

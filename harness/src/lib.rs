@@ -15,4 +15,5 @@ pub mod restore;
 pub mod root;
 pub mod summary;
 pub mod task;
+pub mod verify;
 pub mod watch;

@@ -25,6 +25,7 @@ fn run(command: &Command) -> Result<i32, Error> {
         Command::Show(o) => commands::show::run(o),
         Command::X(o) => commands::x::run(o),
         Command::Check(o) => commands::check::run(o),
+        Command::Verify(o) => commands::verify::run(o),
     }
 }
 

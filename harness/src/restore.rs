@@ -186,6 +186,7 @@ fn here(
     drop(objects);
     watch::until_entered(&mut child, read, &plan, &loaded, deadline, forward)?;
     watch::until_running(&mut child, live.threads[0].sigmask, deadline)?;
+    watch::area_gone(&mut child, &plan, machine.emulated)?;
     notes.extend(late_limits(&child, &allowed));
     drop(loaded);
     if let Some(p) = &mut pidfile {

@@ -292,6 +292,34 @@ pub fn until_running(child: &mut Child, mask: u64, deadline: Deadline) -> Result
     }
 }
 
+/// Is the code of the blob gone from the task's maps, but for the page that is kept? The task runs already and may have
+/// mapped memory of its own there, which is never ours: executable and right behind the kept page.
+///
+/// # Errors
+/// It is still there. Under an emulator the maps of another process are the emulator's own, so nothing can be said.
+pub fn area_gone(child: &mut Child, plan: &Plan, emulated: bool) -> Result<(), Error> {
+    let keep = plan.area.keep;
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{}/maps", child.pid)) else {
+        return Ok(());
+    };
+    let rest = format!("{:08x}-", keep.end);
+    let whole = format!("{:08x}-{:08x} r-xp", keep.start, plan.area.rx.end);
+    let ours = |l: &&str| {
+        l.starts_with(&whole) || l.starts_with(&rest) && l.contains(" r-xp 00000000 00:00 0")
+    };
+    match text
+        .lines()
+        .find(ours)
+        .filter(|_| !emulated && child.ended().is_none())
+    {
+        None => Ok(()),
+        Some(line) => Err(Error::Lost {
+            what: "bootstrap area".into(),
+            why: format!("still in the maps of the task: {line}"),
+        }),
+    }
+}
+
 /// When `--timeout` is over, if ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Option<(Instant, u64)>);

@@ -27,6 +27,7 @@ fn every_help_fits_a_screen_and_has_examples() {
         Some("show"),
         Some("x"),
         Some("check"),
+        Some("verify"),
     ] {
         for flag in ["--help", "-h"] {
             let args: Vec<&str> = command.into_iter().chain([flag]).collect();

@@ -4,6 +4,7 @@ pub mod check;
 pub mod plan;
 pub mod show;
 mod table;
+pub mod verify;
 pub mod x;
 
 pub use table::Table;

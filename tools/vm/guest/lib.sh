@@ -111,3 +111,23 @@ copies() {
     done
     [ $bad = 0 ]
 }
+
+# verified NAME: restores the sample, stops it at once, compares it with its images, lets it go on, ends it, wants PASS.
+verified() {
+    put_files $1
+    log=/samples/run/$1/out.log
+    pid=$(root_pid $1)
+    armrest restore -D /images/$1 -d || return 1
+    kill -STOP $pid || return 1
+    until grep -q '^State:.[Tt]' /proc/$pid/status; do usleep 10000; done
+    status=0
+    # It may have run for a moment before it stopped.
+    armrest verify -D /images/$1 -t $pid --allow-ran || status=$?
+    kill -CONT $pid || return 1
+    usleep 500000
+    kill -TERM $pid || return 1
+    gone $pid || return 1
+    tail -n 3 $log
+    [ "$(tail -n 1 $log)" = PASS ] || return 1
+    return $status
+}
