@@ -607,8 +607,12 @@ struct armrest_restore_args {
     uint32_t dumpable;
     /* The kernel's idea of the address space. */
     struct armrest_mm_map mm;
+    /* Address of the `svc` behind `mov r7, #119` in the kernel's sigpage, where it lies for the task; 0 = keep a page. With it the exit routine leaves nothing of ours behind: see arch/arm/exit.S. */
+    uint32_t exit_svc;
+    /* Where in the task's own memory the signal frame is copied to for that, 8-aligned. */
+    uint32_t exit_frame;
     /* Reserved, zero. */
-    uint32_t reserved[4];
+    uint32_t reserved[2];
 };
 _Static_assert(sizeof(struct armrest_restore_args) == 320, "size of RestoreArgs");
 _Static_assert(offsetof(struct armrest_restore_args, magic) == 0, "RestoreArgs.magic");
@@ -640,6 +644,8 @@ _Static_assert(offsetof(struct armrest_restore_args, timers) == 176, "RestoreArg
 _Static_assert(offsetof(struct armrest_restore_args, old_rseq) == 184, "RestoreArgs.old_rseq");
 _Static_assert(offsetof(struct armrest_restore_args, dumpable) == 196, "RestoreArgs.dumpable");
 _Static_assert(offsetof(struct armrest_restore_args, mm) == 200, "RestoreArgs.mm");
-_Static_assert(offsetof(struct armrest_restore_args, reserved) == 304, "RestoreArgs.reserved");
+_Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 304, "RestoreArgs.exit_svc");
+_Static_assert(offsetof(struct armrest_restore_args, exit_frame) == 308, "RestoreArgs.exit_frame");
+_Static_assert(offsetof(struct armrest_restore_args, reserved) == 312, "RestoreArgs.reserved");
 
 #endif

@@ -63,10 +63,26 @@ impl Raw {
     pub fn enter(&self, e: &Entry) -> ! {
         unsafe extern "C" {
             /// arch/arm/exit.S
-            fn armrest_exit(start: u32, len: u32, report_fd: i32, frame: u32) -> !;
+            fn armrest_exit(
+                start: u32,
+                len: u32,
+                report_fd: i32,
+                frame: u32,
+                to: u32,
+                svc: u32,
+            ) -> !;
         }
         // SAFETY: the routine lies in the kept page and uses nothing of what it unmaps; nothing of ours runs after it.
-        unsafe { armrest_exit(e.unmap.start, e.unmap.len(), e.report_fd, e.frame) }
+        unsafe {
+            armrest_exit(
+                e.unmap.start,
+                e.unmap.len(),
+                e.report_fd,
+                e.frame,
+                e.exit[0],
+                e.exit[1],
+            )
+        }
     }
 }
 

@@ -129,7 +129,9 @@ fn fixed() -> RestoreArgs {
             exe_fd: 9,
             ..MmMap::default()
         },
-        reserved: [0; 4],
+        exit_svc: 0,
+        exit_frame: 0,
+        reserved: [0; 2],
     }
 }
 

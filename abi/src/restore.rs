@@ -140,8 +140,13 @@ pub struct RestoreArgs {
     pub dumpable: u32,
     /// The kernel's idea of the address space.
     pub mm: MmMap,
+    /// Address of the `svc` behind `mov r7, #119` in the kernel's sigpage, where it lies for the task; 0 = keep a page.
+    /// With it the exit routine leaves nothing of ours behind: see arch/arm/exit.S.
+    pub exit_svc: u32,
+    /// Where in the task's own memory the signal frame is copied to for that, 8-aligned.
+    pub exit_frame: u32,
     /// Reserved, zero.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 2],
 }
 
 // SAFETY: repr(C) of 32-bit fields, no padding (asserted below).

@@ -14,9 +14,15 @@
 @   in:       r0 = start and r1 = bytes of what is unmapped: everything of ours but this page
 @             r2 = report descriptor to close, none if negative
 @             r3 = address of the signal frame, 8-aligned, in this page
+@             [sp] = where the frame is copied to, in the task's memory; [sp, #4] = address of the svc behind
+@             `mov r7, #119` in the kernel's sigpage, or 0
 @   out:      does not return: the task runs with the frame's registers; if a call fails, exit_group(112)
 @   clobbers: everything
-@ Uses no stack and no data, since the first call takes both away. Position-independent.
+@ Uses no stack and no data once a call took both away. Position-independent.
+@
+@ With a sigpage, this page goes too: r0 and r1 then name the whole area. The kernel's own code makes the last two calls:
+@ svc (munmap, as r7 says: the immediate is ignored), a Thumb pair that reads as an ARM svcle, mov r7, #173, svc. The
+@ flags make LE false, and sp is at the frame in the task's memory.
         .section .exit, "ax", %progbits
         .global armrest_exit
         .hidden armrest_exit
@@ -24,6 +30,9 @@
 armrest_exit:
         mov     r4, r2
         mov     r5, r3
+        ldr     r9, [sp, #4]
+        cmp     r9, #0
+        bne     2f
         mov     r7, #NR_munmap
         svc     #0
         cmp     r0, #0
@@ -41,6 +50,25 @@ armrest_exit:
         mov     r7, #NR_exit_group
         svc     #0
         b       1b
+2:      ldr     r8, [sp]
+        mov     r6, r8
+        add     r10, r3, #888           @ FRAME_SIZE
+3:      ldr     ip, [r3], #4
+        str     ip, [r6], #4
+        cmp     r3, r10
+        bne     3b
+        mov     r10, r0
+        movs    r0, r4
+        bmi     4f
+        mov     r7, #NR_close
+        svc     #0
+        cmp     r0, #0
+        bne     1b
+4:      mov     sp, r8
+        mov     r0, r10
+        mov     r7, #NR_munmap
+        cmp     r7, #0                  @ greater: LE is false
+        bx      r9
         .size   armrest_exit, . - armrest_exit
 
         .section .note.GNU-stack, "", %progbits

@@ -14,7 +14,7 @@ mod vdso;
 
 pub use arm::Arm;
 pub use sigframe::{AltStack, Regs, Vfp, sigframe};
-pub use sigpage::{SIGPAGE_FILLER, Sigpage, sigpage};
+pub use sigpage::{SIGPAGE_FILLER, SVC_PROBE, Sigpage, sigpage};
 pub use vdso::{Stub, enosys_stub, syscall_stub, vdso_syscall};
 
 /// The architecture of the tasks that armrest restores.

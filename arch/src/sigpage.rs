@@ -10,6 +10,10 @@ const FIRST: u32 = 0xe3a0_7077;
 /// `mov r7, #173` (rt_sigreturn): the fourth word.
 const FOURTH: u32 = 0xe3a0_70ad;
 
+/// A function that asks for the pid (r7 = 20) with the immediate of OABI's getppid (0x900040): a kernel without OABI
+/// support answers with the pid. `push {r7, lr}; mov r7, #20; svc #0x900040; pop {r7, pc}`, ARM state.
+pub const SVC_PROBE: [u32; 4] = [0xe92d_4080, 0xe3a0_7014, 0xef90_0040, 0xe8bd_8080];
+
 /// What was found in a page that is a sigpage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sigpage {

@@ -50,6 +50,7 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         privileged,
         vdso: own_bytes(&maps, "[vdso]"),
         sigpage: own_bytes(&maps, "[sigpage]"),
+        svc_by_r7: !emulated && svc_by_r7(),
         cap_eff: status_hex(&status, "CapEff:").unwrap_or(0),
         cap_bnd: status_hex(&status, "CapBnd:").unwrap_or(0),
         release,
@@ -83,6 +84,38 @@ pub fn own_maps(text: &str) -> Vec<OwnMap> {
 
 fn status_hex(status: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(status.lines().find_map(|l| l.strip_prefix(key))?.trim(), 16).ok()
+}
+
+/// Does the kernel take the call's number from r7, whatever the immediate of `svc` says? OABI kernels do not.
+fn svc_by_r7() -> bool {
+    if cfg!(not(target_arch = "arm")) {
+        return false;
+    }
+    let code: Vec<u8> = armrest_arch::SVC_PROBE
+        .iter()
+        .flat_map(|w| w.to_le_bytes())
+        .collect();
+    // SAFETY: a fresh private page, written while it is writable and run when it no longer is; the code is a leaf
+    // function that makes one harmless call and keeps what a callee must keep.
+    unsafe {
+        let page = libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        if page == libc::MAP_FAILED {
+            return false;
+        }
+        std::ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len());
+        let ready = libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) == 0;
+        let ask: extern "C" fn() -> libc::pid_t = std::mem::transmute(page);
+        let by_r7 = ready && ask() == libc::getpid();
+        libc::munmap(page, 4096);
+        by_r7
+    }
 }
 
 /// Bytes of one of our own mappings that the kernel made and nobody writes.

@@ -97,27 +97,20 @@ pub fn dup_to(fd: RawFd, to: RawFd, cloexec: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Block every signal of the calling thread; the previous mask.
-pub fn block_all_signals() -> io::Result<libc::sigset_t> {
-    let mut all = std::mem::MaybeUninit::uninit();
-    let mut old = std::mem::MaybeUninit::uninit();
-    // SAFETY: sigfillset initialises `all`; sigprocmask reads it and initialises `old`.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        check(libc::sigprocmask(
-            libc::SIG_SETMASK,
-            all.as_ptr(),
-            old.as_mut_ptr(),
-        ))?;
-        Ok(old.assume_init())
-    }
+/// Block every signal of the calling thread, those that libc keeps for itself included; the previous mask, bit n-1 =
+/// signal n. By the raw call: libc's own would leave two signals out.
+pub fn block_all_signals() -> io::Result<u64> {
+    signal_mask(u64::MAX)
 }
 
-/// Give the calling thread this signal mask.
-pub fn set_signal_mask(mask: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: `mask` is an initialised set; the old one is not asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) })?;
-    Ok(())
+/// Give the calling thread this signal mask; the previous one.
+pub fn signal_mask(mask: u64) -> io::Result<u64> {
+    let mut old = 0u64;
+    let (new, old_at) = (std::ptr::from_ref(&mask), std::ptr::from_mut(&mut old));
+    // SAFETY: both are sets of 64 signals, 8 bytes, as the call is told.
+    let ret = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, old_at, 8) };
+    check_long(ret)?;
+    Ok(old)
 }
 
 /// The first line of `/proc/PID/comm`, or `?`.

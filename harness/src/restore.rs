@@ -185,7 +185,12 @@ fn here(
     let mut child = Child::new(pid);
     drop(objects);
     watch::until_entered(&mut child, read, &plan, &loaded, deadline, forward)?;
-    watch::until_running(&mut child, live.threads[0].sigmask, deadline)?;
+    watch::until_running(
+        &mut child,
+        live.threads[0].sigmask,
+        deadline,
+        machine.emulated,
+    )?;
     watch::area_gone(&mut child, &plan, machine.emulated)?;
     notes.extend(late_limits(&child, &allowed));
     drop(loaded);
@@ -202,10 +207,12 @@ fn here(
     if task.sid != task.pid && task.pgid != task.pid {
         notes.push("session and process group are the caller's".into());
     }
-    notes.push(format!(
-        "one read-execute page of ours stays at {:08x}",
-        plan.area.keep.start
-    ));
+    if plan.exit.is_none() {
+        notes.push(format!(
+            "one read-execute page of ours stays at {:08x}",
+            plan.area.keep.start
+        ));
+    }
     notes.extend(allowed.notes.iter().cloned());
     if cp.own_ipc_namespace && !cp.segments.is_empty() && !o.new_namespaces {
         notes.push("SysV segments were made in the IPC namespace of the caller".into());

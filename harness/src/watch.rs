@@ -257,10 +257,17 @@ fn report_of(bytes: &[u8]) -> Option<Report> {
 
 /// Wait until the task runs its own code. All signals are blocked until `rt_sigreturn`, so the checkpoint's mask is the
 /// proof; if that mask is all signals itself, living on is all that can be seen.
-pub fn until_running(child: &mut Child, mask: u64, deadline: Deadline) -> Result<(), Error> {
-    // The kernel never blocks SIGKILL and SIGSTOP.
+pub fn until_running(
+    child: &mut Child,
+    mask: u64,
+    deadline: Deadline,
+    emulated: bool,
+) -> Result<(), Error> {
+    // The kernel never blocks SIGKILL and SIGSTOP; an emulator leaves SIGBUS, SIGSEGV, and what its libc keeps for
+    // itself (32, 33) unblocked on the host.
     const NEVER: u64 = 1 << 8 | 1 << 18;
-    let all = !NEVER;
+    const EMULATOR: u64 = 1 << 6 | 1 << 10 | 1 << 31 | 1 << 32;
+    let unseen = if emulated { NEVER | EMULATOR } else { NEVER };
     let start = Instant::now();
     loop {
         let now = os::blocked_signals(child.pid);
@@ -274,11 +281,10 @@ pub fn until_running(child: &mut Child, mask: u64, deadline: Deadline) -> Result
                 }),
             };
         }
-        // An emulator keeps some signals for itself: the task runs as soon as anything is unblocked.
-        if now.is_some_and(|m| m | NEVER == mask | NEVER || m & all != all) {
+        if now.is_some_and(|m| m | unseen != u64::MAX) {
             return Ok(());
         }
-        if mask | NEVER == u64::MAX && start.elapsed() > Duration::from_millis(100) {
+        if mask | unseen == u64::MAX && start.elapsed() > Duration::from_millis(100) {
             return Ok(());
         }
         deadline.check(|| "first instruction of the task".into())?;
@@ -304,8 +310,11 @@ pub fn area_gone(child: &mut Child, plan: &Plan, emulated: bool) -> Result<(), E
     };
     let rest = format!("{:08x}-", keep.end);
     let whole = format!("{:08x}-{:08x} r-xp", keep.start, plan.area.rx.end);
+    let kept = format!("{:08x}-{:08x} r-xp", keep.start, keep.end);
     let ours = |l: &&str| {
-        l.starts_with(&whole) || l.starts_with(&rest) && l.contains(" r-xp 00000000 00:00 0")
+        l.starts_with(&whole)
+            || plan.exit.is_some() && l.starts_with(&kept)
+            || l.starts_with(&rest) && l.contains(" r-xp 00000000 00:00 0")
     };
     match text
         .lines()
@@ -345,7 +354,7 @@ impl Deadline {
 /// Signals of a foreground restore: blocked from before the fork, taken one by one.
 pub struct Forward {
     set: libc::sigset_t,
-    old: libc::sigset_t,
+    old: u64,
 }
 
 impl Forward {
@@ -444,6 +453,6 @@ impl Forward {
 
 impl Drop for Forward {
     fn drop(&mut self) {
-        let _ = os::set_signal_mask(&self.old);
+        let _ = os::signal_mask(self.old);
     }
 }

@@ -37,6 +37,8 @@ pub fn bytes(plan: &Plan) -> Vec<u8> {
         old_rseq: plan.old_rseq,
         dumpable: plan.dumpable,
         mm,
+        exit_svc: plan.exit.map_or(0, |e| e.svc),
+        exit_frame: plan.exit.map_or(0, |e| e.frame),
         ..args
     };
     w.bytes[..size_of::<RestoreArgs>()].copy_from_slice(bytes_of(&args));
@@ -84,7 +86,9 @@ impl Writer {
             old_rseq: Default::default(),
             dumpable: 0,
             mm: Default::default(),
-            reserved: [0; 4],
+            exit_svc: 0,
+            exit_frame: 0,
+            reserved: [0; 2],
         };
         let auxv = self.table(auxv);
         (args, auxv)

@@ -5,12 +5,13 @@
 //! without SA_RESTORER return through the sigpage as before. The vdso moves only if it is the very vdso of the
 //! checkpoint; otherwise the dumped one is patched (see `vdso`) and ours goes.
 
-use armrest_abi::{Move, Range};
+use armrest_abi::{FRAME_SIZE, Move, Range};
 use armrest_images::{LiveTask, VmaKind};
 
 use crate::machine::Machine;
 use crate::space::Space;
-use crate::u32_of;
+use crate::types::SigpageExit;
+use crate::{consts, u32_of};
 
 /// What is decided about them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,59 @@ pub struct KernelPages {
     pub same_vdso: bool,
     /// Sentences for the summary.
     pub notes: Vec<String>,
+}
+
+/// The way out through the sigpage, if this kernel has one with the known words that comes to the task, and if there is
+/// room for a frame where the kernel itself would put one: on an alternate stack that is not in use, else below sp, in
+/// one private writable mapping.
+pub fn sigpage_exit(
+    live: &LiveTask,
+    machine: &Machine,
+    pages: &KernelPages,
+) -> Option<SigpageExit> {
+    /// `mov r7, #119; svc; (Thumb, as ARM: svcle); mov r7, #173; svc`.
+    const WORDS: [u32; 5] = [
+        0xe3a0_7077,
+        0xef90_0077,
+        0xdf00_2777,
+        0xe3a0_70ad,
+        0xef90_00ad,
+    ];
+    const SS_IN_USE_OR_OFF: u32 = 3;
+    if !machine.svc_by_r7 {
+        return None;
+    }
+    let page = pages
+        .moved
+        .iter()
+        .map(|i| &live.mm.vmas[*i])
+        .find(|v| v.kind == VmaKind::Sigpage)?;
+    let bytes = machine.sigpage.as_deref()?;
+    let code = armrest_arch::sigpage(bytes)?.code;
+    let at = usize::try_from(code).ok()?;
+    let known = WORDS
+        .iter()
+        .flat_map(|w| w.to_le_bytes())
+        .eq(bytes.get(at..at + 20)?.iter().copied());
+    let thread = live.threads.first()?;
+    let top = match thread.altstack {
+        Some((sp, size, flags)) if flags & SS_IN_USE_OR_OFF == 0 && size > FRAME_SIZE + 8 => {
+            sp.checked_add(size)?
+        }
+        _ => thread.regs[13],
+    };
+    let frame = top.checked_sub(FRAME_SIZE)? & !7;
+    let fits = live.mm.vmas.iter().any(|v| {
+        v.range.has(frame)
+            && top <= v.range.end()
+            && !v.shared
+            && v.prot & consts::PROT_WRITE != 0
+            && matches!(v.kind, VmaKind::Anon | VmaKind::File { .. })
+    });
+    (known && fits).then_some(SigpageExit {
+        svc: page.range.start() + code + 4,
+        frame,
+    })
 }
 
 /// One page group: where it is, where it belongs.

@@ -275,6 +275,7 @@ impl Draft<'_> {
         self.say_what_is_missing(task);
         let frame = frame(&live.threads[0]);
         let grow_brk = self.grow_brk();
+        let exit = kernel_pages::sigpage_exit(live, self.machine, &self.kernel);
         let dumpable = live.mm.dumpable.unwrap_or(1);
         if dumpable < 2 {
             want_bits |= want::DUMPABLE;
@@ -318,6 +319,7 @@ impl Draft<'_> {
                 })
                 .collect(),
             grow_brk,
+            exit,
             pages,
             notes: self.notes,
             warnings: self.warnings,

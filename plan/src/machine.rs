@@ -65,6 +65,8 @@ pub struct Machine {
     /// Bytes of our own `[sigpage]`.
     #[serde(skip)]
     pub sigpage: Option<Vec<u8>>,
+    /// A system call's number is r7 whatever the immediate of `svc` says: a kernel without OABI support.
+    pub svc_by_r7: bool,
     /// Our effective capabilities.
     pub cap_eff: u64,
     /// Our bounding set.
@@ -150,6 +152,7 @@ impl Machine {
             cap_bnd: u64::MAX,
             vdso: None,
             sigpage: None,
+            svc_by_r7: true,
         }
     }
 }

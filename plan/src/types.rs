@@ -136,6 +136,15 @@ pub struct Tables {
     pub timers: Vec<Timer>,
 }
 
+/// The way out through the kernel's sigpage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SigpageExit {
+    /// Address of the `svc`, where the sigpage lies for the task.
+    pub svc: u32,
+    /// Where the signal frame goes, in the task's own memory.
+    pub frame: u32,
+}
+
 /// A plan: everything decided, nothing done.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -170,6 +179,8 @@ pub struct Plan {
     /// Where the restoring process moves its own break to, as its last act in ordinary code: where the kernel's mm fields
     /// cannot be set, or are an emulator's, this is how sbrk goes on working.
     pub grow_brk: Option<u32>,
+    /// How the last page of ours goes too, if it can.
+    pub exit: Option<SigpageExit>,
     /// Pages with contents.
     pub pages: u64,
     /// What is done otherwise than the checkpoint says, in sentences for the summary.

@@ -18,14 +18,22 @@ pub struct Entry {
     pub report_fd: i32,
     /// Address of the signal frame for `rt_sigreturn`.
     pub frame: u32,
+    /// Where the frame is copied to in the task's own memory, and the `svc` in the kernel's sigpage that makes the
+    /// last two calls: then the kept page goes too. 0 = the exit routine makes them, and its page stays.
+    pub exit: [u32; 2],
 }
 
 impl Entry {
     /// The calls with their arguments, in order. `rt_sigreturn` has none: its frame is the stack pointer.
     pub fn calls(&self) -> [(u32, [u32; 6]); 3] {
+        let close = (nr::CLOSE, [self.report_fd.cast_unsigned(), 0, 0, 0, 0, 0]);
+        if self.exit[1] != 0 {
+            let all = [self.unmap.start, self.unmap.len(), 0, 0, 0, 0];
+            return [close, (nr::MUNMAP, all), (nr::RT_SIGRETURN, [0; 6])];
+        }
         [
             (nr::MUNMAP, [self.unmap.start, self.unmap.len(), 0, 0, 0, 0]),
-            (nr::CLOSE, [self.report_fd.cast_unsigned(), 0, 0, 0, 0, 0]),
+            close,
             (nr::RT_SIGRETURN, [0; 6]),
         ]
     }
@@ -45,10 +53,15 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entr
     };
     Ok(Entry {
         unmap: Range {
-            start: f.keep.end,
+            start: if f.exit_svc == 0 {
+                f.keep.end
+            } else {
+                f.area.start
+            },
             end: f.area.end,
         },
         report_fd: f.report_fd,
         frame: leader.frame,
+        exit: [f.exit_frame, f.exit_svc],
     })
 }

@@ -49,6 +49,7 @@ pub fn machine() -> Machine {
         cap_bnd: u64::MAX,
         vdso: None,
         sigpage: None,
+        svc_by_r7: false,
     }
 }
 

@@ -66,7 +66,7 @@ structures! {
     ThreadArgs { tid want tls clear_tid robust_head robust_len rseq comm frame pdeath queue reserved }
     RestoreArgs {
         magic version size want area keep heap progress report_fd unmaps parks attaches pieces holes removes maps
-        iovecs batches protects flushes unparks advises locks closes threads timers old_rseq dumpable mm reserved
+        iovecs batches protects flushes unparks advises locks closes threads timers old_rseq dumpable mm exit_svc exit_frame reserved
     }
 }
 
