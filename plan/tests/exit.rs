@@ -1,0 +1,109 @@
+//! The way out through the kernel's sigpage: only if the page has the known words, and only with a frame where the
+//! kernel itself would put one. Each test says which condition it takes away.
+
+use armrest_images::{Checkpoint, FsDir, VmaKind};
+use armrest_plan::{BlobSizes, Machine, Options, Plan, plan};
+use std::path::Path;
+
+fn sample(name: &str) -> Checkpoint {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/images")
+        .join(name);
+    armrest_images::load(&FsDir::new(dir)).expect(name)
+}
+
+/// The machine that the samples were made on: its sigpage is theirs.
+fn machine(cp: &Checkpoint) -> Machine {
+    let live = cp.tasks[0].live.as_ref().expect("alive");
+    Machine {
+        sigpage: live.mm.sigpage.clone(),
+        ..Machine::generic()
+    }
+}
+
+fn planned(cp: &Checkpoint, machine: &Machine) -> Plan {
+    let blob = BlobSizes {
+        rx: 0x3000,
+        rw: 0x1000,
+        stack: 0x2000,
+        heap: 0x3000,
+    };
+    plan(
+        cp,
+        machine,
+        &Options {
+            blob,
+            ..Options::default()
+        },
+    )
+    .expect("a plan")
+}
+
+fn live(cp: &mut Checkpoint) -> &mut armrest_images::LiveTask {
+    cp.tasks[0].live.as_mut().expect("alive")
+}
+
+#[test]
+fn the_frame_goes_below_sp_and_the_jump_into_the_moved_sigpage() {
+    let cp = sample("counter");
+    let p = planned(&cp, &machine(&cp));
+    let exit = p.exit.expect("a way out");
+    let l = cp.tasks[0].live.as_ref().unwrap();
+    let sp = l.threads[0].regs[13];
+    assert!(exit.frame.is_multiple_of(8) && exit.frame + 888 <= sp && sp - exit.frame < 888 + 8);
+    let page =
+        l.mm.vmas
+            .iter()
+            .find(|v| v.kind == VmaKind::Sigpage)
+            .unwrap()
+            .range;
+    let at = usize::try_from(exit.svc - page.start()).unwrap();
+    let bytes = l.mm.sigpage.as_ref().unwrap();
+    assert_eq!(bytes[at..at + 4], 0xef90_0077u32.to_le_bytes(), "an svc");
+    assert_eq!(
+        bytes[at + 12..at + 16],
+        0xef90_00adu32.to_le_bytes(),
+        "and the one of rt_sigreturn"
+    );
+}
+
+#[test]
+fn an_alternate_stack_that_is_free_takes_the_frame_and_one_in_use_does_not() {
+    let mut cp = sample("counter");
+    let m = machine(&cp);
+    let heap = live(&mut cp).mm.vmas.iter().find(|v| v.heap).unwrap().range;
+    live(&mut cp).threads[0].altstack = Some((heap.start(), 8192, 0));
+    let frame = planned(&cp, &m).exit.expect("a way out").frame;
+    assert_eq!(frame, heap.start() + 8192 - 888);
+    live(&mut cp).threads[0].altstack = Some((heap.start(), 8192, 1));
+    let frame = planned(&cp, &m).exit.expect("a way out").frame;
+    assert!(frame > heap.end(), "below sp");
+}
+
+#[test]
+fn without_room_or_known_words_or_with_oabi_a_page_is_kept() {
+    let mut cp = sample("counter");
+    let good = machine(&cp);
+    let oabi = Machine {
+        svc_by_r7: false,
+        ..good.clone()
+    };
+    assert_eq!(planned(&cp, &oabi).exit, None);
+    let mut other = good.clone();
+    let page = other.sigpage.as_mut().unwrap();
+    let code = page
+        .windows(4)
+        .position(|w| w == 0xef90_0077u32.to_le_bytes())
+        .unwrap();
+    page[code] ^= 1;
+    assert_eq!(planned(&cp, &other).exit, None, "an unknown word");
+    let stack = live(&mut cp)
+        .mm
+        .vmas
+        .iter()
+        .find(|v| v.grows_down)
+        .unwrap()
+        .range;
+    live(&mut cp).threads[0].regs[13] = stack.start() + 880;
+    assert_eq!(planned(&cp, &good).exit, None, "no room below sp");
+}
