@@ -959,16 +959,15 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
     };
     let status_text = text("status")?;
     let stopped = key(&status_text, "State:").is_some_and(|s| s.starts_with(['T', 't']));
-    let ran = if request.allow_ran {
-        Some("--allow-ran".to_owned())
-    } else if !stopped {
-        Some("it is not stopped".to_owned())
-    } else {
+    let went = if stopped {
         text("syscall").map_or_else(
             |_| Some("where it stands cannot be read".into()),
             |t| moved(live, &t),
         )
+    } else {
+        Some("it is not stopped".to_owned())
     };
+    let ran = went.or(request.allow_ran.then(|| "--allow-ran".to_owned()));
     let mut report = Report {
         pid,
         ran,
@@ -1047,4 +1046,375 @@ fn enter_ipc(dir: &str) -> io::Result<()> {
     let ns = File::open(name)?;
     // SAFETY: a number only; `ns` is open. The calling thread's view of SysV objects changes, nothing else.
     os::check(unsafe { libc::setns(ns.as_raw_fd(), libc::CLONE_NEWIPC) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../tests/images")
+            .join(name)
+    }
+
+    fn load(name: &str) -> Checkpoint {
+        armrest_images::load(&FsDir::new(images(name))).expect("images")
+    }
+
+    fn live(cp: &Checkpoint) -> &LiveTask {
+        cp.tasks[0].live.as_ref().expect("alive")
+    }
+
+    /// maps as the images promise them.
+    fn map_text(cp: &Checkpoint) -> String {
+        let live = live(cp);
+        live.mm
+            .vmas
+            .iter()
+            .map(|v| {
+                let l = promised(cp, live, v, "");
+                format!(
+                    "{:08x}-{:08x} {} {:08x} 00:01 7    {}\n",
+                    l.start, l.end, l.rights, l.offset, l.name
+                )
+            })
+            .collect()
+    }
+
+    fn weights(f: &[Finding]) -> Vec<Weight> {
+        f.iter().map(|f| f.weight).collect()
+    }
+
+    #[test]
+    fn maps_as_promised_are_equal_and_every_change_is_found() {
+        for name in ["counter", "memory", "sysvshm", "dyn"] {
+            let cp = load(name);
+            let text = map_text(&cp);
+            let look = |t: &str| maps(&cp, live(&cp), t, "", &|_| false);
+            assert_eq!(look(&text), [], "{name}");
+            let lines: Vec<&str> = text.lines().collect();
+            for i in 0..lines.len() {
+                let but = |new: &[String]| {
+                    let mut all: Vec<String> = lines.iter().map(|l| (*l).to_owned()).collect();
+                    all.splice(i..=i, new.iter().cloned());
+                    look(&all.join("\n"))
+                };
+                assert_eq!(
+                    weights(&but(&[])),
+                    [Weight::Differs],
+                    "{name}: line {i} gone"
+                );
+                let l = lines[i];
+                for new in [
+                    l.replacen(['p', 's'], "q", 1),
+                    format!("{l}x"),
+                    l.replacen(" 00", " f0", 1),
+                ] {
+                    assert_eq!(
+                        weights(&but(std::slice::from_ref(&new))),
+                        [Weight::Differs],
+                        "{new}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_kept_page_is_masked_and_no_second_one() {
+        let cp = load("counter");
+        let text = map_text(&cp)
+            + "ffff2000-ffff3000 r-xp 00000000 00:00 0 \nffff4000-ffff5000 r-xp 00000000 00:00 0 \n";
+        let f = maps(&cp, live(&cp), &text, "", &|_| true);
+        assert_eq!(weights(&f), [Weight::Masked, Weight::Differs]);
+        let f = maps(&cp, live(&cp), &text, "", &|_| false);
+        assert_eq!(weights(&f), [Weight::Differs, Weight::Differs]);
+    }
+
+    #[test]
+    fn names_of_the_fixed_list_are_masked_but_not_with_other_rights() {
+        let cp = load("memory");
+        let text = map_text(&cp).replace(" /dev/zero", " /memfd:/dev/zero");
+        let look = |t: &str| weights(&maps(&cp, live(&cp), t, "", &|_| false));
+        assert_eq!(look(&text), [Weight::Masked]);
+        let zero = text
+            .lines()
+            .find(|l| l.contains("/dev/zero"))
+            .expect("there");
+        let other = text.replace(zero, &zero.replace("rw-s", "r--s"));
+        assert_eq!(look(&other), [Weight::Differs]);
+    }
+
+    #[test]
+    fn vm_flags_are_compared_both_ways() {
+        let cp = load("counter");
+        let mut cp2 = cp.clone();
+        let smaps: String = map_text(&cp)
+            .lines()
+            .map(|l| {
+                let gd = if l.ends_with("[stack]") { " gd" } else { "" };
+                format!("{l}\nSize:    4 kB\nVmFlags: rd mr{gd} \n")
+            })
+            .collect();
+        assert_eq!(vm_flags(live(&cp), &smaps), []);
+        let l = cp2.tasks[0].live.as_mut().expect("alive");
+        l.mm.vmas[0].locked = true;
+        l.mm.vmas[1].madv = 1 << 10 | 1 << 16;
+        for v in &mut l.mm.vmas {
+            v.grows_down = false;
+        }
+        let f = vm_flags(live(&cp2), &smaps);
+        let ends: Vec<&str> = f.iter().filter_map(|f| f.what.rsplit(' ').next()).collect();
+        assert_eq!(ends, ["lo", "dc", "dd", "gd"]);
+    }
+
+    #[test]
+    fn mm_fields_are_found_behind_a_strange_name() {
+        let cp = load("counter");
+        let mut words = vec!["0".to_owned(); 50];
+        for (i, number, _) in STAT {
+            words[number - 3] = live(&cp).mm.fields[i].to_string();
+        }
+        let text = |w: &[String]| format!("136 (a) b (c) {}\n", w.join(" "));
+        assert_eq!(stat(live(&cp), &text(&words)), []);
+        for (_, number, name) in STAT {
+            let mut w = words.clone();
+            w[number - 3] = "1".into();
+            let f = stat(live(&cp), &text(&w));
+            assert_eq!(f.len(), 1);
+            assert_eq!(f[0].what, format!("mm {name}"));
+        }
+        assert_eq!(stat(live(&cp), "").len(), STAT.len());
+    }
+
+    #[test]
+    fn auxv_is_compared_up_to_its_end() {
+        let cp = load("counter");
+        let mut bytes: Vec<u8> = live(&cp)
+            .mm
+            .auxv
+            .iter()
+            .flat_map(|w| w.to_le_bytes())
+            .collect();
+        bytes.extend([0; 16]);
+        assert_eq!(auxv(live(&cp), &bytes), []);
+        bytes[4] ^= 1;
+        assert_eq!(auxv(live(&cp), &bytes).len(), 1);
+        assert!(auxv(live(&cp), &[]).len() > 10);
+    }
+
+    #[test]
+    fn masks_and_actions_are_compared() {
+        let cp = load("counter");
+        let look = |t: &str| status(&cp.tasks[0], live(&cp), t);
+        let all = look("");
+        assert_eq!(all.len(), 7);
+        let text: String = all
+            .iter()
+            .map(|f| {
+                let value = f.why.split(' ').next().unwrap_or("");
+                match &*f.what {
+                    "umask" => format!("Umask:\t{value}\n"),
+                    "pid" => format!("NSpid:\t5012\t{value}\n"),
+                    name => format!("{name}:\t{value}\n"),
+                }
+            })
+            .collect();
+        assert_eq!(look(&text), []);
+        let f = look(&text.replace("SigBlk:\t0", "SigBlk:\t8"));
+        assert_eq!(f.len(), 1);
+        assert_eq!(f[0].what, "SigBlk");
+    }
+
+    #[test]
+    fn descriptors_differ_by_path_flags_and_position() {
+        let cp = load("counter");
+        let now: Vec<FdNow> = live(&cp)
+            .fds
+            .iter()
+            .map(|f| {
+                let Some(ImageFile::Reg(r)) = cp.files.get(&f.file) else {
+                    panic!("a file")
+                };
+                FdNow {
+                    fd: f.fd,
+                    link: r.path.clone(),
+                    info: format!(
+                        "pos:\t{}\nflags:\t0{:o}\nmnt_id:\t1\n",
+                        r.pos.unwrap_or(0),
+                        r.flags
+                    ),
+                }
+            })
+            .collect();
+        let look = |n: &[FdNow], ran| descriptors(&cp, live(&cp), n, "", ran);
+        assert_eq!(look(&now, false), []);
+        assert_eq!(look(&now[1..], false).len(), 1);
+        let mut more = now.clone();
+        more.push(FdNow {
+            fd: 99,
+            ..now[0].clone()
+        });
+        more[1].link.push('x');
+        more[2].info = "pos:\t7777\nflags:\t01\n".into();
+        assert_eq!(weights(&look(&more, false)), [Weight::Differs; 4]);
+        assert_eq!(
+            look(&more, true)
+                .iter()
+                .filter(|f| f.weight == Weight::Ran)
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn segments_are_compared_with_their_attachments() {
+        let cp = load("sysvshm");
+        let head = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid\n";
+        let row = |s: &armrest_images::Segment, extra: usize| {
+            let n = live(&cp)
+                .mm
+                .vmas
+                .iter()
+                .filter(|v| v.kind == VmaKind::SysV { shmid: s.id })
+                .count();
+            let perms = s.mode + u32::from(s.dest) * 0o1000;
+            format!(
+                "{} {} {perms:o} {} 1 2 {} {} {} {} {}\n",
+                s.key.cast_signed(),
+                s.id,
+                s.size,
+                n + extra,
+                s.uid,
+                s.gid,
+                s.cuid,
+                s.cgid
+            )
+        };
+        let text: String = cp.segments.iter().map(|s| row(s, 0)).collect();
+        assert_eq!(segments(&cp, &format!("{head}{text}")), []);
+        let text: String = cp.segments.iter().map(|s| row(s, 1)).collect();
+        assert_eq!(
+            segments(&cp, &format!("{head}{text}")).len(),
+            cp.segments.len()
+        );
+        assert_eq!(segments(&cp, head).len(), cp.segments.len());
+    }
+
+    /// Memory as the images say, but for some bytes.
+    struct Fake<'a> {
+        cp: &'a Checkpoint,
+        dir: std::path::PathBuf,
+        poked: BTreeMap<u64, u8>,
+    }
+
+    impl Memory for Fake<'_> {
+        fn read(&self, at: u64, to: &mut [u8]) -> io::Result<()> {
+            to.fill(0);
+            let end = at + to.len() as u64;
+            for r in &live(self.cp).pages.runs {
+                if let Some(c) = cut(r, 0, at, end) {
+                    let from = usize::try_from(c.addr - at).expect("small");
+                    let len = c.pages as usize * 4096;
+                    let name = &self.cp.pages_files[c.file].name;
+                    File::open(self.dir.join(name))?
+                        .read_exact_at(&mut to[from..from + len], c.offset)?;
+                }
+            }
+            for (addr, byte) in self.poked.range(at..end) {
+                to[usize::try_from(addr - at).expect("small")] ^= byte;
+            }
+            Ok(())
+        }
+        fn pagemap(&self, _: u64, to: &mut [u64]) -> io::Result<()> {
+            to.fill(1 << 63);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_found_but_for_the_masked_ones() {
+        let mut cp = load("counter");
+        // Text that was never written is the file's: this machine's pagemap says so.
+        for v in &mut cp.tasks[0].live.as_mut().expect("alive").mm.vmas {
+            if matches!(v.kind, VmaKind::File { .. }) {
+                v.shared = true;
+            }
+        }
+        let files = PagesFiles::open(&images("counter"), &cp).expect("pages");
+        let l = live(&cp);
+        let look = |at: &[u64], ran| {
+            let fake = Fake {
+                cp: &cp,
+                dir: images("counter"),
+                poked: at.iter().map(|a| (*a, 1)).collect(),
+            };
+            let (f, n) = contents(&cp, l, &files, &fake, ran, false).expect("read");
+            assert!(n > 100, "{n} pages");
+            f
+        };
+        assert_eq!(look(&[], false), []);
+        let sp = u64::from(l.threads[0].regs[13]);
+        let vdso =
+            l.mm.vmas
+                .iter()
+                .find(|v| v.kind == VmaKind::Vdso)
+                .expect("there");
+        let vdso = u64::from(vdso.range.start()) + 100;
+        assert_eq!(weights(&look(&[sp - 1], false)), [Weight::Masked]);
+        assert_eq!(weights(&look(&[sp], false)), [Weight::Differs]);
+        assert_eq!(weights(&look(&[sp], true)), [Weight::Ran]);
+        // A read-only page does not change by running; a page that was never touched is zero.
+        assert_eq!(weights(&look(&[vdso], true)), [Weight::Differs]);
+        assert_eq!(
+            weights(&look(&[0xb6f6_a000 - 4096], false)),
+            [Weight::Differs]
+        );
+        let (rseq, ..) = l.threads[0].rseq.expect("registered");
+        let rseq = u64::from(rseq);
+        assert_eq!(
+            weights(&look(&[rseq, rseq + 7, rseq + 20], false)),
+            [Weight::Masked]
+        );
+        assert_eq!(weights(&look(&[rseq + 8], false)), [Weight::Differs]);
+    }
+
+    #[test]
+    fn runs_are_cut_at_both_ends_of_a_mapping() {
+        let run = PageRun {
+            addr: 0x1000,
+            pages: 4,
+            file: 0,
+            offset: 0x8000,
+        };
+        assert_eq!(
+            cut(&run, 0x10000, 0x12000, 0x13000),
+            Some(PageRun {
+                addr: 0x12000,
+                pages: 1,
+                file: 0,
+                offset: 0x9000
+            })
+        );
+        assert_eq!(
+            cut(&run, -0x3000, 0x1000, 0x9000).map(|r| (r.addr, r.pages, r.offset)),
+            Some((0x1000, 1, 0xb000))
+        );
+        assert_eq!(cut(&run, 0, 0x5000, 0x9000), None);
+    }
+
+    #[test]
+    fn a_task_that_moved_is_told_by_its_pc_and_sp() {
+        let cp = load("counter");
+        let r = &live(&cp).threads[0].regs;
+        let at = |sp: u32, pc: u32| format!("162 0x1 0x2 0x3 0x4 0x5 0x6 {sp:#x} {pc:#x}\n");
+        assert_eq!(moved(live(&cp), &at(r[13], r[15])), None);
+        assert!(moved(live(&cp), &at(r[13], r[15] + 4)).is_some());
+        assert_eq!(
+            moved(live(&cp), &format!("-1 {:#x} {:#x}\n", r[13], r[15])),
+            None
+        );
+        assert!(moved(live(&cp), "running\n").is_some());
+    }
 }

@@ -118,16 +118,48 @@ verified() {
     log=/samples/run/$1/out.log
     pid=$(root_pid $1)
     armrest restore -D /images/$1 -d || return 1
-    kill -STOP $pid || return 1
-    until grep -q '^State:.[Tt]' /proc/$pid/status; do usleep 10000; done
+    stopped $pid || return 1
     status=0
     # It may have run for a moment before it stopped.
-    armrest verify -D /images/$1 -t $pid --allow-ran || status=$?
+    armrest verify -D /images/$1 -t $pid --allow-ran >/tmp/verify || status=$?
+    cat /tmp/verify
+    known_differences $status </tmp/verify || return 1
     kill -CONT $pid || return 1
     usleep 500000
     kill -TERM $pid || return 1
     gone $pid || return 1
     tail -n 3 $log
-    [ "$(tail -n 1 $log)" = PASS ] || return 1
-    return $status
+    [ "$(tail -n 1 $log)" = PASS ]
 }
+
+# stopped PID: stops it, and waits until it has stopped, 10 s at most.
+stopped() {
+    kill -STOP $1 || return 1
+    for i in $(seq 1000); do
+        ! grep -q '^State:.[Tt]' /proc/$1/status || return 0
+        usleep 10000
+    done
+    echo "process $1 does not stop"
+    return 1
+}
+
+# known_differences STATUS: reads what verify printed, which ended with STATUS. Good if nothing differs, or nothing but
+# what is known and not mended yet: descriptors that armrest opened with O_NOFOLLOW (0100000) keep that flag.
+# Each is printed. Take the case away when that is mended.
+known_differences() {
+    grep '^differs: ' >/tmp/differs || [ $1 = 0 ] || return 1
+    [ $1 = 0 ] || [ $1 = 109 ] || return 1
+    while read -r word rest; do
+        set -- $rest
+        # fd 1: flags: 0400001 in the images, 0500001 in the task
+        if [ "$1 $3" = "fd flags:" ] && [ $(($8 - $4)) = $((0100000)) ]; then
+            echo "known: $rest"
+            continue
+        fi
+        echo "not known: $rest"
+        return 1
+    done </tmp/differs
+}
+
+# later_than SECONDS: waits until the machine has been up that long: CLOCK_MONOTONIC of the checkpoint is not kept.
+later_than() { until [ $(cut -d. -f1 /proc/uptime) -gt $1 ]; do sleep 1; done; }
