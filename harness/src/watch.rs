@@ -430,12 +430,7 @@ impl Forward {
             // SAFETY: `status` is writable.
             let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::WUNTRACED) };
             if pid == child.pid && libc::WIFSTOPPED(status) {
-                // Stop along, so that a shell takes its terminal back; go on along with us.
-                // SAFETY: numbers only.
-                unsafe {
-                    libc::kill(libc::getpid(), libc::SIGSTOP);
-                    libc::kill(child.pid, libc::SIGCONT);
-                }
+                stop_along(child.pid, libc::WSTOPSIG(status));
                 continue;
             }
             if pid == child.pid
@@ -447,6 +442,18 @@ impl Forward {
             if pid <= 0 {
                 return child.ended;
             }
+        }
+    }
+}
+
+/// The task was stopped from its terminal: stop along, so that the shell takes the terminal back, and go on along with
+/// it. A SIGSTOP is somebody's affair with the task alone, and an init cannot stop.
+fn stop_along(task: libc::pid_t, signo: i32) {
+    // SAFETY: numbers only.
+    unsafe {
+        if matches!(signo, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) && libc::getpid() != 1 {
+            libc::kill(libc::getpid(), libc::SIGSTOP);
+            libc::kill(task, libc::SIGCONT);
         }
     }
 }
