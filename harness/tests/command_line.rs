@@ -157,3 +157,20 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     assert!(child.wait().expect("it ends").success());
 }
+
+#[test]
+fn verify_refuses_what_it_cannot_compare() {
+    let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/images/counter");
+    let o = armrest(&["verify", "-D", images, "-t", "4194305"]);
+    assert_eq!(o.status.code(), Some(2), "{}", err(&o));
+    assert!(err(&o).contains("no such process"), "{}", err(&o));
+    // This test itself: no 32-bit task where addresses are wider, and never one of these images.
+    let own = std::process::id().to_string();
+    let o = armrest(&["verify", "-D", images, "-t", &own]);
+    let code = if cfg!(target_pointer_width = "64") {
+        102
+    } else {
+        109
+    };
+    assert_eq!(o.status.code(), Some(code), "{}", err(&o));
+}
