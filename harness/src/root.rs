@@ -4,7 +4,7 @@
 //! itself, without following, and links are walked by us from ROOT.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -52,7 +52,7 @@ impl Root {
         let (parent, last) = self.walk(path)?;
         match last {
             None => os::openat(parent.as_fd(), ".", flags, 0),
-            Some(name) => os::openat(parent.as_fd(), &name, flags | libc::O_NOFOLLOW, 0),
+            Some(name) => open_here(&parent, &name, flags),
         }
     }
 
@@ -104,6 +104,20 @@ impl Root {
     }
 }
 
+/// Open `name` in `dir` if it is no link. O_NOFOLLOW would stay with the description, where the task would see it
+/// (F_GETFL): so the file is found without it being opened, and opened through that.
+fn open_here(dir: &OwnedFd, name: &str, flags: i32) -> io::Result<OwnedFd> {
+    if flags & (libc::O_PATH | libc::O_NOFOLLOW) != 0 {
+        return os::openat(dir.as_fd(), name, flags | libc::O_NOFOLLOW, 0);
+    }
+    let found = os::openat(dir.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    if os::fstat(found.as_fd())?.file_type().is_symlink() {
+        return Err(io::Error::from_raw_os_error(libc::ELOOP));
+    }
+    let through = format!("/proc/self/fd/{}", found.as_raw_fd());
+    os::openat(dir.as_fd(), &through, flags, 0)
+}
+
 /// A device of the host, if it is the one that its name promises.
 fn open_device(path: &str, flags: i32) -> io::Result<OwnedFd> {
     let look = std::fs::symlink_metadata(path)?;
@@ -111,8 +125,8 @@ fn open_device(path: &str, flags: i32) -> io::Result<OwnedFd> {
     if !look.file_type().is_char_device() || !DEVICES.iter().any(|d| same(&d)) {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
-    let root = std::fs::File::open("/")?;
-    os::openat(root.as_fd(), path, flags | libc::O_NOFOLLOW, 0)
+    let root = std::fs::File::open("/")?.into();
+    open_here(&root, path, flags)
 }
 
 #[cfg(test)]

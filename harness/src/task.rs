@@ -169,9 +169,13 @@ impl Becoming<'_> {
     }
 
     fn groups(&self) -> io::Result<()> {
-        match &self.allowed.groups {
+        if let Some(g) = &self.allowed.groups {
             // SAFETY: as many groups as the call is told.
-            Some(g) => os::check(unsafe { libc::setgroups(g.len(), g.as_ptr()) }).map(drop),
+            os::check(unsafe { libc::setgroups(g.len(), g.as_ptr()) })?;
+        }
+        match self.allowed.gid {
+            // SAFETY: numbers only.
+            Some(g) => os::check(unsafe { libc::setresgid(g, g, g) }).map(drop),
             None => Ok(()),
         }
     }
@@ -188,6 +192,8 @@ pub struct Allowed {
     pub oom_score_adj: Option<i32>,
     /// Supplementary groups to set.
     pub groups: Option<Vec<libc::gid_t>>,
+    /// Group to set.
+    pub gid: Option<libc::gid_t>,
     /// What stays otherwise, in sentences.
     pub notes: Vec<String>,
 }
@@ -232,6 +238,20 @@ impl Allowed {
             .map(|c| c.groups.clone())
             .unwrap_or_default();
         let have = own_groups()?;
+        // SAFETY: cannot fail.
+        let gid = unsafe { libc::getegid() };
+        if let Some(c) = live
+            .threads
+            .first()
+            .and_then(|t| t.creds.as_ref())
+            .filter(|c| c.egid != gid)
+        {
+            if cap_eff & CAP_SETGID != 0 {
+                out.gid = Some(c.egid);
+            } else {
+                out.notes.push(format!("gid {} is now {gid}", c.egid));
+            }
+        }
         if wanted != have {
             if cap_eff & CAP_SETGID != 0
                 && std::fs::read_to_string("/proc/self/setgroups")

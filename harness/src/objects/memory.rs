@@ -1,7 +1,8 @@
-//! Memory objects: contents from pages files into memfds and mappings. Never more than a buffer at a time.
+//! Memory objects: contents from pages files into memfds and mappings. The bytes never pass through this program.
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -42,32 +43,46 @@ impl PagesFiles {
         Ok(PagesFiles(files))
     }
 
-    /// Hand every run of `map` to `put(offset in the object, bytes)`, in pieces of at most 64 KiB.
+    /// Hand every run of `map` to `put(pages file, offset in it, offset in the object, bytes)`, which moves the bytes
+    /// without a copy in this program.
+    pub fn place(
+        &self,
+        map: &PageMap,
+        mut put: impl FnMut(&File, u64, u64, u64) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        for run in &map.runs {
+            let (name, file) = &self.0[run.file];
+            let bytes = u64::from(run.pages) * u64::from(PAGE);
+            put(file, run.offset, run.addr, bytes).map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => Error::MissingFile {
+                    path: name.clone(),
+                    why: format!("pages file, offset {}: {e}", run.offset),
+                },
+                _ => Error::Output {
+                    path: format!("memory object from {name}").into(),
+                    source: e,
+                },
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Show every run of `map` to `see(offset in the object, bytes)`, in pieces of at most 64 KiB: for comparing.
     pub fn each(
         &self,
         map: &PageMap,
-        mut put: impl FnMut(u64, &[u8]) -> io::Result<()>,
+        mut see: impl FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
         let mut buf = vec![0u8; 64 << 10];
-        for run in &map.runs {
-            let (name, file) = &self.0[run.file];
-            let mut left = u64::from(run.pages) * u64::from(PAGE);
-            let (mut from, mut to) = (run.offset, run.addr);
+        self.place(map, |file, mut from, mut to, mut left| {
             while left > 0 {
                 let n = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-                file.read_exact_at(&mut buf[..n], from)
-                    .map_err(|e| Error::MissingFile {
-                        path: name.clone(),
-                        why: format!("pages file, offset {from}: {e}"),
-                    })?;
-                put(to, &buf[..n]).map_err(|e| Error::Output {
-                    path: "memory object".into(),
-                    source: e,
-                })?;
+                file.read_exact_at(&mut buf[..n], from)?;
+                see(to, &buf[..n])?;
                 (from, to, left) = (from + n as u64, to + n as u64, left - n as u64);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// A new memory object of `size` bytes with these contents.
@@ -85,7 +100,9 @@ impl PagesFiles {
         // A name with a slash is what the kernel shows for anonymous shared memory too.
         let file = File::from(crate::os::memfd(name, &[], sealable).map_err(failed)?);
         file.set_len(size).map_err(failed)?;
-        self.each(map, |at, bytes| file.write_all_at(bytes, at))?;
+        self.place(map, |pages, from, to, len| {
+            send(pages, from, &file, to, len)
+        })?;
         Ok(file)
     }
 
@@ -108,4 +125,26 @@ impl PagesFiles {
         }
         Ok(file)
     }
+}
+
+/// `len` bytes from one file to another by `sendfile`: they never come here.
+fn send(from: &File, offset: u64, to: &File, at: u64, len: u64) -> io::Result<()> {
+    let wide = |n: u64| i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let (mut offset, at) = (wide(offset)?, wide(at)?);
+    // SAFETY: numbers only.
+    if unsafe { libc::lseek64(to.as_raw_fd(), at, libc::SEEK_SET) } != at {
+        return Err(io::Error::last_os_error());
+    }
+    let mut left = len;
+    while left > 0 {
+        let most = usize::try_from(left.min(1 << 30)).unwrap_or(1 << 30);
+        // SAFETY: `offset` is a 64-bit offset that the call moves on.
+        let n = unsafe { libc::sendfile64(to.as_raw_fd(), from.as_raw_fd(), &mut offset, most) };
+        match u64::try_from(n) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => left -= n,
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use armrest_images::{Checkpoint, Segment, VmaKind};
 
@@ -153,16 +154,16 @@ fn fill(s: &Segment, id: i32, size: usize, pages: &PagesFiles) -> Result<(), Fil
         return Err(Fill::Call("shmat", io::Error::last_os_error()));
     }
     let len = size.next_multiple_of(4096);
-    let done = pages.each(&s.pages, |offset, bytes| {
-        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidData)?;
-        if start.checked_add(bytes.len()).is_none_or(|end| end > len) {
+    let done = pages.place(&s.pages, |file, from, to, bytes| {
+        let wide = |n: u64| usize::try_from(n).map_err(|_| io::ErrorKind::InvalidData);
+        let (start, bytes) = (wide(to)?, wide(bytes)?);
+        if start.checked_add(bytes).is_none_or(|end| end > len) {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        // SAFETY: [start, start + bytes.len()) lies in the `len` bytes attached at `at`, and `bytes` is ours.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.cast::<u8>().add(start), bytes.len())
-        };
-        Ok(())
+        // SAFETY: [start, start + bytes) lies in the `len` bytes attached at `at`, writable and zero; nobody else has
+        // attached this new segment, and the slice is gone before it is detached.
+        let place = unsafe { std::slice::from_raw_parts_mut(at.cast::<u8>().add(start), bytes) };
+        file.read_exact_at(place, from)
     });
     // SAFETY: attached above; no reference into it is left.
     unsafe { libc::shmdt(at) };
