@@ -78,6 +78,7 @@ fn init(
     log.on_restored(Box::new(move || {
         if let Some(w) = tell.take() {
             write_raw(&w, b"restored");
+            shed_code();
             if detached {
                 // Whoever reads the caller's output must not wait for the end of this init.
                 if let Ok(null) = std::fs::File::options()
@@ -113,6 +114,29 @@ fn init(
     };
     // SAFETY: ends this process, and with it everything in its pid namespace.
     unsafe { libc::_exit(status & 0xff) }
+}
+
+/// Give back the pages of the program's code: waiting needs few of them, and the kernel reads those again.
+fn shed_code() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return;
+    };
+    // Code of a file is never written, so nothing is lost; read-only data may have been written before it became so.
+    for line in maps
+        .lines()
+        .filter(|l| l.contains(" r-xp ") && l.contains(" /"))
+    {
+        let range = line.split(' ').next().and_then(|r| r.split_once('-'));
+        let Some((start, end)) = range else { continue };
+        if let (Ok(start), Ok(end)) = (
+            usize::from_str_radix(start, 16),
+            usize::from_str_radix(end, 16),
+        ) {
+            let at = std::ptr::with_exposed_provenance_mut(start);
+            // SAFETY: a clean private file mapping of ours, whole: its pages come back from the file when they are used.
+            unsafe { libc::madvise(at, end.saturating_sub(start), libc::MADV_DONTNEED) };
+        }
+    }
 }
 
 /// A /proc of the new pid namespace, seen by nobody outside.
