@@ -50,6 +50,49 @@ pub struct BlobHeader {
     pub reserved: [u32; 3],
 }
 
+impl BlobHeader {
+    /// The header at the start of a flat blob, unchecked; `None` if the bytes are too few.
+    pub fn from_bytes(blob: &[u8]) -> Option<BlobHeader> {
+        let mut words = [0u32; size_of::<BlobHeader>() / 4];
+        let bytes = blob.get(..size_of::<BlobHeader>())?;
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        let [
+            magic,
+            version,
+            header_size,
+            args_size,
+            rx_size,
+            rx_used,
+            rw_size,
+            entry_offset,
+            thread_entry_offset,
+            exit_offset,
+            frame_offset,
+            stack_size,
+            heap_size,
+            reserved @ ..,
+        ] = words;
+        Some(BlobHeader {
+            magic,
+            version,
+            header_size,
+            args_size,
+            rx_size,
+            rx_used,
+            rw_size,
+            entry_offset,
+            thread_entry_offset,
+            exit_offset,
+            frame_offset,
+            stack_size,
+            heap_size,
+            reserved,
+        })
+    }
+}
+
 // SAFETY: repr(C), sixteen u32 fields, no padding (asserted below).
 unsafe impl Plain for BlobHeader {}
 

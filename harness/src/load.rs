@@ -16,48 +16,7 @@ const CACHEFLUSH: libc::c_long = 0x000f_0002;
 
 /// The header of the blob, checked against the ABI of this program.
 pub fn header() -> Result<BlobHeader, Error> {
-    let words: Vec<u32> = BLOB
-        .chunks_exact(4)
-        .take(16)
-        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-        .collect();
-    let [
-        magic,
-        version,
-        header_size,
-        args_size,
-        rx_size,
-        rx_used,
-        rw_size,
-        entry_offset,
-        thread_entry_offset,
-        exit_offset,
-        frame_offset,
-        stack_size,
-        heap_size,
-        a,
-        b,
-        c,
-    ] = words[..]
-    else {
-        return Err(Error::NoBlob);
-    };
-    let h = BlobHeader {
-        magic,
-        version,
-        header_size,
-        args_size,
-        rx_size,
-        rx_used,
-        rw_size,
-        entry_offset,
-        thread_entry_offset,
-        exit_offset,
-        frame_offset,
-        stack_size,
-        heap_size,
-        reserved: [a, b, c],
-    };
+    let h = BlobHeader::from_bytes(BLOB).ok_or(Error::NoBlob)?;
     let ours = h.magic == BLOB_MAGIC
         && h.version == armrest_abi::ABI_VERSION
         && h.args_size as usize == size_of::<armrest_abi::RestoreArgs>()

@@ -12,52 +12,15 @@ const PADDING_RUN: usize = 64;
 
 /// The header of a flat file.
 pub fn read_header(bin: &[u8]) -> Result<BlobHeader, Finding> {
-    let mut words = [0u32; size_of::<BlobHeader>() / 4];
-    if bin.len() < size_of::<BlobHeader>() {
+    let header = BlobHeader::from_bytes(bin).ok_or_else(|| Finding::NoHeader {
+        why: format!("{} bytes only", bin.len()),
+    })?;
+    if header.magic != BLOB_MAGIC {
         return Err(Finding::NoHeader {
-            why: format!("{} bytes only", bin.len()),
+            why: format!("starts with {:#010x}, not {BLOB_MAGIC:#010x}", header.magic),
         });
     }
-    for (word, bytes) in words.iter_mut().zip(bin.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(*bytes);
-    }
-    let [
-        magic,
-        version,
-        header_size,
-        args_size,
-        rx_size,
-        rx_used,
-        rw_size,
-        entry_offset,
-        thread_entry_offset,
-        exit_offset,
-        frame_offset,
-        stack_size,
-        heap_size,
-        reserved @ ..,
-    ] = words;
-    if magic != BLOB_MAGIC {
-        return Err(Finding::NoHeader {
-            why: format!("starts with {magic:#010x}, not {BLOB_MAGIC:#010x}"),
-        });
-    }
-    Ok(BlobHeader {
-        magic,
-        version,
-        header_size,
-        args_size,
-        rx_size,
-        rx_used,
-        rw_size,
-        entry_offset,
-        thread_entry_offset,
-        exit_offset,
-        frame_offset,
-        stack_size,
-        heap_size,
-        reserved,
-    })
+    Ok(header)
 }
 
 /// Holds every field against the ABI, the file and the budget.
