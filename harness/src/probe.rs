@@ -198,13 +198,7 @@ fn map_shared(fd: &fs::File, at: *mut c_void) -> io::Result<()> {
 
 /// A memory file, closed on exec.
 fn memfd(name: &str) -> io::Result<fs::File> {
-    use std::os::fd::FromRawFd;
-    let name = std::ffi::CString::new(name)?;
-    // SAFETY: the name ends with a NUL and lives through the call.
-    let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) };
-    let fd = c_int::try_from(result(fd)?).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is fresh and nobody else's.
-    Ok(unsafe { fs::File::from_raw_fd(fd) })
+    crate::os::memfd(name, &[], false).map(fs::File::from)
 }
 
 /// Are there memory files (`memfd_create`)?

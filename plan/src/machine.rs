@@ -23,7 +23,7 @@ pub struct Machine {
     pub shmlba_enforced: bool,
     /// The data cache aliases: shared pages must keep their colour.
     pub cache_aliases: bool,
-    /// `SHM_REMAP` is needed for `shmat` at an address (qemu-user 7.2) and allowed everywhere.
+    /// `set_robust_list` exists.
     pub has_robust_list: bool,
     /// `rseq` exists.
     pub has_rseq: bool,
@@ -35,7 +35,7 @@ pub struct Machine {
     pub has_mm_map: bool,
     /// `ptrace` works.
     pub has_ptrace: bool,
-    /// `set_robust_list`, `mlock`, `madvise` advice numbers that the kernel takes.
+    /// Advice numbers that `madvise` takes here.
     pub madvise: Vec<u32>,
     /// `PR_SET_THP_DISABLE` exists.
     pub has_thp_disable: bool,

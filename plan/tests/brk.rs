@@ -1,28 +1,16 @@
 //! The break where the kernel's mm fields cannot be set: moved if nothing is in the way, else the limit is said.
 
+mod common;
+
 use armrest_images::FsDir;
 use armrest_plan::model::emulator;
-use armrest_plan::{BlobSizes, Machine, Options, plan};
+use armrest_plan::{Machine, plan};
 use std::path::Path;
 
 fn planned(machine: &Machine) -> armrest_plan::Plan {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images/dyn");
     let cp = armrest_images::load(&FsDir::new(dir)).expect("dyn");
-    let blob = BlobSizes {
-        rx: 0x3000,
-        rw: 0x1000,
-        stack: 0x2000,
-        heap: 0x3000,
-    };
-    plan(
-        &cp,
-        machine,
-        &Options {
-            blob,
-            ..Options::default()
-        },
-    )
-    .expect("a plan")
+    plan(&cp, machine, &common::options()).expect("a plan")
 }
 
 /// The heap of `dyn` ends at 8e1000.

@@ -1,8 +1,10 @@
 //! The way out through the kernel's sigpage: only if the page has the known words, and only with a frame where the
 //! kernel itself would put one. Each test says which condition it takes away.
 
+mod common;
+
 use armrest_images::{Checkpoint, FsDir, VmaKind};
-use armrest_plan::{BlobSizes, Machine, Options, Plan, plan};
+use armrest_plan::{Machine, Plan, plan};
 use std::path::Path;
 
 fn sample(name: &str) -> Checkpoint {
@@ -22,21 +24,7 @@ fn machine(cp: &Checkpoint) -> Machine {
 }
 
 fn planned(cp: &Checkpoint, machine: &Machine) -> Plan {
-    let blob = BlobSizes {
-        rx: 0x3000,
-        rw: 0x1000,
-        stack: 0x2000,
-        heap: 0x3000,
-    };
-    plan(
-        cp,
-        machine,
-        &Options {
-            blob,
-            ..Options::default()
-        },
-    )
-    .expect("a plan")
+    plan(cp, machine, &common::options()).expect("a plan")
 }
 
 fn live(cp: &mut Checkpoint) -> &mut armrest_images::LiveTask {
