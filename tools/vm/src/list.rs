@@ -1,4 +1,24 @@
-//! The list of tests, `tools/vm/guest/tests`.
+//! The list of tests: `tools/vm/guest/tests`, one file a subject.
+
+use std::path::Path;
+
+/// The tests of a file, or of all files of a folder, in the order of their names.
+pub fn read(place: &Path) -> Result<Vec<(String, u64, String)>, String> {
+    let bad = |e: std::io::Error| format!("{}: {e}", place.display());
+    if !place.is_dir() {
+        return parse(&std::fs::read_to_string(place).map_err(bad)?);
+    }
+    let entries = std::fs::read_dir(place).map_err(bad)?;
+    let mut files = entries
+        .map(|e| Ok(e.map_err(bad)?.path()))
+        .collect::<Result<Vec<_>, String>>()?;
+    files.sort();
+    let mut text = String::new();
+    for file in files {
+        text.push_str(&std::fs::read_to_string(&file).map_err(bad)?);
+    }
+    parse(&text)
+}
 
 /// Name, seconds and script of each test.
 pub fn parse(text: &str) -> Result<Vec<(String, u64, String)>, String> {
@@ -27,6 +47,8 @@ pub fn parse(text: &str) -> Result<Vec<(String, u64, String)>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     #[test]
     fn the_list_is_read() {
         let tests = super::parse("# words\n\n== a 5\nx\ny\n== b-1 60\nz\n").unwrap();
@@ -40,6 +62,6 @@ mod tests {
         for bad in ["== a\n", "== a x\n", "== a/b 5\n", "== a 1\n== a 2\n"] {
             assert!(super::parse(bad).is_err(), "{bad}");
         }
-        super::parse(include_str!("../guest/tests")).unwrap();
+        super::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/tests")).unwrap();
     }
 }

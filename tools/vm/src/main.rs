@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
-    "usage: vm test [-v] [--list FILE] [NAME…]    run the tests (those whose names contain a NAME)
+    "usage: vm test [-v] [--list PLACE] [NAME…]    run the tests (those whose names contain a NAME)
        vm run [--share DIR] [--time SECONDS] -- CMD…
        vm shell
 ARMREST names the program to test (target/armrest).";
@@ -163,8 +163,7 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
     }
     let places = Places::new()?;
     let path = list.unwrap_or_else(|| places.root.join("tools/vm/guest/tests"));
-    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let all = list::parse(&text)?;
+    let all = list::read(&path)?;
     let count = all.len();
     let chosen: Vec<_> = all
         .into_iter()
