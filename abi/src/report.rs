@@ -145,6 +145,41 @@ impl Report {
     pub const NO_OBJECT: u32 = u32::MAX;
     /// Status with which a blob exits after a report (and, without a report, when even that could not be written).
     pub const EXIT_CODE: u32 = 112;
+
+    /// The report in these bytes, if they are one of this version.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Report> {
+        let mut words = [0u32; size_of::<Report>() / 4];
+        let whole: &[u8; size_of::<Report>()] = bytes.try_into().ok()?;
+        for (word, bytes) in words.iter_mut().zip(whole.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        let [
+            magic,
+            version,
+            kind,
+            step,
+            object,
+            row,
+            syscall,
+            args @ ..,
+            result,
+            tid,
+            reserved,
+        ] = words;
+        (magic == Report::MAGIC && version == crate::ABI_VERSION).then_some(Report {
+            magic,
+            version,
+            kind,
+            step,
+            object,
+            row,
+            syscall,
+            args,
+            result: result.cast_signed(),
+            tid,
+            reserved,
+        })
+    }
 }
 
 /// The shared page through which the blob shows where it is. Written with plain stores, read by the harness.
@@ -165,3 +200,34 @@ unsafe impl Plain for Report {}
 unsafe impl Plain for Progress {}
 const _: () = assert!(size_of::<Report>() == 64);
 const _: () = assert!(size_of::<Progress>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let report = Report {
+            magic: Report::MAGIC,
+            version: crate::ABI_VERSION,
+            kind: 1,
+            step: 2,
+            object: 3,
+            row: 4,
+            syscall: 5,
+            args: [6, 7, 8, 9, 10, 11],
+            result: -12,
+            tid: 13,
+            reserved: 14,
+        };
+        let bytes = crate::bytes_of(&report);
+        assert_eq!(Report::from_bytes(bytes), Some(report));
+        assert_eq!(Report::from_bytes(&bytes[..63]), None);
+        for word in [0, 4] {
+            let mut other = [0; 64];
+            other.copy_from_slice(bytes);
+            other[word] ^= 1;
+            assert_eq!(Report::from_bytes(&other), None);
+        }
+    }
+}

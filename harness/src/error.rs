@@ -4,7 +4,7 @@
 //! steer a terminal is escaped here, in one place. The codes are listed in `docs/exit-codes.md`; a test compares.
 
 use armrest_images::Class;
-use armrest_plan::{RefusalKind, Refusals};
+use armrest_plan::{Refusal, RefusalKind, Refusals};
 use std::io;
 use std::path::PathBuf;
 
@@ -317,6 +317,7 @@ impl Error {
         match self {
             Error::Usage { .. } => "usage",
             Error::Images(_) => "images",
+            Error::Refused(r) if r.0.iter().all(|r| r.kind == RefusalKind::Taken) => "ids",
             Error::Refused(_) => "plan",
             Error::MissingFile { .. } | Error::ChangedFiles(_) | Error::BadPath { .. } => "files",
             Error::PidTaken { .. } | Error::ShmTaken { .. } | Error::MayNotChoose { .. } => "ids",
@@ -333,11 +334,7 @@ impl Error {
     /// What went wrong, one entry a thing: `WHAT: WHY`.
     pub fn details(&self) -> Vec<String> {
         match self {
-            Error::Refused(r) => {
-                r.0.iter()
-                    .map(|r| format!("{}: {}", r.what, refusal_why(r.kind)))
-                    .collect()
-            }
+            Error::Refused(r) => r.0.iter().map(refusal_line).collect(),
             Error::ChangedFiles(all) => all
                 .iter()
                 .map(|c| format!("{}: changed: {}", c.path, c.how))
@@ -462,24 +459,31 @@ const fn image_hint(class: Class) -> Option<&'static str> {
     }
 }
 
-/// What cannot be restored whatever the machine outweighs what this machine cannot do, and that the ids.
+/// What cannot be restored whatever the machine outweighs what this machine cannot do, that a pid that is taken, and that
+/// ids which may not be chosen.
 fn refused_code(r: &Refusals) -> u8 {
     let has = |k: RefusalKind| r.0.iter().any(|r| r.kind == k);
     if has(RefusalKind::Unsupported) {
         94
     } else if has(RefusalKind::Machine) {
         102
+    } else if has(RefusalKind::Taken) {
+        98
     } else {
         100
     }
 }
 
-const fn refusal_why(kind: RefusalKind) -> &'static str {
-    match kind {
+/// A refusal in one line: what, and why.
+pub fn refusal_line(r: &Refusal) -> String {
+    let why = match r.kind {
         RefusalKind::Unsupported => "not supported",
         RefusalKind::Machine => "cannot be done on this machine",
+        // By whom is said already.
+        RefusalKind::Taken => return r.what.clone(),
         RefusalKind::Ids => "cannot be had",
-    }
+    };
+    format!("{}: {why}", r.what)
 }
 
 /// `text` with everything that could steer a terminal or fake a line of ours escaped.

@@ -9,6 +9,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::ptr;
 
+use crate::os;
+
 /// Bytes of a page on ARM, and of the host's pages wherever armrest is developed.
 const PAGE: usize = 4096;
 /// SHMLBA of ARM: four pages.
@@ -53,17 +55,8 @@ fn words(e: &io::Error) -> String {
     }
 }
 
-/// The result of a raw call.
-fn result(r: c_long) -> io::Result<c_long> {
-    if r == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(r)
-    }
-}
-
 /// A call that exists answers `expected` to arguments that make no sense; anything else says why not.
-fn exists(r: io::Result<c_long>, expected: c_int) -> Fact {
+fn exists(r: io::Result<usize>, expected: c_int) -> Fact {
     match r {
         Ok(_) => Fact::Yes,
         Err(e) if e.raw_os_error() == Some(expected) => Fact::Yes,
@@ -198,7 +191,7 @@ fn map_shared(fd: &fs::File, at: *mut c_void) -> io::Result<()> {
 
 /// A memory file, closed on exec.
 fn memfd(name: &str) -> io::Result<fs::File> {
-    crate::os::memfd(name, &[], false).map(fs::File::from)
+    os::memfd(name, &[], false).map(fs::File::from)
 }
 
 /// Are there memory files (`memfd_create`)?
@@ -222,10 +215,10 @@ struct CloneArgs {
     set_tid_size: u64,
 }
 
-fn clone3(args: &CloneArgs) -> io::Result<c_long> {
+fn clone3(args: &CloneArgs) -> io::Result<usize> {
     // SAFETY: the structure lives through the call. Neither memory nor a stack is shared, so a child, should there be
     // one, is a plain fork of this thread; callers end it at once.
-    result(unsafe { libc::syscall(NR_CLONE3, ptr::from_ref(args), size_of::<CloneArgs>()) })
+    os::check_long(unsafe { libc::syscall(NR_CLONE3, ptr::from_ref(args), size_of::<CloneArgs>()) })
 }
 
 /// Does `clone3` take `set_tid`? Asked with an array that cannot be, so no child is made.
@@ -306,7 +299,7 @@ pub fn mm_map_size() -> io::Result<u32> {
             0 as c_ulong,
         )
     };
-    result(c_long::from(r)).map(|_| size)
+    os::check_long(c_long::from(r)).map(|_| size)
 }
 
 /// Can the kernel's mm fields be set in one go (`PR_SET_MM_MAP`)?
@@ -322,7 +315,7 @@ pub fn mm_map() -> Fact {
 pub fn rseq() -> Fact {
     // SAFETY: the kernel refuses a length of 0 before it looks at anything.
     exists(
-        result(unsafe { libc::syscall(libc::SYS_rseq, 0usize, 0usize, 0usize, 0usize) }),
+        os::check_long(unsafe { libc::syscall(libc::SYS_rseq, 0usize, 0usize, 0usize, 0usize) }),
         libc::EINVAL,
     )
 }
@@ -331,7 +324,7 @@ pub fn rseq() -> Fact {
 pub fn robust_list() -> Fact {
     // SAFETY: the kernel refuses a length of 0 and registers nothing.
     exists(
-        result(unsafe { libc::syscall(libc::SYS_set_robust_list, 0usize, 0usize) }),
+        os::check_long(unsafe { libc::syscall(libc::SYS_set_robust_list, 0usize, 0usize) }),
         libc::EINVAL,
     )
 }
@@ -350,14 +343,14 @@ pub fn ptrace() -> Fact {
             ptr::from_mut(&mut word),
         )
     };
-    exists(result(r), libc::ESRCH)
+    exists(os::check_long(r), libc::ESRCH)
 }
 
 /// Is there `close_range`? Asked to close the number that no descriptor has.
 pub fn close_range() -> Fact {
     // SAFETY: closes nothing: descriptors end far below.
     exists(
-        result(unsafe { libc::syscall(NR_CLOSE_RANGE, u32::MAX, u32::MAX, 0usize) }),
+        os::check_long(unsafe { libc::syscall(NR_CLOSE_RANGE, u32::MAX, u32::MAX, 0usize) }),
         libc::EINVAL,
     )
 }
@@ -375,7 +368,7 @@ pub fn preadv() -> Fact {
             0usize,
         )
     };
-    exists(result(r), libc::EBADF)
+    exists(os::check_long(r), libc::EBADF)
 }
 
 /// Can a whole mapping be moved to a fixed address (`mremap`)?
@@ -407,7 +400,7 @@ pub fn thp_disable() -> Fact {
             0 as c_ulong,
         )
     };
-    exists(result(c_long::from(r)), 0)
+    exists(os::check_long(c_long::from(r)), 0)
 }
 
 /// Advice numbers that a checkpoint can record (include/uapi/asm-generic/mman-common.h).

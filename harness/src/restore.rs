@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use armrest_images::{Checkpoint, File, FsDir, LiveTask, Task};
-use armrest_plan::{Options, Plan, SourceKind};
+use armrest_plan::{Machine, Options, Plan, SourceKind};
 
 use crate::cli::RestoreOptions;
 use crate::error::Error;
@@ -57,15 +57,58 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     here(o, &cp, log, pidfile, false, &forward)
 }
 
-/// What a restore in this process's namespaces came to.
+/// What a restore in this process's namespaces came to: one stage after the other.
 fn here(
     o: &RestoreOptions,
     cp: &Checkpoint,
     log: &mut Log,
-    mut pidfile: Option<PidFile>,
+    pidfile: Option<PidFile>,
     as_init: bool,
     forward: &Forward,
 ) -> Result<i32, Error> {
+    let (machine, options) = facts(o, cp, as_init)?;
+    let plan = armrest_plan::plan(cp, &machine, &options)?;
+    let (task, live) = first(cp)?;
+    let mut restore = Restore {
+        o,
+        cp,
+        task,
+        live,
+        machine,
+        plan,
+        as_init,
+        forward,
+        deadline: Deadline::new(log.start(), o.timeout),
+    };
+    for w in &restore.plan.warnings {
+        log.line(0, &format!("warning: {w}"))?;
+    }
+    let opened = restore.open(log)?;
+    if o.dry_run {
+        restore.say_dry_run(log)?;
+        return Ok(0);
+    }
+    let made = restore.make(&opened)?;
+    let mut running = restore.start(opened, &made)?;
+    restore.watch(&mut running, &made)?;
+    let status = restore.say(log, pidfile, &running, &made)?;
+    // Nothing can fail from here on.
+    running.child.let_go();
+    made.segments.keep();
+    drop(made.loaded);
+    log.restored();
+    log.status(&status);
+    if o.detached && !as_init {
+        return Ok(0);
+    }
+    let pid = running.child.pid();
+    // SAFETY: getpgrp and getpgid take numbers only.
+    let same_group = unsafe { libc::getpgid(pid) == libc::getpgrp() };
+    Ok(forward.wait(&mut running.child, same_group).status())
+}
+
+/// Facts of this machine, and what the plan is asked.
+fn facts(o: &RestoreOptions, cp: &Checkpoint, as_init: bool) -> Result<(Machine, Options), Error> {
     let wanted_pid = cp.tasks.first().map(|t| t.pid);
     let machine =
         machine::probe(wanted_pid.filter(|_| !o.new_namespaces || as_init)).map_err(|e| {
@@ -81,155 +124,231 @@ fn here(
         new_namespaces: o.new_namespaces && !as_init,
         blob: load::sizes(),
     };
-    if let Some(by) = machine
-        .pid_taken_by
-        .as_ref()
-        .filter(|_| !options.any_pid && !options.new_namespaces)
-    {
-        return Err(Error::PidTaken {
-            pid: wanted_pid.unwrap_or(0),
-            by: by.clone(),
-        });
-    }
-    let deadline = Deadline::new(log.start(), o.timeout);
-    let mut plan = armrest_plan::plan(cp, &machine, &options)?;
-    let (task, live) = first(cp)?;
-    for w in &plan.warnings {
-        log.line(0, &format!("warning: {w}"))?;
-    }
-    let root = Root::open(o.root.as_deref()).map_err(|e| Error::MissingFile {
-        path: o
-            .root
-            .as_deref()
-            .unwrap_or(Path::new("/"))
-            .display()
-            .to_string(),
-        why: format!("--root: {e}"),
-    })?;
-    let mut compare = Compare::new(&o.allow_changed, o.dry_run)?;
-    let mut objects = Objects::default();
-    let above = plan
-        .sources
-        .iter()
-        .map(|s| s.fd)
-        .max()
-        .unwrap_or(0)
-        .max(plan.report_fd)
-        + 1;
-    let most = cp.files.len() + plan.sources.len() + 2 * cp.pages_files.len() + 64;
-    let most = above.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
-    os::raise_open_files(most).map_err(|e| Error::Machine {
-        what: format!("descriptors up to number {most}"),
-        why: e.to_string(),
-    })?;
-    let pages = PagesFiles::open(&o.images, cp)?;
-    open_descriptors(cp, live, &root, &mut compare, &mut objects, above)?;
-    open_sources(cp, &plan, &root, &mut compare, &pages, &mut objects, above)?;
-    let cwd = open_cwd(cp, live, &root, &mut compare)?;
-    if !compare.changed.is_empty() {
-        return Err(Error::ChangedFiles(compare.changed));
-    }
-    for w in &compare.warnings {
-        log.line(0, &format!("warning: {w}"))?;
-    }
-    if o.dry_run {
-        log.line(
-            0,
-            &format!(
-                "dry run: pid {} \"{}\" could be restored: {}",
-                task.pid,
-                task.comm,
-                counts(live, &plan)
-            ),
-        )?;
-        return Ok(0);
+    Ok((machine, options))
+}
+
+/// A restore under way: what is asked, known and decided. Its methods are the stages, in order; each takes what the
+/// stage before it made, so that dropping that takes everything back.
+struct Restore<'a> {
+    o: &'a RestoreOptions,
+    cp: &'a Checkpoint,
+    task: &'a Task,
+    live: &'a LiveTask,
+    machine: Machine,
+    plan: Plan,
+    as_init: bool,
+    forward: &'a Forward,
+    deadline: Deadline,
+}
+
+/// What the first stage opened: closed when dropped.
+struct Opened {
+    objects: Objects,
+    pages: PagesFiles,
+    cwd: OwnedFd,
+    /// The first descriptor number that the task does not use.
+    above: u32,
+}
+
+/// What the second stage made: taken back when dropped.
+struct Made {
+    allowed: Allowed,
+    segments: Segments,
+    loaded: Loaded,
+    notes: Vec<String>,
+}
+
+/// The child and how it got its pid; killed when dropped, until it is let go.
+struct Running {
+    child: Child,
+    way: &'static str,
+    report: Option<OwnedFd>,
+}
+
+impl Restore<'_> {
+    /// Open everything that the task will own or map, and compare it with the images. Nothing is touched.
+    fn open(&self, log: &mut Log) -> Result<Opened, Error> {
+        let (o, cp, live, plan) = (self.o, self.cp, self.live, &self.plan);
+        let root = Root::open(o.root.as_deref()).map_err(|e| Error::MissingFile {
+            path: o
+                .root
+                .as_deref()
+                .unwrap_or(Path::new("/"))
+                .display()
+                .to_string(),
+            why: format!("--root: {e}"),
+        })?;
+        let mut compare = Compare::new(&o.allow_changed, o.dry_run)?;
+        let mut objects = Objects::default();
+        let above = plan
+            .sources
+            .iter()
+            .map(|s| s.fd)
+            .max()
+            .unwrap_or(0)
+            .max(plan.report_fd)
+            + 1;
+        let most = cp.files.len() + plan.sources.len() + 2 * cp.pages_files.len() + 64;
+        let most = above.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
+        os::raise_open_files(most).map_err(|e| Error::Machine {
+            what: format!("descriptors up to number {most}"),
+            why: e.to_string(),
+        })?;
+        let pages = PagesFiles::open(&o.images, cp)?;
+        open_descriptors(cp, live, &root, &mut compare, &mut objects, above)?;
+        open_sources(cp, plan, &root, &mut compare, &pages, &mut objects, above)?;
+        let cwd = open_cwd(cp, live, &root, &mut compare)?;
+        if !compare.changed.is_empty() {
+            return Err(Error::ChangedFiles(compare.changed));
+        }
+        for w in &compare.warnings {
+            log.line(0, &format!("warning: {w}"))?;
+        }
+        Ok(Opened {
+            objects,
+            pages,
+            cwd,
+            above,
+        })
     }
 
-    let allowed = Allowed::new(live, machine.cap_eff).map_err(|e| Error::Machine {
-        what: "limits and groups of this process".into(),
-        why: e.to_string(),
-    })?;
-    let go_on = || {
-        forward.interrupted()?;
-        deadline.check(|| "SysV segments".into())
-    };
-    let segments = Segments::make(cp, &pages, o.any_ids, &go_on)?;
-    let mut notes = renumber(&mut plan, &segments);
-    let loaded = Loaded::new(&plan)?;
-    let (read, write) = os::pipe().map_err(|e| Error::Machine {
-        what: "report pipe".into(),
-        why: e.to_string(),
-    })?;
-    let report = objects.keep(write, above)?;
-    // SAFETY: cannot fail.
-    let parent = unsafe { libc::getpid() };
-    let want = (!o.any_pid).then_some(task.pid);
-    let (pid, way) = match pid::fork(want, &machine)? {
-        Side::Child => {
-            drop(read);
-            Becoming {
-                task,
-                live,
-                plan: &plan,
-                objects: &objects,
-                cwd: &cwd,
-                report: &objects.open[report],
-                emulated: machine.emulated,
-                parent,
-                allowed: &allowed,
+    fn say_dry_run(&self, log: &mut Log) -> Result<(), Error> {
+        let (pid, comm) = (self.task.pid, &self.task.comm);
+        let counts = counts(self.live, &self.plan);
+        log.line(
+            0,
+            &format!("dry run: pid {pid} \"{comm}\" could be restored: {counts}"),
+        )
+    }
+
+    /// Make what outlives this process and lies outside the task: segments; and the bootstrap area.
+    fn make(&mut self, opened: &Opened) -> Result<Made, Error> {
+        let allowed =
+            Allowed::new(self.live, self.machine.cap_eff).map_err(|e| Error::Machine {
+                what: "limits and groups of this process".into(),
+                why: e.to_string(),
+            })?;
+        let go_on = || {
+            self.forward.interrupted()?;
+            self.deadline.check(|| "SysV segments".into())
+        };
+        let segments = Segments::make(self.cp, &opened.pages, self.o.any_ids, &go_on)?;
+        let notes = renumber(&mut self.plan, &segments);
+        let loaded = Loaded::new(&self.plan)?;
+        Ok(Made {
+            allowed,
+            segments,
+            loaded,
+            notes,
+        })
+    }
+
+    /// Fork the child, which becomes the task. Objects are its own from now on.
+    fn start(&self, opened: Opened, made: &Made) -> Result<Running, Error> {
+        let Opened {
+            mut objects,
+            cwd,
+            above,
+            pages: _pages,
+        } = opened;
+        let (read, write) = os::pipe().map_err(|e| Error::Machine {
+            what: "report pipe".into(),
+            why: e.to_string(),
+        })?;
+        let report = objects.keep(write, above)?;
+        // SAFETY: cannot fail.
+        let parent = unsafe { libc::getpid() };
+        let want = (!self.o.any_pid).then_some(self.task.pid);
+        match pid::fork(want, &self.machine)? {
+            Side::Child => {
+                drop(read);
+                Becoming {
+                    task: self.task,
+                    live: self.live,
+                    plan: &self.plan,
+                    objects: &objects,
+                    cwd: &cwd,
+                    report: &objects.open[report],
+                    emulated: self.machine.emulated,
+                    parent,
+                    allowed: &made.allowed,
+                }
+                .run(&made.loaded)
             }
-            .run(&loaded)
+            Side::Parent(pid, way) => Ok(Running {
+                child: Child::new(pid),
+                way,
+                report: Some(read),
+            }),
         }
-        Side::Parent(pid, way) => (pid, way),
-    };
-    let mut child = Child::new(pid);
-    drop(objects);
-    watch::until_entered(&mut child, read, &plan, &loaded, deadline, forward)?;
-    watch::until_running(
-        &mut child,
-        live.threads[0].sigmask,
-        deadline,
-        machine.emulated,
-    )?;
-    watch::area_gone(&mut child, &plan, machine.emulated)?;
-    notes.extend(late_limits(&child, &allowed));
-    drop(loaded);
-    if let Some(p) = &mut pidfile {
-        p.fill(pid)?;
     }
-    if u32::try_from(pid) != Ok(task.pid) {
-        notes.insert(0, format!("pid {} is now {pid}", task.pid));
+
+    /// Wait until the task runs its own code, and look whether anything of ours is left in it.
+    fn watch(&self, running: &mut Running, made: &Made) -> Result<(), Error> {
+        let child = &mut running.child;
+        if let Some(report) = running.report.take() {
+            watch::until_entered(
+                child,
+                report,
+                &self.plan,
+                &made.loaded,
+                self.deadline,
+                self.forward,
+            )?;
+        }
+        watch::until_running(
+            child,
+            self.live.threads[0].sigmask,
+            self.deadline,
+            self.machine.emulated,
+        )?;
+        watch::area_gone(child, &self.plan, self.machine.emulated)
     }
-    notes.push(format!("pid by {way}"));
-    if as_init {
-        notes.push("an init, pid 1 of the new namespaces, stays until the task ends".into());
+
+    /// Say what was restored and how, while a failure to say it can still take everything back. The status line.
+    fn say(
+        &self,
+        log: &mut Log,
+        pidfile: Option<PidFile>,
+        running: &Running,
+        made: &Made,
+    ) -> Result<serde_json::Value, Error> {
+        let pid = running.child.pid();
+        let late = late_limits(&running.child, &made.allowed);
+        if let Some(mut p) = pidfile {
+            p.fill(pid)?;
+        }
+        let notes = self.notes(pid, running.way, made, late);
+        said(self.o, log, self.task, self.live, &self.plan, pid, &notes)
     }
-    if task.sid != task.pid && task.pgid != task.pid {
-        notes.push("session and process group are the caller's".into());
+
+    fn notes(&self, pid: libc::pid_t, way: &str, made: &Made, late: Vec<String>) -> Vec<String> {
+        let (task, plan) = (self.task, &self.plan);
+        let mut notes = made.notes.clone();
+        notes.extend(late);
+        if u32::try_from(pid) != Ok(task.pid) {
+            notes.insert(0, format!("pid {} is now {pid}", task.pid));
+        }
+        notes.push(format!("pid by {way}"));
+        if self.as_init {
+            notes.push("an init, pid 1 of the new namespaces, stays until the task ends".into());
+        }
+        if task.sid != task.pid && task.pgid != task.pid {
+            notes.push("session and process group are the caller's".into());
+        }
+        if plan.exit.is_none() {
+            notes.push(format!(
+                "one read-execute page of ours stays at {:08x}",
+                plan.area.keep.start
+            ));
+        }
+        notes.extend(made.allowed.notes.iter().cloned());
+        if self.cp.own_ipc_namespace && !self.cp.segments.is_empty() && !self.o.new_namespaces {
+            notes.push("SysV segments were made in the IPC namespace of the caller".into());
+        }
+        notes.extend(plan.notes.iter().cloned());
+        notes
     }
-    if plan.exit.is_none() {
-        notes.push(format!(
-            "one read-execute page of ours stays at {:08x}",
-            plan.area.keep.start
-        ));
-    }
-    notes.extend(allowed.notes.iter().cloned());
-    if cp.own_ipc_namespace && !cp.segments.is_empty() && !o.new_namespaces {
-        notes.push("SysV segments were made in the IPC namespace of the caller".into());
-    }
-    notes.extend(plan.notes.iter().cloned());
-    let json = said(o, log, task, live, &plan, pid, &notes)?;
-    // Nothing can fail from here on.
-    child.let_go();
-    segments.keep();
-    log.restored();
-    log.status(&json);
-    if o.detached && !as_init {
-        return Ok(0);
-    }
-    // SAFETY: getpgrp and getpgid take numbers only.
-    let same_group = unsafe { libc::getpgid(pid) == libc::getpgrp() };
-    Ok(forward.wait(&mut child, same_group).status())
 }
 
 fn first(cp: &Checkpoint) -> Result<(&Task, &LiveTask), Error> {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use armrest_abi::{ABI_VERSION, Report, Step};
+use armrest_abi::{Report, Step};
 use armrest_plan::{Plan, words};
 
 use crate::error::Error;
@@ -172,7 +172,7 @@ pub fn until_entered(
         }
         bar.show(loaded);
     }
-    if let Some(report) = report_of(&said) {
+    if let Some(report) = Report::from_bytes(&said) {
         return Err(Error::Blob {
             what: format!("pid {}", child.pid),
             why: words::report(&report, plan),
@@ -229,30 +229,6 @@ fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
         Err(e) => Err(e),
     }
-}
-
-/// The report in these bytes, if they are one.
-fn report_of(bytes: &[u8]) -> Option<Report> {
-    let w: Vec<u32> = bytes
-        .chunks_exact(4)
-        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-        .collect();
-    if bytes.len() != size_of::<Report>() || w[0] != Report::MAGIC || w[1] != ABI_VERSION {
-        return None;
-    }
-    Some(Report {
-        magic: w[0],
-        version: w[1],
-        kind: w[2],
-        step: w[3],
-        object: w[4],
-        row: w[5],
-        syscall: w[6],
-        args: [w[7], w[8], w[9], w[10], w[11], w[12]],
-        result: w[13].cast_signed(),
-        tid: w[14],
-        reserved: w[15],
-    })
 }
 
 /// Wait until the task runs its own code. All signals are blocked until `rt_sigreturn`, so the checkpoint's mask is the

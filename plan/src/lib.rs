@@ -84,9 +84,9 @@ fn ids(
     options: &Options,
     refuse: &mut Vec<Refusal>,
 ) {
-    let mut no = |what: String, hint: &str| {
+    let mut no = |kind: RefusalKind, what: String, hint: &str| {
         refuse.push(Refusal {
-            kind: RefusalKind::Ids,
+            kind,
             what,
             hint: hint.into(),
         })
@@ -94,11 +94,13 @@ fn ids(
     if !options.any_pid && !options.new_namespaces {
         if let Some(by) = &machine.pid_taken_by {
             no(
-                format!("pid {} is taken by {by}", task.pid),
+                RefusalKind::Taken,
+                format!("pid {}: taken by {by}", task.pid),
                 "end that process, or use --new-namespaces or --any-pid",
             );
         } else if !machine.may_choose_pid {
             no(
+                RefusalKind::Ids,
                 format!("pid {} may not be chosen here", task.pid),
                 "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the pid namespace; --any-pid takes another",
             );
@@ -110,6 +112,7 @@ fn ids(
         && !machine.may_choose_ids
     {
         no(
+            RefusalKind::Ids,
             "SysV ids may not be chosen here".into(),
             "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the ipc namespace; --any-ids takes others",
         );

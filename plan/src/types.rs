@@ -207,7 +207,9 @@ pub enum RefusalKind {
     Unsupported,
     /// This machine or kernel cannot.
     Machine,
-    /// The pid or a SysV id cannot be had.
+    /// The pid is another process's now.
+    Taken,
+    /// The pid or a SysV id may not be chosen.
     Ids,
 }
 
