@@ -51,10 +51,17 @@ harness: blob ## Build the static ARMv7 executable target/armrest, with the blob
 	cmp -s $(BUILT_ARMREST) target/armrest || cp $(BUILT_ARMREST) target/armrest
 
 # ALLOW_UNPROVED=1 accepts tests that could not run for lack of rights (ids that may not be chosen in a container).
-test: harness ## Run all tests: on the host, then end to end under qemu-arm (ALLOW_UNPROVED=1 where ids may not be chosen)
+# NO_VM=1 leaves out the tests on a real kernel.
+test: harness ## Run all tests: host, qemu-arm, a real kernel in qemu-system-arm (NO_VM=1: not the last; ALLOW_UNPROVED=1)
 	@rm -f target/not-proved.txt target/test.log
-	status=0
+	status=0 without=
 	$(E2E) $(ON_HOST) $(CARGO) test --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?
+	echo
+	if [ -z "$(NO_VM)" ]; then
+	    { tools/setup --vm --quiet && $(ON_HOST) $(CARGO) run -q -p vm -- test; } 2>&1 | tee -a target/test.log || status=$$?
+	else
+	    without=" (WITHOUT the tests on a real kernel: NO_VM)"
+	fi
 	if [ -s target/not-proved.txt ]; then
 	    echo
 	    echo "not proved here:"
@@ -64,11 +71,14 @@ test: harness ## Run all tests: on the host, then end to end under qemu-arm (ALL
 	        status=1
 	    fi
 	fi
+	if [ -n "$(NO_VM)" ]; then
+	    printf '\n%s\n' "*** NOT RUN, because of NO_VM: the tests on a real ARMv7 kernel (make test-vm). Nothing is shown of a real kernel. ***"
+	fi
 	echo
-	awk -v status=$$status '
+	awk -v status=$$status -v without="$$without" '
 	    /^test result: / { gsub(";", ""); passed += $$4; failed += $$6; ignored += $$8 }
-	    END { printf "test result: %s. %d passed; %d failed; %d ignored; 0 measured; 0 filtered out\n",
-	                 status || failed || !passed ? "FAILED" : "ok", passed, failed, ignored
+	    END { printf "test result: %s. %d passed; %d failed; %d ignored; 0 measured; 0 filtered out%s\n",
+	                 status || failed || !passed ? "FAILED" : "ok", passed, failed, ignored, without
 	          exit !passed }' target/test.log || status=1
 	exit $$status
 

@@ -20,7 +20,7 @@ fn names() -> Vec<String> {
         .map(|e| e.file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert!(names.len() >= 18, "samples are missing: {names:?}");
+    assert!(names.len() >= 19, "samples are missing: {names:?}");
     names
 }
 
@@ -45,14 +45,10 @@ fn all_samples_load() {
     }
 }
 
-/// The one sample that is too large for the repository.
 #[test]
-fn crowd_loads_where_it_lies() {
-    let crowd = Path::new("/work/shared/samples/images/crowd");
-    if crowd.exists() {
-        let c = load(&FsDir::new(crowd)).unwrap();
-        assert_eq!(c.tasks[0].live.as_ref().unwrap().threads.len(), 1001);
-    }
+fn crowd_has_its_threads() {
+    let c = sample("crowd");
+    assert_eq!(c.tasks[0].live.as_ref().unwrap().threads.len(), 1001);
 }
 
 #[test]

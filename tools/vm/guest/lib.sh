@@ -64,6 +64,27 @@ restored() {
 # fresh NAME: restored, in an IPC namespace of its own: the ids are free, and some samples leave their segments behind.
 fresh() { unshare -i sh -eu -c '. /vm/lib.sh; restored "$1"' sh $1; }
 
+# sample NAME: restored unless armrest refuses it by name, and then it must PASS. What is listed in `restored` must not
+# be refused again. 77: refused.
+sample() {
+    # CLOCK_MONOTONIC of the checkpoint is not kept.
+    later_than 20
+    put_files $1
+    status=0
+    armrest restore -D /images/$1 --new-namespaces --dry-run >/tmp/dry 2>&1 || status=$?
+    if [ $status = 94 ]; then
+        grep -m 3 '^armrest: plan:.*: not supported$' /tmp/dry || { cat /tmp/dry; return 1; }
+        ! grep -qw $1 /vm/restored || { echo "it was restored once: tools/vm/guest/restored"; return 1; }
+        return 77
+    fi
+    status=0
+    fresh $1 || status=$?
+    [ $status != 0 ] || return 0
+    # What an image does not record cannot be put back; the sample says so, rightly.
+    log=/samples/run/$1/out.log
+    [ $1 = identity ] && [ "$(tail -n 1 $log)" = "FAIL 1" ] && grep -q '^FAIL .*: timer slack ' $log
+}
+
 # again NAME COUNT: so often in a row.
 again() {
     time=0

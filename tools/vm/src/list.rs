@@ -20,6 +20,27 @@ pub fn read(place: &Path) -> Result<Vec<(String, u64, String)>, String> {
     parse(&text)
 }
 
+/// Seconds that a sample may take.
+const SAMPLE_LIMIT: u64 = 120;
+
+/// One test a checkpoint of `images`: it PASSes, or armrest refuses it by name.
+pub fn samples(images: &Path) -> Result<Vec<(String, u64, String)>, String> {
+    let bad = |e: std::io::Error| format!("{}: {e}", images.display());
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(images).map_err(bad)? {
+        let entry = entry.map_err(bad)?;
+        if entry.path().join("inventory.img").is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    let test = |name: &String| {
+        let script = format!("sample {name}\n");
+        (format!("sample-{name}"), SAMPLE_LIMIT, script)
+    };
+    Ok(names.iter().map(test).collect())
+}
+
 /// Name, seconds and script of each test.
 pub fn parse(text: &str) -> Result<Vec<(String, u64, String)>, String> {
     let mut tests: Vec<(String, u64, String)> = Vec::new();
@@ -63,5 +84,17 @@ mod tests {
             assert!(super::parse(bad).is_err(), "{bad}");
         }
         super::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/tests")).unwrap();
+    }
+
+    #[test]
+    fn each_sample_has_a_test_and_each_name_that_must_be_restored_is_a_sample() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let tests = super::samples(&here.join("../../tests/images")).unwrap();
+        assert!(tests.len() >= 19, "{tests:?}");
+        let must = std::fs::read_to_string(here.join("guest/restored")).unwrap();
+        for name in must.split_whitespace() {
+            let test = format!("sample-{name}");
+            assert!(tests.iter().any(|t| t.0 == test), "{name}: no such sample");
+        }
     }
 }

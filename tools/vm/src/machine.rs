@@ -119,6 +119,7 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
         a.device("dev/null", 0o666, 1, 3)?;
         a.file("init", 0o755, &fs::read(guest.join("init"))?)?;
         a.file("vm/lib.sh", 0o644, &fs::read(guest.join("lib.sh"))?)?;
+        a.file("vm/restored", 0o644, &fs::read(guest.join("restored"))?)?;
         a.file("vm/nonce", 0o644, nonce.as_bytes())?;
         a.file("bin/busybox", 0o755, &fs::read(&found.busybox)?)?;
         a.link("bin/sh", "busybox")?;
@@ -154,8 +155,13 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
             }
             Job::Run(command, share) => {
                 a.file("vm/command", 0o644, command.as_bytes())?;
-                if let Some(dir) = share {
-                    a.copy("share", dir)?;
+                if share.is_some() {
+                    a.directory("share", 0o755)?;
+                    for (module, number) in packages::SHARE_MODULES.iter().zip(0..) {
+                        let name = module.rsplit('/').next().unwrap_or(module);
+                        let from = found.modules.join("kernel").join(module);
+                        a.file(&format!("vm/modules/{number}-{name}"), 0o644, &fs::read(from)?)?;
+                    }
                 }
                 "run"
             }
@@ -213,6 +219,18 @@ impl Machine {
         } else {
             "console=ttyAMA0 panic=-1 cryptomgr.notests"
         });
+        if let Job::Run(_, Some(dir)) = job {
+            // Commas separate options, so one in the path is written twice.
+            let path = fs::canonicalize(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+            let path = path
+                .to_str()
+                .ok_or_else(|| format!("{}: not UTF-8", path.display()))?;
+            qemu.arg("-fsdev").arg(format!(
+                "local,id=share,security_model=none,path={}",
+                path.replace(',', ",,")
+            ));
+            qemu.args(["-device", "virtio-9p-device,fsdev=share,mount_tag=share"]);
+        }
         if !shell {
             qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         }

@@ -7,8 +7,8 @@ mod packages;
 
 use machine::{Event, Job, Machine, Places};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
@@ -75,16 +75,16 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
     let places = Places::new()?;
     let mut machine = Machine::boot(&places, &Job::Run(script, share.as_deref()))?;
     let until = Instant::now() + Duration::from_secs(seconds);
-    let (mut section, mut back) = (String::new(), Vec::new());
+    let mut section = String::new();
     loop {
         match machine.next(until.saturating_duration_since(Instant::now())) {
-            Event::Output(bytes) => match section.as_str() {
-                "ready" => std::io::stdout()
-                    .write_all(&bytes)
-                    .map_err(|e| e.to_string())?,
-                "share" => back.extend_from_slice(&bytes),
-                _ => {}
-            },
+            Event::Output(bytes) if section == "ready" => {
+                let mut out = std::io::stdout();
+                out.write_all(&bytes)
+                    .and_then(|()| out.flush())
+                    .map_err(|e| e.to_string())?;
+            }
+            Event::Output(_) => {}
             Event::Line(words) => match words
                 .iter()
                 .map(String::as_str)
@@ -92,13 +92,16 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
                 .as_slice()
             {
                 ["done", status] => {
-                    if let Some(dir) = &share {
-                        bring_back(&back, dir)?;
-                    }
                     return Ok(ExitCode::from(
                         status
                             .parse::<u8>()
                             .map_err(|_| format!("status {status}?"))?,
+                    ));
+                }
+                ["noshare", why @ ..] => {
+                    return Err(format!(
+                        "the shared folder cannot be mounted in the machine: {} (target/vm/console.log)",
+                        why.join(" ")
                     ));
                 }
                 [word, ..] => section = (*word).to_owned(),
@@ -119,33 +122,6 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
     }
 }
 
-/// Unpacks what the machine made of the shared folder. What it deleted stays.
-fn bring_back(text: &[u8], dir: &Path) -> Result<(), String> {
-    let mut child = Command::new("sh")
-        .args([
-            "-c",
-            "base64 -d -i | tar -C \"$1\" --no-same-owner -xzf -",
-            "sh",
-        ])
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("sh: {e}"))?;
-    if let Some(mut to) = child.stdin.take() {
-        to.write_all(text)
-            .map_err(|e| format!("{}: {e}", dir.display()))?;
-    }
-    let status = child.wait().map_err(|e| e.to_string())?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!(
-            "{}: the files did not come back: {status}",
-            dir.display()
-        ))
-    }
-}
-
 fn test(words: &[&str]) -> Result<ExitCode, String> {
     let (mut verbose, mut wanted, mut list, mut rest) = (false, Vec::new(), None, words);
     while let Some((word, tail)) = rest.split_first() {
@@ -162,8 +138,14 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
         }
     }
     let places = Places::new()?;
-    let path = list.unwrap_or_else(|| places.root.join("tools/vm/guest/tests"));
-    let all = list::read(&path)?;
+    let all = match list {
+        Some(path) => list::read(&path)?,
+        None => {
+            let mut all = list::read(&places.root.join("tools/vm/guest/tests"))?;
+            all.extend(list::samples(&places.root.join("tests/images"))?);
+            all
+        }
+    };
     let count = all.len();
     let chosen: Vec<_> = all
         .into_iter()
@@ -172,22 +154,29 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
     if chosen.is_empty() {
         return Err("no test of such a name".to_owned());
     }
-    let mut machine = Machine::boot(&places, &Job::Tests(&chosen))?;
     println!("running {} tests on a real ARMv7 kernel", chosen.len());
-    let results = watch(&mut machine, &chosen, verbose);
+    let results = match Machine::boot(&places, &Job::Tests(&chosen)) {
+        Ok(mut machine) => watch(&mut machine, &chosen, verbose),
+        Err(e) => {
+            println!("vm: no machine: {}", e.trim_end());
+            chosen.iter().map(|t| (t.0.clone(), Outcome::Bad)).collect()
+        }
+    };
+    let count_of = |what: Outcome| results.iter().filter(|r| r.1 == what).count();
     let failed: Vec<&str> = results
         .iter()
-        .filter(|(_, good)| !good)
+        .filter(|r| r.1 == Outcome::Bad)
         .map(|(name, _)| name.as_str())
         .collect();
     if !failed.is_empty() {
         println!("\nfailures:\n    {}", failed.join("\n    "));
     }
     println!(
-        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out",
+        "\ntest result: {}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out",
         if failed.is_empty() { "ok" } else { "FAILED" },
-        results.len() - failed.len(),
+        count_of(Outcome::Good),
         failed.len(),
+        count_of(Outcome::Refused),
         count - chosen.len(),
     );
     Ok(if failed.is_empty() {
@@ -197,13 +186,27 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
     })
 }
 
+/// What became of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It passed.
+    Good,
+    /// It failed, or was killed after its time, or never came to its end.
+    Bad,
+    /// A sample that armrest refuses by name: nothing is shown.
+    Refused,
+}
+
+/// The status of such a test; see `sample` in `guest/lib.sh`.
+const REFUSED: &str = "77";
+
 /// Follows the machine through all tests. Those that it never came to have failed.
 fn watch(
     machine: &mut Machine,
     chosen: &[(String, u64, String)],
     verbose: bool,
-) -> Vec<(String, bool)> {
-    let mut results: Vec<(String, bool)> = Vec::new();
+) -> Vec<(String, Outcome)> {
+    let mut results: Vec<(String, Outcome)> = Vec::new();
     let (mut output, mut begun, mut finished) = (Vec::new(), None, false);
     loop {
         // The machine itself kills a test that takes too long; we only wait for a machine that hangs.
@@ -237,20 +240,25 @@ fn watch(
                     output.clear();
                 }
                 ["end", name, status] => {
-                    let good = *status == "0";
+                    let outcome = match *status {
+                        "0" => Outcome::Good,
+                        REFUSED => Outcome::Refused,
+                        _ => Outcome::Bad,
+                    };
                     let seconds = begun
                         .take()
                         .map_or(0.0, |(_, at)| at.elapsed().as_secs_f32());
                     let how = match *status {
                         "0" => "ok".to_owned(),
+                        REFUSED => "ignored: refused by name".to_owned(),
                         "late" => "FAILED: killed after its time".to_owned(),
                         status => format!("FAILED: status {status}"),
                     };
                     println!("test {name} ... {how} ({seconds:.1} s)");
-                    if verbose || !good {
+                    if verbose || outcome != Outcome::Good {
                         indent(&output);
                     }
-                    results.push(((*name).to_owned(), good));
+                    results.push(((*name).to_owned(), outcome));
                     output.clear();
                 }
                 ["done", ..] => {
@@ -278,7 +286,7 @@ fn watch(
     for (name, ..) in chosen {
         if !results.iter().any(|(n, _)| n == name) {
             println!("test {name} ... FAILED: never ended");
-            results.push((name.clone(), false));
+            results.push((name.clone(), Outcome::Bad));
         }
     }
     results

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Where the two files that matter are.
 pub struct Packages {
@@ -12,13 +13,30 @@ pub struct Packages {
     pub kernel: PathBuf,
     /// A static busybox.
     pub busybox: PathBuf,
+    /// The folder of the kernel's modules.
+    pub modules: PathBuf,
 }
+
+/// What the kernel needs to mount a folder of the host, in the order of loading. It is in none of its boot.
+pub const SHARE_MODULES: [&str; 6] = [
+    "fs/netfs/netfs.ko",
+    "fs/fscache/fscache.ko",
+    "net/9p/9pnet.ko",
+    "net/9p/9pnet_virtio.ko",
+    "fs/9p/9p.ko",
+    "drivers/virtio/virtio_mmio.ko",
+];
+
+/// How often a fetch is tried, and how long to wait before the next time.
+const TRIES: u32 = 4;
+const WAIT: Duration = Duration::from_secs(10);
 
 /// The packages, fetched and unpacked below `cache` unless they are there already.
 pub fn packages(cache: &Path) -> Result<Packages, String> {
     let unpacked = cache.join("packages");
     if !unpacked.is_dir() {
-        fetch(cache, &unpacked)?;
+        again(|| fetch(cache, &unpacked))
+            .map_err(|e| format!("Debian's ARMv7 kernel and busybox cannot be had: {e}"))?;
     }
     let boot = unpacked.join("boot");
     let kernel = fs::read_dir(&boot)
@@ -30,10 +48,31 @@ pub fn packages(cache: &Path) -> Result<Packages, String> {
                 .is_some_and(|n| n.starts_with("vmlinuz-"))
         })
         .ok_or_else(|| format!("{}: no kernel in it", boot.display()))?;
+    let release = kernel
+        .file_name()
+        .and_then(|n| n.to_str())
+        .and_then(|n| n.strip_prefix("vmlinuz-"))
+        .unwrap_or_default();
     Ok(Packages {
+        modules: unpacked.join("lib/modules").join(release),
         kernel,
         busybox: unpacked.join("bin/busybox"),
     })
+}
+
+/// Mirrors have bad moments.
+fn again(fetch: impl Fn() -> Result<(), String>) -> Result<(), String> {
+    let mut tries = 1;
+    loop {
+        match fetch() {
+            Err(e) if tries < TRIES => {
+                eprintln!("vm: {}\nvm: trying again in {} s", e.trim_end(), WAIT.as_secs());
+                std::thread::sleep(WAIT);
+                tries += 1;
+            }
+            done => return done,
+        }
+    }
 }
 
 fn fetch(cache: &Path, unpacked: &Path) -> Result<(), String> {
@@ -133,7 +172,7 @@ impl Apt {
              #clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
              #clear APT::Update::Post-Invoke-Success;\n#clear DPkg::Post-Invoke;\n\
              APT::Get::AllowUnauthenticated \"false\";\nAcquire::AllowInsecureRepositories \"false\";\n\
-             Acquire::Languages \"none\";\nAPT::Sandbox::User \"\";\n",
+             Acquire::Retries \"3\";\nAcquire::Languages \"none\";\nAPT::Sandbox::User \"\";\n",
         );
         let config = dir.join("apt.conf");
         fs::write(&config, text).map_err(say)?;
