@@ -160,7 +160,11 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
                     for (module, number) in packages::SHARE_MODULES.iter().zip(0..) {
                         let name = module.rsplit('/').next().unwrap_or(module);
                         let from = found.modules.join("kernel").join(module);
-                        a.file(&format!("vm/modules/{number}-{name}"), 0o644, &fs::read(from)?)?;
+                        a.file(
+                            &format!("vm/modules/{number}-{name}"),
+                            0o644,
+                            &fs::read(from)?,
+                        )?;
                     }
                 }
                 "run"

@@ -66,7 +66,11 @@ fn again(fetch: impl Fn() -> Result<(), String>) -> Result<(), String> {
     loop {
         match fetch() {
             Err(e) if tries < TRIES => {
-                eprintln!("vm: {}\nvm: trying again in {} s", e.trim_end(), WAIT.as_secs());
+                eprintln!(
+                    "vm: {}\nvm: trying again in {} s",
+                    e.trim_end(),
+                    WAIT.as_secs()
+                );
                 std::thread::sleep(WAIT);
                 tries += 1;
             }
