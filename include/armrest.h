@@ -318,6 +318,29 @@ _Static_assert(sizeof(struct armrest_timer) == 20, "size of Timer");
 _Static_assert(offsetof(struct armrest_timer, which) == 0, "Timer.which");
 _Static_assert(offsetof(struct armrest_timer, value) == 4, "Timer.value");
 
+/* A POSIX timer: `timer_create(clock, event)` under its number, then `timer_settime(id, 0, value)`.  A kernel without `PR_TIMER_CREATE_RESTORE_IDS` counts its numbers up from 0 in a new process: those that `skip` names are made and deleted first. That the number came is seen by arming: another one is EINVAL. */
+struct armrest_posix_timer {
+    /* Its number in the process (`timer_t`). */
+    uint32_t id;
+    /* Numbers below it that no timer has, down to the timer before: 0 if the kernel takes the number from us. */
+    uint32_t skip;
+    /* `CLOCK_*`, or a CPU clock's negative number. */
+    uint32_t clock;
+    /* Reserved, zero. */
+    uint32_t reserved;
+    /* `struct sigevent`, all 64 bytes that the kernel reads: value, signo, notify, tid, padding. */
+    uint32_t event[16];
+    /* `struct itimerspec`: interval, then remaining time, all zero = not armed. With `want::TIME64` seconds (two words, low first), nanoseconds, zero; else seconds, nanoseconds, in the first four words. */
+    uint32_t value[8];
+};
+_Static_assert(sizeof(struct armrest_posix_timer) == 112, "size of PosixTimer");
+_Static_assert(offsetof(struct armrest_posix_timer, id) == 0, "PosixTimer.id");
+_Static_assert(offsetof(struct armrest_posix_timer, skip) == 4, "PosixTimer.skip");
+_Static_assert(offsetof(struct armrest_posix_timer, clock) == 8, "PosixTimer.clock");
+_Static_assert(offsetof(struct armrest_posix_timer, reserved) == 12, "PosixTimer.reserved");
+_Static_assert(offsetof(struct armrest_posix_timer, event) == 16, "PosixTimer.event");
+_Static_assert(offsetof(struct armrest_posix_timer, value) == 80, "PosixTimer.value");
+
 /* A pending signal: `rt_sigqueueinfo` (shared) or `rt_tgsigqueueinfo` (private to the thread), sent to itself. */
 struct armrest_queued {
     /* Signal number. */
@@ -601,6 +624,8 @@ struct armrest_restore_args {
     struct armrest_table threads;
     /* `Timer`s. */
     struct armrest_table timers;
+    /* `PosixTimer`s, by ascending number. */
+    struct armrest_table posix_timers;
     /* The old program's registration, taken back in the detach step. */
     struct armrest_rseq old_rseq;
     /* `PR_SET_DUMPABLE` value. */
@@ -614,7 +639,7 @@ struct armrest_restore_args {
     /* Reserved, zero. */
     uint32_t reserved[2];
 };
-_Static_assert(sizeof(struct armrest_restore_args) == 320, "size of RestoreArgs");
+_Static_assert(sizeof(struct armrest_restore_args) == 328, "size of RestoreArgs");
 _Static_assert(offsetof(struct armrest_restore_args, magic) == 0, "RestoreArgs.magic");
 _Static_assert(offsetof(struct armrest_restore_args, version) == 4, "RestoreArgs.version");
 _Static_assert(offsetof(struct armrest_restore_args, size) == 8, "RestoreArgs.size");
@@ -641,11 +666,12 @@ _Static_assert(offsetof(struct armrest_restore_args, locks) == 152, "RestoreArgs
 _Static_assert(offsetof(struct armrest_restore_args, closes) == 160, "RestoreArgs.closes");
 _Static_assert(offsetof(struct armrest_restore_args, threads) == 168, "RestoreArgs.threads");
 _Static_assert(offsetof(struct armrest_restore_args, timers) == 176, "RestoreArgs.timers");
-_Static_assert(offsetof(struct armrest_restore_args, old_rseq) == 184, "RestoreArgs.old_rseq");
-_Static_assert(offsetof(struct armrest_restore_args, dumpable) == 196, "RestoreArgs.dumpable");
-_Static_assert(offsetof(struct armrest_restore_args, mm) == 200, "RestoreArgs.mm");
-_Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 304, "RestoreArgs.exit_svc");
-_Static_assert(offsetof(struct armrest_restore_args, exit_frame) == 308, "RestoreArgs.exit_frame");
-_Static_assert(offsetof(struct armrest_restore_args, reserved) == 312, "RestoreArgs.reserved");
+_Static_assert(offsetof(struct armrest_restore_args, posix_timers) == 184, "RestoreArgs.posix_timers");
+_Static_assert(offsetof(struct armrest_restore_args, old_rseq) == 192, "RestoreArgs.old_rseq");
+_Static_assert(offsetof(struct armrest_restore_args, dumpable) == 204, "RestoreArgs.dumpable");
+_Static_assert(offsetof(struct armrest_restore_args, mm) == 208, "RestoreArgs.mm");
+_Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 312, "RestoreArgs.exit_svc");
+_Static_assert(offsetof(struct armrest_restore_args, exit_frame) == 316, "RestoreArgs.exit_frame");
+_Static_assert(offsetof(struct armrest_restore_args, reserved) == 320, "RestoreArgs.reserved");
 
 #endif

@@ -4,8 +4,9 @@
 //! ([`Args::in_area`]). Whether the rows make sense is the verify step's business.
 
 use armrest_abi::{
-    ABI_VERSION, ARGS_MAGIC, Advise, Attach, Batch, Flush, Iovec, Lock, Map, Move, Plain, Protect,
-    Queued, Range, Remove, RestoreArgs, Table, ThreadArgs, Timer, words_of_slice,
+    ABI_VERSION, ARGS_MAGIC, Advise, Attach, Batch, Flush, Iovec, Lock, Map, Move, Plain,
+    PosixTimer, Protect, Queued, Range, Remove, RestoreArgs, Table, ThreadArgs, Timer,
+    words_of_slice,
 };
 use core::mem::offset_of;
 
@@ -85,6 +86,7 @@ pub struct Args<'a> {
     pub closes: &'a [u32],
     pub threads: &'a [ThreadArgs],
     pub timers: &'a [Timer],
+    pub posix_timers: &'a [PosixTimer],
     /// The pending signals of the leader.
     pub queue: &'a [Queued],
 }
@@ -111,6 +113,7 @@ impl<'a> Args<'a> {
             closes: &[],
             threads: &[],
             timers: &[],
+            posix_timers: &[],
             queue: &[],
         }
     }
@@ -169,7 +172,7 @@ const fn at(index: usize) -> usize {
 tables!(
     0 unmaps Range, 1 parks Move, 2 attaches Attach, 3 pieces Move, 4 holes Range, 5 removes Remove, 6 maps Map,
     7 iovecs Iovec, 8 batches Batch, 9 protects Protect, 10 flushes Flush, 11 unparks Move, 12 advises Advise,
-    13 locks Lock, 14 closes u32, 15 threads ThreadArgs, 16 timers Timer,
+    13 locks Lock, 14 closes u32, 15 threads ThreadArgs, 16 timers Timer, 17 posix_timers PosixTimer,
 );
 
 /// Address and number of the records of a table that lies in the area.

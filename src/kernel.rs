@@ -5,11 +5,12 @@
 
 use armrest_abi::consts::{
     IPC_64, IPC_RMID, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP,
-    PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, ROBUST_LIST_HEAD_SIZE, SS_DISABLE,
+    PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, PR_TIMER_CREATE_RESTORE_IDS,
+    ROBUST_LIST_HEAD_SIZE, SS_DISABLE,
 };
 use armrest_abi::{
-    Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, Progress, Protect, Queued, Range, Report,
-    Rseq, Step, Timer, bytes_of, bytes_of_slice,
+    Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Progress, Protect, Queued,
+    Range, Report, Rseq, Step, Timer, bytes_of, bytes_of_slice,
 };
 
 /// A kernel error number (1 to 4095). A whole word, so that a [`Res`] travels in two registers.
@@ -46,12 +47,16 @@ pub mod nr {
     pub const MADVISE: u32 = 220;
     pub const EXIT_GROUP: u32 = 248;
     pub const SET_TID_ADDRESS: u32 = 256;
+    pub const TIMER_CREATE: u32 = 257;
+    pub const TIMER_SETTIME: u32 = 258;
+    pub const TIMER_DELETE: u32 = 261;
     pub const SHMAT: u32 = 305;
     pub const SHMCTL: u32 = 308;
     pub const SET_ROBUST_LIST: u32 = 338;
     pub const PREADV: u32 = 361;
     pub const RT_TGSIGQUEUEINFO: u32 = 363;
     pub const RSEQ: u32 = 398;
+    pub const TIMER_SETTIME64: u32 = 409;
     pub const CACHEFLUSH: u32 = 0x000f_0002;
     pub const SET_TLS: u32 = 0x000f_0005;
 }
@@ -65,6 +70,12 @@ pub trait Kernel {
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.
     fn step(&mut self, _step: Step) {}
+
+    /// What stands for the address of `word` in an argument, for a call that reads and writes it: the address, or its value
+    /// where nobody looks at addresses.
+    fn place_of(&mut self, word: &mut u32) -> u32 {
+        *word
+    }
 
     /// A call of three arguments or fewer, all of them plain numbers.
     #[inline(never)]
@@ -228,6 +239,37 @@ pub trait Kernel {
             bytes: bytes_of_slice::<u32>(&t.value),
         };
         self.call(nr::SETITIMER, [t.which, 0, 0, 0, 0, 0], Some(data))
+    }
+    /// `prctl(PR_TIMER_CREATE_RESTORE_IDS)`.
+    fn timer_ids(&mut self, on: u32) -> Res {
+        self.call3(nr::PRCTL, PR_TIMER_CREATE_RESTORE_IDS, on, 0)
+    }
+    /// `timer_create`: without an event the kernel takes a default one. The new number is not looked at: using it tells.
+    fn timer_create(&mut self, clock: u32, event: Option<&[u32; 16]>, id: u32) -> Res {
+        let mut id = id;
+        let out = self.place_of(&mut id);
+        let data = event.map(|e| Data {
+            arg: 1,
+            bytes: bytes_of_slice::<u32>(e),
+        });
+        self.call(nr::TIMER_CREATE, [clock, 0, out, 0, 0, 0], data)
+    }
+    /// `timer_delete`.
+    fn timer_delete(&mut self, id: u32) -> Res {
+        self.call3(nr::TIMER_DELETE, id, 0, 0)
+    }
+    /// `timer_settime` or `timer_settime64`, relative: the old value is not asked for.
+    fn timer_settime(&mut self, t: &PosixTimer, wide: bool) -> Res {
+        let nr = if wide {
+            nr::TIMER_SETTIME64
+        } else {
+            nr::TIMER_SETTIME
+        };
+        let data = Data {
+            arg: 2,
+            bytes: bytes_of_slice::<u32>(&t.value),
+        };
+        self.call(nr, [t.id, 0, 0, 0, 0, 0], Some(data))
     }
     /// `write` of a report.
     fn write_report(&mut self, fd: i32, report: &Report) -> Res {

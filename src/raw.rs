@@ -105,6 +105,10 @@ impl Kernel for Raw {
         }
     }
 
+    fn place_of(&mut self, word: &mut u32) -> u32 {
+        u32::try_from(core::ptr::from_mut(word).expose_provenance()).unwrap_or(0)
+    }
+
     fn progress(&mut self, progress: Progress) {
         if self.shows {
             // SAFETY: the address lies in the area, is aligned and not used for anything else; the harness reads the page

@@ -81,6 +81,7 @@ struct Case {
     closes: Vec<u32>,
     threads: Vec<ThreadArgs>,
     timers: Vec<Timer>,
+    posix_timers: Vec<PosixTimer>,
     queue: Vec<Queued>,
 }
 
@@ -119,6 +120,7 @@ fn fixed() -> RestoreArgs {
         closes: none,
         threads: none,
         timers: none,
+        posix_timers: none,
         old_rseq: Rseq {
             addr: 0x7000,
             len: 32,
@@ -312,6 +314,14 @@ fn case() -> Case {
             which: 0,
             value: [1, 2, 3, 4],
         }],
+        posix_timers: vec![PosixTimer {
+            id: 7,
+            skip: 2,
+            clock: 1,
+            reserved: 0,
+            event: [9; 16],
+            value: [8; 8],
+        }],
         queue: vec![queued(0), queued(1)],
     }
 }
@@ -337,6 +347,7 @@ impl Case {
             closes: &self.closes,
             threads: &self.threads,
             timers: &self.timers,
+            posix_timers: &self.posix_timers,
             queue: &self.queue,
         }
     }
@@ -444,7 +455,14 @@ fn the_calls_come_in_order_with_their_arguments() {
             // 77 is what the kernel calls the task, not the checkpoint's 42.
             (Step::Signals, nr::RT_SIGQUEUEINFO, [77, 10, 0, 0, 0, 0]),
             (Step::Signals, nr::RT_TGSIGQUEUEINFO, [77, 77, 11, 0, 0, 0]),
+            // Timer 7, after the numbers 5 and 6 are used up; armed last.
+            (Step::Timers, nr::TIMER_CREATE, [1, 0, 5, 0, 0, 0]),
+            (Step::Timers, nr::TIMER_DELETE, [5, 0, 0, 0, 0, 0]),
+            (Step::Timers, nr::TIMER_CREATE, [1, 0, 6, 0, 0, 0]),
+            (Step::Timers, nr::TIMER_DELETE, [6, 0, 0, 0, 0, 0]),
+            (Step::Timers, nr::TIMER_CREATE, [1, 0, 7, 0, 0, 0]),
             (Step::Timers, nr::SETITIMER, [0, 0, 0, 0, 0, 0]),
+            (Step::Timers, nr::TIMER_SETTIME, [7, 0, 0, 0, 0, 0]),
             (Step::Creds, nr::PRCTL, [PR_SET_DUMPABLE, 1, 0, 0, 0, 0]),
             (Step::Creds, nr::PRCTL, [PR_SET_PDEATHSIG, 15, 0, 0, 0, 0]),
             (Step::Enter, nr::CLOSE, [11, 0, 0, 0, 0, 0]),
@@ -461,7 +479,9 @@ fn the_calls_come_in_order_with_their_arguments() {
     assert_eq!(data(24).len(), 104);
     assert_eq!(data(25), b"counter\0\0\0\0\0\0\0\0\0");
     assert_eq!(data(31), bytes_of_slice(&[1u32; 32]));
-    assert_eq!(data(32), bytes_of_slice(&[1u32, 2, 3, 4]));
+    assert_eq!(data(36), bytes_of_slice(&[9u32; 16]));
+    assert_eq!(data(37), bytes_of_slice(&[1u32, 2, 3, 4]));
+    assert_eq!(data(38), bytes_of_slice(&[8u32; 8]));
     let end = entry.calls();
     assert_eq!(end[0], (nr::MUNMAP, [0x10_1000, 0x1_f000, 0, 0, 0, 0]));
     assert_eq!(end[1], (nr::CLOSE, [200, 0, 0, 0, 0, 0]));

@@ -34,6 +34,7 @@ pub const PR_SET_NAME: u32 = 15;
 pub const PR_SET_MM: u32 = 35;
 pub const PR_SET_MM_MAP: u32 = 14;
 pub const PR_SET_THP_DISABLE: u32 = 41;
+pub const PR_TIMER_CREATE_RESTORE_IDS: u32 = 77;
 
 pub const SS_ONSTACK: u32 = 1;
 pub const SS_DISABLE: u32 = 2;

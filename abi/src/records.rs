@@ -190,6 +190,28 @@ pub struct Timer {
     pub value: [u32; 4],
 }
 
+/// A POSIX timer: `timer_create(clock, event)` under its number, then `timer_settime(id, 0, value)`.
+///
+/// A kernel without `PR_TIMER_CREATE_RESTORE_IDS` counts its numbers up from 0 in a new process: those that `skip` names
+/// are made and deleted first. That the number came is seen by arming: another one is EINVAL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PosixTimer {
+    /// Its number in the process (`timer_t`).
+    pub id: u32,
+    /// Numbers below it that no timer has, down to the timer before: 0 if the kernel takes the number from us.
+    pub skip: u32,
+    /// `CLOCK_*`, or a CPU clock's negative number.
+    pub clock: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+    /// `struct sigevent`, all 64 bytes that the kernel reads: value, signo, notify, tid, padding.
+    pub event: [u32; 16],
+    /// `struct itimerspec`: interval, then remaining time, all zero = not armed. With [`crate::want::TIME64`] seconds
+    /// (two words, low first), nanoseconds, zero; else seconds, nanoseconds, in the first four words.
+    pub value: [u32; 8],
+}
+
 /// A pending signal: `rt_sigqueueinfo` (shared) or `rt_tgsigqueueinfo` (private to the thread), sent to itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,6 +280,7 @@ plain!(
     Advise = 16,
     Lock = 12,
     Timer = 20,
+    PosixTimer = 112,
     Queued = 136,
     MmMap = 104,
 );

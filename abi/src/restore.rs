@@ -70,6 +70,10 @@ pub mod want {
     pub const THP_DISABLE: u32 = 1 << 3;
     /// Creds: `prctl(PR_SET_DUMPABLE, dumpable)`.
     pub const DUMPABLE: u32 = 1 << 4;
+    /// Timers: the kernel takes the numbers of POSIX timers from us (`PR_TIMER_CREATE_RESTORE_IDS`).
+    pub const TIMER_IDS: u32 = 1 << 5;
+    /// Timers: armed by `timer_settime64`.
+    pub const TIME64: u32 = 1 << 6;
     /// Thread: `set_robust_list(robust_head, robust_len)`.
     pub const ROBUST: u32 = 1 << 8;
     /// Thread: `rseq(rseq)`.
@@ -134,6 +138,8 @@ pub struct RestoreArgs {
     pub threads: Table,
     /// [`crate::Timer`]s.
     pub timers: Table,
+    /// [`crate::PosixTimer`]s, by ascending number.
+    pub posix_timers: Table,
     /// The old program's registration, taken back in the detach step.
     pub old_rseq: Rseq,
     /// `PR_SET_DUMPABLE` value.
@@ -160,5 +166,5 @@ unsafe impl Plain for RestoreArgs {}
 const _: () = assert!(size_of::<Table>() == 8);
 const _: () = assert!(size_of::<Rseq>() == 12);
 const _: () = assert!(size_of::<ThreadArgs>() == 76);
-const _: () = assert!(core::mem::offset_of!(RestoreArgs, mm) == 200);
-const _: () = assert!(size_of::<RestoreArgs>() == 200 + 104 + 16);
+const _: () = assert!(core::mem::offset_of!(RestoreArgs, mm) == 208);
+const _: () = assert!(size_of::<RestoreArgs>() == 208 + 104 + 16);

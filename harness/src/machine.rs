@@ -35,6 +35,8 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         has_mm_map: privileged && probe::mm_map().is_yes(),
         has_ptrace: probe::ptrace().is_yes(),
         madvise: probe::madvise().unwrap_or_default(),
+        timer_ids: probe::timer_ids(),
+        has_time64: probe::time64().is_yes(),
         has_thp_disable: probe::thp_disable().is_yes(),
         may_choose_pid: privileged && writable("/proc/sys/kernel/ns_last_pid"),
         may_choose_ids: privileged && probe::shm_next_id().is_yes(),

@@ -4,6 +4,7 @@
 //! functions serve `armrest check` and the facts of a restore (`machine`). Under qemu-user missing calls are ENOSYS,
 //! which is an answer like any other. See `sysv-and-arm.md`, part D.5, for the two probes of the cache.
 
+use armrest_plan::timers::TimerIds;
 use libc::{c_int, c_long, c_ulong, c_void};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -17,6 +18,11 @@ const PAGE: usize = 4096;
 const SHMLBA: usize = 4 * PAGE;
 /// `PR_SET_MM_MAP_SIZE` (include/uapi/linux/prctl.h).
 const PR_SET_MM_MAP_SIZE: c_ulong = 15;
+/// `PR_TIMER_CREATE_RESTORE_IDS` and its question (Linux 6.15).
+const PR_TIMER_CREATE_RESTORE_IDS: c_int = 77;
+const PR_TIMER_CREATE_RESTORE_IDS_GET: c_ulong = 2;
+/// `clock_gettime64` of 32-bit machines.
+const NR_CLOCK_GETTIME64: c_long = 403;
 /// `clone3` and `close_range` have the same number everywhere (include/uapi/asm-generic/unistd.h).
 const NR_CLONE3: c_long = 435;
 const NR_CLOSE_RANGE: c_long = 436;
@@ -401,6 +407,56 @@ pub fn thp_disable() -> Fact {
         )
     };
     exists(os::check_long(c_long::from(r)), 0)
+}
+
+/// Are there calls with 64-bit seconds (`clock_gettime64` and its kind)?
+pub fn time64() -> Fact {
+    if cfg!(target_pointer_width = "64") {
+        return Fact::Yes;
+    }
+    let mut now = [0u64; 2];
+    // SAFETY: the kernel writes two 64-bit words.
+    let r = unsafe { libc::syscall(NR_CLOCK_GETTIME64, 0, ptr::from_mut(&mut now)) };
+    exists(result(r), 0)
+}
+
+/// How POSIX timers are numbered: as asked, by counting, or so that a number comes back at once.
+pub fn timer_ids() -> TimerIds {
+    let none: c_ulong = 0;
+    // SAFETY: asks for a flag; no pointers.
+    let r = unsafe {
+        libc::prctl(
+            PR_TIMER_CREATE_RESTORE_IDS,
+            PR_TIMER_CREATE_RESTORE_IDS_GET,
+            none,
+            none,
+            none,
+        )
+    };
+    if r >= 0 {
+        return TimerIds::Chosen;
+    }
+    match (passing_timer(), passing_timer()) {
+        (Some(first), Some(second)) if second == first.wrapping_add(1) => TimerIds::Counted,
+        _ => TimerIds::Foreign,
+    }
+}
+
+/// The number of a timer that is gone again.
+fn passing_timer() -> Option<c_int> {
+    let mut id: c_int = 0;
+    let nothing: *mut c_void = ptr::null_mut();
+    // SAFETY: the kernel writes one word; without an event it takes a default one, and the timer is never armed.
+    let made = unsafe {
+        libc::syscall(
+            libc::SYS_timer_create,
+            libc::CLOCK_MONOTONIC,
+            nothing,
+            ptr::from_mut(&mut id),
+        )
+    };
+    // SAFETY: numbers only.
+    (made == 0 && unsafe { libc::syscall(libc::SYS_timer_delete, id) } == 0).then_some(id)
 }
 
 /// Advice numbers that a checkpoint can record (include/uapi/asm-generic/mman-common.h).

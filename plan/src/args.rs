@@ -83,6 +83,7 @@ impl Writer {
             closes: self.table(&t.closes),
             threads: self.table(&t.threads),
             timers: self.table(&t.timers),
+            posix_timers: self.table(&t.posix_timers),
             old_rseq: Default::default(),
             dumpable: 0,
             mm: Default::default(),

@@ -14,6 +14,7 @@ pub mod record;
 mod refuse;
 pub mod shm;
 pub mod space;
+pub mod timers;
 pub mod types;
 pub mod vdso;
 pub mod words;
@@ -23,7 +24,7 @@ pub use types::*;
 
 use std::collections::BTreeMap;
 
-use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, ThreadArgs, Timer, want};
+use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, ThreadArgs, want};
 use armrest_arch::{AltStack, Regs, Vfp, sigframe};
 use armrest_images::{Checkpoint, LiveTask, PageRun, Task, Thread, Vma, VmaKind};
 use kernel_pages::KernelPages;
@@ -58,6 +59,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         machine,
         &mut refuse,
     );
+    timers::refuse(task.pid, live, machine, options, &mut refuse);
     ids(cp, task, machine, options, &mut refuse);
     if !refuse.is_empty() {
         return Err(Refusals(refuse));
@@ -232,7 +234,7 @@ impl Draft<'_> {
         let lost = memory::plan_advice(vmas, &known, &mut tables);
         self.notes.extend(lost);
         self.threads(task, &mut tables);
-        timers(live, &mut tables);
+        let timer_bits = timers::plan(live, self.machine, &mut tables, &mut self.notes);
 
         // Room for the area: its tables still lack the rows of shm, unmap and closes, so those are counted first.
         let extra = vmas.len() * 64
@@ -273,7 +275,7 @@ impl Draft<'_> {
             None
         };
         tables.closes = self.sources.iter().map(|s| s.fd).collect();
-        let mut want_bits = self.wants();
+        let mut want_bits = self.wants() | timer_bits;
         tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
         self.say_what_is_missing(task);
         let frame = frame(&live.threads[0]);
@@ -732,20 +734,6 @@ fn cut_runs(runs: &[PageRun], start: u64, end: u64) -> Vec<PageRun> {
         part(r, r.addr.max(end).min(r_end), r_end);
     }
     out
-}
-
-fn timers(live: &LiveTask, tables: &mut Tables) {
-    for (which, t) in (0..).zip(&live.itimers) {
-        let mut value = t.map(|v| u32::try_from(v).unwrap_or(u32::MAX));
-        if value == [0; 4] {
-            continue;
-        }
-        // About to fire when it was dumped: the interval stands for the time that is left.
-        if value[2] == 0 && value[3] == 0 {
-            (value[2], value[3]) = (value[0], value[1]);
-        }
-        tables.timers.push(Timer { which, value });
-    }
 }
 
 fn mm_map(f: &[u32; 11], exe_fd: Option<u32>) -> MmMap {

@@ -3,6 +3,8 @@
 use armrest_abi::Range;
 use serde::Serialize;
 
+use crate::timers::TimerIds;
+
 /// What the restore runs on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -37,6 +39,10 @@ pub struct Machine {
     pub has_ptrace: bool,
     /// Advice numbers that `madvise` takes here.
     pub madvise: Vec<u32>,
+    /// How POSIX timers are numbered.
+    pub timer_ids: TimerIds,
+    /// Calls with 64-bit time exist (5.1).
+    pub has_time64: bool,
     /// `PR_SET_THP_DISABLE` exists.
     pub has_thp_disable: bool,
     /// We may choose pids.
@@ -136,6 +142,8 @@ impl Machine {
             has_mm_map: true,
             has_ptrace: true,
             madvise: vec![1, 2, 10, 12, 14, 15, 16, 18],
+            timer_ids: TimerIds::Counted,
+            has_time64: true,
             has_thp_disable: true,
             may_choose_pid: true,
             may_choose_ids: true,

@@ -45,6 +45,7 @@ impl HostArgs {
                 closes: rows(&bytes, base, fixed.closes)?,
                 threads,
                 timers: rows(&bytes, base, fixed.timers)?,
+                posix_timers: rows(&bytes, base, fixed.posix_timers)?,
             },
             queue: rows(&bytes, base, queue)?,
             fixed,
@@ -73,6 +74,7 @@ impl HostArgs {
             closes: &t.closes,
             threads: &t.threads,
             timers: &t.timers,
+            posix_timers: &t.posix_timers,
             queue: &self.queue,
         }
     }

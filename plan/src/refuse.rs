@@ -71,20 +71,6 @@ fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(S
     if live.threads.len() > 1 {
         no(format!("pid {pid}: {} threads", live.threads.len()), later);
     }
-    if !live.posix_timers.is_empty() {
-        no(
-            format!("pid {pid}: {} POSIX timers", live.posix_timers.len()),
-            later,
-        );
-    }
-    for (which, t) in ["real", "virtual", "profiling"].iter().zip(&live.itimers) {
-        if t[1] >= 1_000_000 || t[3] >= 1_000_000 || t[0] >= 1 << 31 || t[2] >= 1 << 31 {
-            no(
-                format!("pid {pid}: {which} interval timer with impossible values"),
-                "dumped by a CRIU built with 64-bit time_t: the values are scrambled",
-            );
-        }
-    }
     if !live.pending.is_empty() {
         no(
             format!("pid {pid}: {} pending signals", live.pending.len()),

@@ -1,8 +1,8 @@
 //! What a plan is: the options that it was asked with, its objects, its tables, and what it cannot do.
 
 use armrest_abi::{
-    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, Protect, Range, Remove, Rseq,
-    ThreadArgs, Timer,
+    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Range,
+    Remove, Rseq, ThreadArgs, Timer,
 };
 use serde::Serialize;
 
@@ -134,6 +134,7 @@ pub struct Tables {
     pub closes: Vec<u32>,
     pub threads: Vec<ThreadArgs>,
     pub timers: Vec<Timer>,
+    pub posix_timers: Vec<PosixTimer>,
 }
 
 /// The way out through the kernel's sigpage.

@@ -189,6 +189,10 @@ pub fn call_name(n: u32) -> String {
         nr::CLOSE => "close",
         nr::MUNMAP => "munmap",
         nr::SETITIMER => "setitimer",
+        nr::TIMER_CREATE => "timer_create",
+        nr::TIMER_SETTIME => "timer_settime",
+        nr::TIMER_SETTIME64 => "timer_settime64",
+        nr::TIMER_DELETE => "timer_delete",
         nr::MPROTECT => "mprotect",
         nr::MLOCK => "mlock",
         nr::MREMAP => "mremap",
@@ -385,6 +389,22 @@ pub fn describe(n: u32, a: &[u32; 6], data: Option<&[u8]>) -> String {
                 which.into()
             }
         }
+        nr::TIMER_CREATE => {
+            let event = match word(2) {
+                _ if words.is_empty() => "SIGALRM".into(),
+                1 => "SIGEV_NONE".into(),
+                4 => format!("SIGEV_THREAD_ID {}, signal {}", word(3), word(1)),
+                _ => format!("SIGEV_SIGNAL, signal {}", word(1)),
+            };
+            format!("{}, {event}", clock(a[0]))
+        }
+        nr::TIMER_DELETE => format!("timer {}", a[0]),
+        nr::TIMER_SETTIME => timer_value(a[0], [word(2), 0, word(3)], [word(0), 0, word(1)]),
+        nr::TIMER_SETTIME64 => timer_value(
+            a[0],
+            [word(4), word(5), word(6)],
+            [word(0), word(1), word(2)],
+        ),
         nr::RT_SIGQUEUEINFO => format!("pid {}, signal {}", a[0], a[1]),
         nr::RT_TGSIGQUEUEINFO => format!("pid {}, tid {}, signal {}", a[0], a[1], a[2]),
         nr::EXIT_GROUP => format!("{}", a[0]),
@@ -407,6 +427,32 @@ fn runs(iovecs: &[Iovec]) -> String {
     }
 }
 
+/// Arming a timer: seconds (low, high) and nanoseconds.
+fn timer_value(id: u32, left: [u32; 3], every: [u32; 3]) -> String {
+    let time = |[lo, hi, ns]: [u32; 3]| {
+        let sec = u64::from(hi) << 32 | u64::from(lo);
+        format!("{sec}.{ns:09} s")
+    };
+    format!("timer {id}, {} every {}", time(left), time(every))
+}
+
+fn clock(id: u32) -> String {
+    let names = [
+        "CLOCK_REALTIME",
+        "CLOCK_MONOTONIC",
+        "CLOCK_PROCESS_CPUTIME_ID",
+        "CLOCK_THREAD_CPUTIME_ID",
+    ];
+    let more = [
+        (7, "CLOCK_BOOTTIME"),
+        (8, "CLOCK_REALTIME_ALARM"),
+        (9, "CLOCK_BOOTTIME_ALARM"),
+        (11, "CLOCK_TAI"),
+    ];
+    let named = (0..).zip(names).chain(more).find(|n| n.0 == id);
+    named.map_or_else(|| format!("clock {id:#x}"), |n| n.1.into())
+}
+
 fn prctl(a: &[u32; 6], data: Option<&[u8]>) -> String {
     match a[0] {
         c::PR_SET_NAME => {
@@ -418,6 +464,7 @@ fn prctl(a: &[u32; 6], data: Option<&[u8]>) -> String {
             format!("PR_SET_MM, PR_SET_MM_MAP, {} bytes", a[3])
         }
         c::PR_SET_THP_DISABLE => format!("PR_SET_THP_DISABLE, {}", a[1]),
+        c::PR_TIMER_CREATE_RESTORE_IDS => format!("PR_TIMER_CREATE_RESTORE_IDS, {}", a[1]),
         c::PR_SET_DUMPABLE => format!("PR_SET_DUMPABLE, {}", a[1]),
         c::PR_SET_PDEATHSIG => format!("PR_SET_PDEATHSIG, {}", a[1]),
         option => format!("{option}, {:#x}, {:#x}, {:#x}", a[1], a[2], a[3]),
@@ -525,7 +572,14 @@ fn object(r: &Report, step: Step, plan: &Plan) -> Option<String> {
             plan.tables.batches.len(),
             pages_file(r, plan)
         )),
-        Step::Timers => Some(format!("timer {row}")),
+        Step::Timers => match row.checked_sub(plan.tables.timers.len()) {
+            None => Some(format!("interval timer {row}")),
+            Some(nth) => plan
+                .tables
+                .posix_timers
+                .get(nth)
+                .map(|t| format!("POSIX timer {}", t.id)),
+        },
         Step::Signals => Some(format!("pending signal {row}")),
         _ => None,
     }
@@ -719,6 +773,10 @@ mod tests {
             nr::CLOSE,
             nr::MUNMAP,
             nr::SETITIMER,
+            nr::TIMER_CREATE,
+            nr::TIMER_SETTIME,
+            nr::TIMER_SETTIME64,
+            nr::TIMER_DELETE,
             nr::MPROTECT,
             nr::MLOCK,
             nr::MREMAP,

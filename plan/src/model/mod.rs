@@ -9,6 +9,7 @@
 mod end;
 mod machine;
 mod rules;
+pub mod timers;
 
 pub use end::{drill, prove};
 pub use machine::{emulator, machine, own};
@@ -178,6 +179,8 @@ pub struct Model {
     cache_aliases: bool,
     root: bool,
     pid: u32,
+    /// Timers made and armed.
+    pub timers: timers::Timers,
     keep: Range,
     own: Range,
     open: BTreeMap<u32, Open>,
@@ -235,6 +238,7 @@ impl Model {
             cache_aliases: machine.cache_aliases,
             root: machine.euid == 0,
             pid: cp.tasks.get(plan.task).map_or(1, |t| t.pid),
+            timers: timers::Timers::new(machine.timer_ids),
             keep: plan.area.keep,
             own: plan.area.all,
             open: plan
@@ -572,9 +576,9 @@ impl Kernel for Model {
             nr::CLOSE => self.open.remove(&a[0]).map(|_| 0).ok_or(EBADF),
             nr::PRCTL => self.prctl(&a),
             nr::SET_TID_ADDRESS => Ok(self.pid),
-            nr::SIGALTSTACK | nr::SET_ROBUST_LIST | nr::SET_TLS | nr::RSEQ | nr::SETITIMER => Ok(0),
+            nr::SIGALTSTACK | nr::SET_ROBUST_LIST | nr::SET_TLS | nr::RSEQ => Ok(0),
             nr::RT_SIGQUEUEINFO | nr::RT_TGSIGQUEUEINFO => Ok(0),
-            _ => Err(ENOSYS),
+            n => self.timers.call(n, &a, data).unwrap_or(Err(ENOSYS)),
         }
     }
     fn progress(&mut self, _progress: Progress) {

@@ -355,6 +355,9 @@ impl Model {
     }
 
     pub(super) fn prctl(&mut self, a: &[u32; 6]) -> Res {
+        if let Some(done) = self.timers.prctl(a) {
+            return done;
+        }
         if a[0] == c::PR_SET_MM {
             let old = self.areas.values().any(|m| m.kind == Kind::Old);
             assert!(

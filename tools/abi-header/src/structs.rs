@@ -4,8 +4,8 @@ use crate::ctype::CType;
 use crate::docs::Docs;
 use crate::{push, snake};
 use armrest_abi::{
-    Advise, Attach, Batch, BlobHeader, Flush, Iovec, Lock, Map, MmMap, Move, Progress, Protect,
-    Queued, Range, Remove, Report, RestoreArgs, Rseq, Table, ThreadArgs, Timer,
+    Advise, Attach, Batch, BlobHeader, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Progress,
+    Protect, Queued, Range, Remove, Report, RestoreArgs, Rseq, Table, ThreadArgs, Timer,
 };
 use std::mem::offset_of;
 
@@ -50,6 +50,7 @@ structures! {
     Advise { start len advice object }
     Lock { start len object }
     Timer { which value }
+    PosixTimer { id skip clock reserved event value }
     Queued { signo private info }
     MmMap {
         start_code end_code start_data end_data start_brk brk start_stack arg_start arg_end env_start env_end auxv
@@ -66,7 +67,7 @@ structures! {
     ThreadArgs { tid want tls clear_tid robust_head robust_len rseq comm frame pdeath queue reserved }
     RestoreArgs {
         magic version size want area keep heap progress report_fd unmaps parks attaches pieces holes removes maps
-        iovecs batches protects flushes unparks advises locks closes threads timers old_rseq dumpable mm exit_svc exit_frame reserved
+        iovecs batches protects flushes unparks advises locks closes threads timers posix_timers old_rseq dumpable mm exit_svc exit_frame reserved
     }
 }
 

@@ -14,7 +14,7 @@ mod linked;
 pub use finding::Finding;
 
 /// Most bytes that the read-execute part may use, padding not counted.
-pub const DEFAULT_BUDGET: u32 = 8192;
+pub const DEFAULT_BUDGET: u32 = 12288;
 
 /// What a good blob looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

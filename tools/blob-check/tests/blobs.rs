@@ -246,7 +246,7 @@ fn writable_data_among_the_code_is_refused() {
 fn a_blob_over_budget_is_refused_and_the_largest_named() {
     only(
         &Blob::plain("large", "large.c").offences(),
-        "the budget is 8192; the largest: huge_table 9000",
+        "the budget is 12288; the largest: huge_table 13000",
     );
 }
 
