@@ -54,6 +54,12 @@
 /* Creds: `prctl(PR_SET_DUMPABLE, dumpable)`. */
 #define ARMREST_WANT_DUMPABLE 0x10u
 
+/* Timers: the kernel takes the numbers of POSIX timers from us (`PR_TIMER_CREATE_RESTORE_IDS`). */
+#define ARMREST_WANT_TIMER_IDS 0x20u
+
+/* Timers: armed by `timer_settime64`. */
+#define ARMREST_WANT_TIME64 0x40u
+
 /* Thread: `set_robust_list(robust_head, robust_len)`. */
 #define ARMREST_WANT_ROBUST 0x100u
 

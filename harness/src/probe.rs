@@ -417,7 +417,7 @@ pub fn time64() -> Fact {
     let mut now = [0u64; 2];
     // SAFETY: the kernel writes two 64-bit words.
     let r = unsafe { libc::syscall(NR_CLOCK_GETTIME64, 0, ptr::from_mut(&mut now)) };
-    exists(result(r), 0)
+    exists(os::check_long(r), 0)
 }
 
 /// How POSIX timers are numbered: as asked, by counting, or so that a number comes back at once.

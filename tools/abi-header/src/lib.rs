@@ -61,7 +61,7 @@ macro_rules! wants {
 }
 /// The bits of `want`; a test counts them in the source.
 const WANTS: &[(&str, u32)] =
-    wants!(OLD_RSEQ OLD_ROBUST MM_MAP THP_DISABLE DUMPABLE ROBUST RSEQ PDEATH);
+    wants!(OLD_RSEQ OLD_ROBUST MM_MAP THP_DISABLE DUMPABLE TIMER_IDS TIME64 ROBUST RSEQ PDEATH);
 
 fn steps(out: &mut String, docs: &Docs) {
     let all = (0..)
