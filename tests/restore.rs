@@ -363,11 +363,31 @@ fn the_status_line_tells_all() {
         return;
     }
     let s = Scratch::new("sysvsplit");
-    let mut run = s.start(&["--json"]);
+    let work = tempfile::tempdir().unwrap();
+    let mut run = s.start(&["--json", "-W", work.path().to_str().unwrap()]);
     run.restored();
     let done = run.term();
     done.passed();
     let json = done.json();
+    let phases = json["phases"].as_object().unwrap();
+    assert_eq!(
+        phases.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["images", "plan", "open", "make", "fork", "task"]
+    );
+    let sum: f64 = phases.values().map(|p| p.as_f64().unwrap()).sum();
+    let all = json["milliseconds"].as_f64().unwrap();
+    assert!(
+        sum <= all && phases.values().all(|p| p.as_f64() > Some(0.0)),
+        "{json}"
+    );
+    let file = fs::read(work.path().join("stats-restore")).unwrap();
+    let mut stats =
+        armrest_images::container::Reader::open("stats-restore", &file, magic::STATS).unwrap();
+    let stats = stats.entry_or_end::<proto::Stats>().unwrap().unwrap();
+    assert_eq!(
+        stats.restore.unwrap().pages_restored,
+        json["pages"].as_u64()
+    );
     assert_eq!(json["event"], "restored");
     assert_eq!(
         (json["pid"].as_u64(), json["checkpoint_pid"].as_u64()),

@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
+use armrest_images::stats::RestoreStats;
 use armrest_images::{Checkpoint, File, FsDir, LiveTask, Task};
 use armrest_plan::{Machine, Options, Plan, SourceKind};
 
@@ -43,6 +45,7 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     log.begin(o)?;
     load::header()?;
     let cp = armrest_images::load(&FsDir::new(&o.images))?;
+    log.phase("images");
     let pidfile = match &o.pidfile {
         Some(p) if !o.dry_run => Some(PidFile::create(below(o.work_dir.as_deref(), p))?),
         _ => None,
@@ -69,6 +72,7 @@ fn here(
     let (machine, options) = facts(o, cp, as_init)?;
     let plan = armrest_plan::plan(cp, &machine, &options)?;
     let (task, live) = first(cp)?;
+    log.phase("plan");
     let mut restore = Restore {
         o,
         cp,
@@ -84,13 +88,17 @@ fn here(
         log.line(0, &format!("warning: {w}"))?;
     }
     let opened = restore.open(log)?;
+    log.phase("open");
     if o.dry_run {
         restore.say_dry_run(log)?;
         return Ok(0);
     }
     let made = restore.make(&opened)?;
+    log.phase("make");
     let mut running = restore.start(opened, &made)?;
+    log.phase("fork");
     restore.watch(&mut running, &made)?;
+    log.phase("task");
     let status = restore.say(log, pidfile, &running, &made)?;
     // Nothing can fail from here on.
     running.child.let_go();
@@ -556,10 +564,35 @@ fn said(
     let json = serde_json::json!({
         "event": "restored", "pid": pid, "checkpoint_pid": task.pid, "comm": task.comm,
         "threads": live.threads.len(), "vmas": live.mm.vmas.len(), "files": live.fds.len(),
-        "pages": plan.pages, "milliseconds": ms, "notes": notes, "warnings": plan.warnings,
+        "pages": plan.pages, "milliseconds": ms, "phases": phases(log), "notes": notes, "warnings": plan.warnings,
     });
+    if let Some(dir) = &o.work_dir {
+        write_stats(log, dir, plan.pages)?;
+    }
     if o.json {
         crate::commands::print(&format!("{json}\n"))?;
     }
     Ok(json)
+}
+
+/// Milliseconds of each phase, by its name.
+fn phases(log: &Log) -> serde_json::Map<String, serde_json::Value> {
+    let ms = |d: &Duration| serde_json::json!(d.as_secs_f64() * 1000.0);
+    log.phases()
+        .iter()
+        .map(|(name, took)| ((*name).to_owned(), ms(took)))
+        .collect()
+}
+
+/// `stats-restore` in the work directory, as criu leaves it there.
+fn write_stats(log: &Log, dir: &Path, pages: u64) -> Result<(), Error> {
+    let us = |d: Duration| u32::try_from(d.as_micros()).unwrap_or(u32::MAX);
+    let forking = log.phases().iter().find(|p| p.0 == "fork");
+    let bytes = armrest_images::stats::encode(RestoreStats {
+        forking_us: forking.map_or(0, |p| us(p.1)),
+        restore_us: us(log.elapsed()),
+        pages,
+    });
+    let path = dir.join("stats-restore");
+    std::fs::write(&path, bytes).map_err(|source| Error::Output { path, source })
 }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cli::RestoreOptions;
 use crate::error::{Error, printable};
@@ -16,6 +16,7 @@ pub struct Log {
     verbose: u8,
     status: Option<File>,
     on_restored: Option<Box<dyn FnMut()>>,
+    phases: Vec<(&'static str, Duration)>,
 }
 
 impl Log {
@@ -40,6 +41,7 @@ impl Log {
             verbose: o.verbose,
             status,
             on_restored: None,
+            phases: Vec::new(),
         })
     }
 
@@ -91,6 +93,18 @@ impl Log {
         if let Some(f) = &mut self.on_restored {
             f();
         }
+    }
+
+    /// A phase is over: it took the time since the one before.
+    pub fn phase(&mut self, name: &'static str) {
+        let before: Duration = self.phases.iter().map(|p| p.1).sum();
+        let took = self.start.elapsed().saturating_sub(before);
+        self.phases.push((name, took));
+    }
+
+    /// The phases so far, in order.
+    pub fn phases(&self) -> &[(&'static str, Duration)] {
+        &self.phases
     }
 
     /// Time since the start.

@@ -11,6 +11,7 @@ pub mod error;
 mod explore;
 pub mod magic;
 pub mod proto;
+pub mod stats;
 pub mod view;
 
 pub use check::load;

@@ -11,6 +11,7 @@ pub const FILES: u32 = 0x5630_3138;
 pub const PAGEMAP: u32 = 0x5608_4025;
 pub const MEMFD: u32 = 0x4845_3499;
 pub const SECCOMP: u32 = 0x6441_3049;
+pub const STATS: u32 = 0x5709_3306;
 pub const TIMENS: u32 = 0x4311_4433;
 pub const IPC_VAR: u32 = 0x5311_5007;
 pub const IPC_SHM: u32 = 0x4628_3044;

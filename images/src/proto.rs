@@ -448,6 +448,28 @@ Timespec {
     tv_sec: Option<u64> = (uint64, optional, tag = "1") Plain;
     tv_nsec: Option<u64> = (uint64, optional, tag = "2") Plain;
 }
+Stats {
+    dump: Option<DumpStats> = (message, optional, tag = "1") Plain;
+    restore: Option<RestoreStats> = (message, optional, tag = "2") Plain;
+}
+DumpStats {
+    freezing_time: Option<u32> = (uint32, optional, tag = "1") Plain;
+    frozen_time: Option<u32> = (uint32, optional, tag = "2") Plain;
+    memdump_time: Option<u32> = (uint32, optional, tag = "3") Plain;
+    memwrite_time: Option<u32> = (uint32, optional, tag = "4") Plain;
+    pages_scanned: Option<u64> = (uint64, optional, tag = "5") Plain;
+    pages_skipped_parent: Option<u64> = (uint64, optional, tag = "6") Plain;
+    pages_written: Option<u64> = (uint64, optional, tag = "7") Plain;
+    irmap_resolve: Option<u32> = (uint32, optional, tag = "8") Plain;
+    pages_lazy: Option<u64> = (uint64, optional, tag = "9") Plain;
+}
+RestoreStats {
+    pages_compared: Option<u64> = (uint64, optional, tag = "1") Plain;
+    pages_skipped_cow: Option<u64> = (uint64, optional, tag = "2") Plain;
+    forking_time: Option<u32> = (uint32, optional, tag = "3") Plain;
+    restore_time: Option<u32> = (uint32, optional, tag = "4") Plain;
+    pages_restored: Option<u64> = (uint64, optional, tag = "5") Plain;
+}
 Timeval {
     tv_sec: Option<u64> = (uint64, optional, tag = "1") Plain;
     tv_usec: Option<u64> = (uint64, optional, tag = "2") Plain;

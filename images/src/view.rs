@@ -57,6 +57,7 @@ const KINDS: &[Kind] = kinds! {
     PAGEMAP "PAGEMAP" pagemap;
     MEMFD "MEMFD_INODE" next::<proto::MemfdInode>;
     SECCOMP "SECCOMP" next::<proto::Seccomp>;
+    STATS "STATS" next::<proto::Stats>;
     TIMENS "TIMENS" next::<proto::Timens>;
     IPC_VAR "IPCNS_VAR" next::<proto::IpcVar>;
     IPC_SHM "IPCNS_SHM" segment;
