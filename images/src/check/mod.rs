@@ -3,6 +3,7 @@
 
 mod at;
 mod files;
+mod ipc;
 mod memory;
 mod objects;
 mod others;
@@ -35,7 +36,8 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
 
     let files = files::read(&mut source)?;
     let own_ipc_namespace = ids.own(&inventory, |i| i.ipc_ns_id);
-    let segments = objects::segments(&mut source, ids.of_first(|i| i.ipc_ns_id))?;
+    let ipc_ns = ids.of_first(|i| i.ipc_ns_id);
+    let segments = objects::segments(&mut source, ipc_ns)?;
     let memfds = objects::memfds(&mut source)?;
     files::check_memfds(&files, &memfds)?;
 
@@ -43,6 +45,9 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
         tasks: Vec::new(),
         files,
         segments,
+        semaphores: ipc::semaphores(&mut source, ipc_ns)?,
+        queues: ipc::queues(&mut source, ipc_ns)?,
+        ipc_limits: ipc::limits(&mut source, ipc_ns)?,
         memfds,
         anon_shared: Default::default(),
         pages_files: Vec::new(),

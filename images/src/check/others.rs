@@ -7,8 +7,6 @@ use crate::{proto, view};
 
 /// Image kinds that are only named: start of the file name, and what a user calls it.
 const NAMED: &[(&str, &str)] = &[
-    ("ipcns-sem-", "ipc semaphores"),
-    ("ipcns-msg-", "ipc message queues"),
     ("tcp-stream-", "tcp-stream"),
     ("cgroup.img", "cgroup"),
     ("filelocks.img", "file locks"),
@@ -51,6 +49,14 @@ pub(super) fn named(
         if count > 0 {
             others.push(format!("{what}: {count}"));
         }
+    }
+    if let Some(ns) = ids.of_first(|i| i.ipc_ns_id) {
+        let own = format!("-{ns}.img");
+        let ipc = names.iter().filter(|n| n.starts_with("ipcns-"));
+        others.extend(
+            ipc.filter(|n| !n.ends_with(&own))
+                .map(|n| format!("an ipc namespace of nobody: {n}")),
+        );
     }
     for name in names.iter().filter(|n| n.ends_with(".tar.gz")) {
         others.push(format!("tmpfs contents: {name}"));
