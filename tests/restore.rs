@@ -57,6 +57,12 @@ fn sysvshm() {
     passes("sysvshm", 172, &[0, 1, 2, 3, 4, 5]);
 }
 
+/// 300 attachments of 20 segments; three semaphore sets and two message queues besides.
+#[test]
+fn shm300() {
+    passes("shm300", 2801, &(0..20).collect::<Vec<_>>());
+}
+
 #[test]
 fn sysvsplit() {
     passes("sysvsplit", 136, &[0, 1, 2]);

@@ -61,11 +61,13 @@ pub enum Error {
     },
     /// A SysV id or key is in use.
     #[error("{what}: {why}")]
-    ShmTaken {
+    SysVTaken {
         /// Which one: `SysV segment 5, key 0x1234`.
         what: String,
         /// By whom or how that was seen.
         why: String,
+        /// The option of ipcrm for its kind.
+        flag: char,
     },
     /// This process may not choose pids or SysV ids.
     #[error("{what}: {why}")]
@@ -233,7 +235,7 @@ pub const CODES: &[CodeRow] = &[
         "pid-taken",
         "the pid is in use; by which process is said",
     ),
-    row(99, "shm-taken", "a SysV id or key is in use"),
+    row(99, "shm-taken", "the id or key of a SysV segment, semaphore set or queue is in use"),
     row(
         100,
         "may-not-choose",
@@ -289,7 +291,7 @@ impl Error {
             Error::ChangedFiles(_) => 96,
             Error::BadPath { .. } => 97,
             Error::PidTaken { .. } => 98,
-            Error::ShmTaken { .. } => 99,
+            Error::SysVTaken { .. } => 99,
             Error::MayNotChoose { .. } => 100,
             Error::Namespaces { .. } => 101,
             Error::Machine { .. } => 102,
@@ -320,7 +322,7 @@ impl Error {
             Error::Refused(r) if r.0.iter().all(|r| r.kind == RefusalKind::Taken) => "ids",
             Error::Refused(_) => "plan",
             Error::MissingFile { .. } | Error::ChangedFiles(_) | Error::BadPath { .. } => "files",
-            Error::PidTaken { .. } | Error::ShmTaken { .. } | Error::MayNotChoose { .. } => "ids",
+            Error::PidTaken { .. } | Error::SysVTaken { .. } | Error::MayNotChoose { .. } => "ids",
             Error::Namespaces { .. } => "namespaces",
             Error::Machine { .. } => "machine",
             Error::Blob { .. } | Error::NoBlob => "blob",
@@ -364,7 +366,9 @@ impl Error {
             Error::ChangedFiles(_) => one("--allow-changed PATH if the program can live with it"),
             Error::BadPath { .. } => one("replace links that leave ROOT by what they point to"),
             Error::PidTaken { .. } => one("end that process, or use --new-namespaces or --any-pid"),
-            Error::ShmTaken { .. } => one("ipcrm -m ID, or use --new-namespaces or --any-ids"),
+            Error::SysVTaken { flag, .. } => vec![format!(
+                "ipcrm -{flag} ID, or use --new-namespaces or --any-ids"
+            )],
             Error::MayNotChoose { .. } => one(
                 "CAP_CHECKPOINT_RESTORE (or root) chooses ids; --any-pid and --any-ids take what comes",
             ),
@@ -535,9 +539,10 @@ mod tests {
                 pid: 136,
                 by: "4711 (sshd)".into(),
             },
-            Error::ShmTaken {
+            Error::SysVTaken {
                 what: what.clone(),
                 why: why.clone(),
+                flag: 'm',
             },
             Error::MayNotChoose {
                 what: what.clone(),

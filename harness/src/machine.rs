@@ -5,6 +5,7 @@
 use std::ffi::CStr;
 use std::io;
 
+use armrest_images::IpcLimits;
 use armrest_plan::{Machine, MapRange, OwnMap};
 
 use crate::os;
@@ -40,6 +41,7 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         has_thp_disable: probe::thp_disable().is_yes(),
         may_choose_pid: privileged && writable("/proc/sys/kernel/ns_last_pid"),
         may_choose_ids: privileged && probe::shm_next_id().is_yes(),
+        ipc: ipc_limits(),
         pid_taken_by: pid.and_then(taken_by),
         hwcap: auxval(libc::AT_HWCAP),
         hwcap2: auxval(libc::AT_HWCAP2),
@@ -57,6 +59,37 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         cap_bnd: status_hex(&status, "CapBnd:").unwrap_or(0),
         release,
         maps,
+    })
+}
+
+/// Limits of our IPC namespace; `None` if the kernel has no SysV IPC.
+fn ipc_limits() -> Option<IpcLimits> {
+    let many = |name: &str| -> Option<Vec<u64>> {
+        let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
+        text.split_whitespace().map(|w| w.parse().ok()).collect()
+    };
+    let one = |name: &str| many(name)?.first().copied();
+    // A 64-bit kernel below an emulator has limits that no 32-bit program can reach.
+    let word = |name: &str| Some(u32::try_from(one(name)?).unwrap_or(u32::MAX));
+    let sem = many("kernel/sem")?;
+    let sem = |i: usize| Some(u32::try_from(*sem.get(i)?).unwrap_or(u32::MAX));
+    Some(IpcLimits {
+        sem: [sem(0)?, sem(1)?, sem(2)?, sem(3)?],
+        msgmax: word("kernel/msgmax")?,
+        msgmnb: word("kernel/msgmnb")?,
+        msgmni: word("kernel/msgmni")?,
+        shmmax: one("kernel/shmmax")?,
+        shmall: one("kernel/shmall")?,
+        shmmni: word("kernel/shmmni")?,
+        shm_rmid_forced: word("kernel/shm_rmid_forced")?,
+        mqueue: [
+            word("fs/mqueue/queues_max"),
+            word("fs/mqueue/msg_max"),
+            word("fs/mqueue/msgsize_max"),
+            word("fs/mqueue/msg_default"),
+            word("fs/mqueue/msgsize_default"),
+        ],
+        next: [None; 3],
     })
 }
 

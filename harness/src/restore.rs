@@ -16,7 +16,7 @@ use crate::namespaces;
 use crate::objects::Objects;
 use crate::objects::file::{self, Compare};
 use crate::objects::memory::PagesFiles;
-use crate::objects::sysv::Segments;
+use crate::objects::sysv::{self, Kind, SysV};
 use crate::os;
 use crate::pid::{self, Side};
 use crate::root::Root;
@@ -102,7 +102,7 @@ fn here(
     let status = restore.say(log, pidfile, &running, &made)?;
     // Nothing can fail from here on.
     running.child.let_go();
-    made.segments.keep();
+    made.sysv.keep();
     drop(made.loaded);
     log.restored();
     log.status(&status);
@@ -130,6 +130,7 @@ fn facts(o: &RestoreOptions, cp: &Checkpoint, as_init: bool) -> Result<(Machine,
         any_ids: o.any_ids,
         // Inside the namespaces ids are free, and that is checked like everywhere else.
         new_namespaces: o.new_namespaces && !as_init,
+        own_ipc: as_init,
         blob: load::sizes(),
     };
     Ok((machine, options))
@@ -161,7 +162,7 @@ struct Opened {
 /// What the second stage made: taken back when dropped.
 struct Made {
     allowed: Allowed,
-    segments: Segments,
+    sysv: SysV,
     loaded: Loaded,
     notes: Vec<String>,
 }
@@ -238,14 +239,17 @@ impl Restore<'_> {
             })?;
         let go_on = || {
             self.forward.interrupted()?;
-            self.deadline.check(|| "SysV segments".into())
+            self.deadline.check(|| "SysV objects".into())
         };
-        let segments = Segments::make(self.cp, &opened.pages, self.o.any_ids, &go_on)?;
-        let notes = renumber(&mut self.plan, &segments);
+        let mut notes = sysv::write_limits(&self.plan.ipc.raise);
+        let mut sysv = SysV::make(self.cp, &opened.pages, self.o.any_ids, &go_on)?;
+        notes.extend(sysv::write_limits(&self.plan.ipc.exact));
+        notes.extend(renumber(&mut self.plan, &sysv));
+        notes.append(&mut sysv.notes);
         let loaded = Loaded::new(&self.plan)?;
         Ok(Made {
             allowed,
-            segments,
+            sysv,
             loaded,
             notes,
         })
@@ -351,8 +355,8 @@ impl Restore<'_> {
             ));
         }
         notes.extend(made.allowed.notes.iter().cloned());
-        if self.cp.own_ipc_namespace && !self.cp.segments.is_empty() && !self.o.new_namespaces {
-            notes.push("SysV segments were made in the IPC namespace of the caller".into());
+        if self.cp.own_ipc_namespace && !made.sysv.made().is_empty() && !self.o.new_namespaces {
+            notes.push("SysV objects were made in the IPC namespace of the caller".into());
         }
         notes.extend(plan.notes.iter().cloned());
         notes
@@ -487,13 +491,12 @@ fn open_cwd(
 }
 
 /// With `--any-ids` the attaches use the ids that the kernel gave.
-fn renumber(plan: &mut Plan, segments: &Segments) -> Vec<String> {
+fn renumber(plan: &mut Plan, sysv: &SysV) -> Vec<String> {
     let mut notes = Vec::new();
     let now = |was: i32| {
-        segments
-            .made()
+        sysv.made()
             .iter()
-            .find(|m| i32::try_from(m.was) == Ok(was))
+            .find(|m| m.kind == Kind::Segment && i32::try_from(m.was) == Ok(was))
             .map_or(was, |m| m.id)
     };
     for a in &mut plan.tables.attaches {
@@ -502,12 +505,12 @@ fn renumber(plan: &mut Plan, segments: &Segments) -> Vec<String> {
     for r in &mut plan.tables.removes {
         r.shmid = now(r.shmid);
     }
-    for m in segments
+    for m in sysv
         .made()
         .iter()
         .filter(|m| u32::try_from(m.id) != Ok(m.was))
     {
-        notes.push(format!("SysV segment {} is now {}", m.was, m.id));
+        notes.push(format!("{} {} is now {}", m.kind.name(), m.was, m.id));
     }
     notes
 }

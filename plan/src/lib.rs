@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod consts;
+pub mod ipc;
 pub mod kernel_pages;
 pub mod machine;
 pub mod memory;
@@ -61,6 +62,8 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     );
     timers::refuse(task.pid, live, machine, options, &mut refuse);
     ids(cp, task, machine, options, &mut refuse);
+    let here = machine.ipc.as_ref().filter(|_| !options.new_namespaces);
+    ipc::needs(cp, here, options.own_ipc, machine.cap_eff, &mut refuse);
     if !refuse.is_empty() {
         return Err(Refusals(refuse));
     }
@@ -110,7 +113,7 @@ fn ids(
     }
     if !options.any_ids
         && !options.new_namespaces
-        && !cp.segments.is_empty()
+        && has_sysv(cp)
         && !machine.may_choose_ids
     {
         no(
@@ -119,6 +122,11 @@ fn ids(
             "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the ipc namespace; --any-ids takes others",
         );
     }
+}
+
+/// Has the checkpoint any SysV object?
+fn has_sysv(cp: &Checkpoint) -> bool {
+    !cp.segments.is_empty() || !cp.semaphores.is_empty() || !cp.queues.is_empty()
 }
 
 /// A plan being drawn.
@@ -292,8 +300,16 @@ impl Draft<'_> {
             return Err(Refusals(refuse));
         }
         let pages = live.pages.runs.iter().map(|r| u64::from(r.pages)).sum();
+        let here = self.machine.ipc.as_ref();
+        let mut ipc = ipc::limits(
+            self.cp,
+            here.filter(|_| !options.new_namespaces),
+            options.own_ipc,
+        );
+        self.notes.append(&mut ipc.notes);
         Ok(Plan {
             task: 0,
+            ipc,
             area,
             scratch: shm_plan.scratch.into_iter().collect(),
             tables,

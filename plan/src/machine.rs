@@ -1,6 +1,7 @@
 //! Facts of the kernel and of our own process, gathered once by the harness: plain data, so tests can make up machines.
 
 use armrest_abi::Range;
+use armrest_images::IpcLimits;
 use serde::Serialize;
 
 use crate::timers::TimerIds;
@@ -49,6 +50,9 @@ pub struct Machine {
     pub may_choose_pid: bool,
     /// We may choose SysV ids.
     pub may_choose_ids: bool,
+    /// Limits of our IPC namespace.
+    #[serde(skip)]
+    pub ipc: Option<IpcLimits>,
     /// The wanted pid is taken by this process (filled for the pid asked for).
     pub pid_taken_by: Option<String>,
     /// AT_HWCAP, AT_HWCAP2, AT_PAGESZ, AT_PLATFORM of our own auxiliary vector.
@@ -147,6 +151,7 @@ impl Machine {
             has_thp_disable: true,
             may_choose_pid: true,
             may_choose_ids: true,
+            ipc: None,
             pid_taken_by: None,
             hwcap: u32::MAX,
             hwcap2: u32::MAX,

@@ -11,6 +11,9 @@ use crate::space::{Space, page_up, uncovered};
 use crate::types::{Refusal, RefusalKind, Tables};
 use crate::{consts, u32_of};
 
+/// Attachments that a warning names; the rest it counts.
+const NAMED: usize = 4;
+
 /// One attachment of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -121,6 +124,7 @@ pub fn plan_shm(
             return out;
         }
     }
+    let mut off = Vec::new();
     for (a, direct) in groups.iter().zip(direct) {
         let aligned = a.base.is_multiple_of(consts::SHMLBA);
         if !aligned && facts.cache_aliases {
@@ -132,12 +136,20 @@ pub fn plan_shm(
             continue;
         }
         if !aligned && facts.shmlba_enforced && !a.read_only {
-            out.warnings.push(format!(
-                "SysV segment {} is attached read-write at {:08x}, off SHMLBA: coherent here, but not on a CPU whose cache aliases",
-                a.shmid, a.base
-            ));
+            off.push(format!("segment {} at {:08x}", a.shmid, a.base));
         }
         attach_one(a, direct, out.scratch, facts, tables, &mut out.attached);
+    }
+    if !off.is_empty() {
+        let more = off.len().saturating_sub(NAMED);
+        off.truncate(NAMED);
+        if more > 0 {
+            off.push(format!("{more} more"));
+        }
+        out.warnings.push(format!(
+            "SysV memory attached read-write off SHMLBA is coherent here, but not on a CPU whose cache aliases: {}",
+            off.join(", ")
+        ));
     }
     for s in cp.segments.iter().filter(|s| s.dest) {
         if let Some(a) = groups.iter().find(|a| a.shmid == s.id) {

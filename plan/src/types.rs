@@ -15,6 +15,8 @@ pub struct Options {
     pub any_ids: bool,
     /// Fresh pid, ipc and mount namespaces: pids and ids are free there.
     pub new_namespaces: bool,
+    /// The IPC namespace is new and ours: its limits are the checkpoint's.
+    pub own_ipc: bool,
     /// Sizes of the blob, from its header.
     pub blob: BlobSizes,
 }
@@ -157,6 +159,8 @@ pub struct Plan {
     pub scratch: Vec<Range>,
     /// The tables.
     pub tables: Tables,
+    /// Limits of the IPC namespace.
+    pub ipc: crate::ipc::Limits,
     /// Bits of `want` for the process.
     pub want: u32,
     /// Our own registration, to take back.

@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const INIT: &str = r#"
 seen() {
     cat /proc/sysvipc/shm > "$D/shm.$1"
+    cat /proc/sysvipc/sem /proc/sysvipc/msg > "$D/ipc.$1"
     for p in /proc/[0-9]*; do
         { read -r _ comm state _ < "$p/stat"; } 2>/dev/null || continue
         [ "$state" = Z ] || echo "${p#/proc/} $comm"
@@ -338,6 +339,8 @@ pub struct Done {
     pub log: String,
     log_file: String,
     shm: [String; 2],
+    /// Semaphore sets and message queues.
+    ipc: [String; 2],
     ps: [String; 2],
 }
 
@@ -375,6 +378,12 @@ impl Done {
             shm_ids(&self.shm[0]),
             shm_ids(&self.shm[1]),
             "SysV segments left: {self:?}"
+        );
+        let ids = |t: &str| shm_ids(t);
+        assert_eq!(
+            ids(&self.ipc[0]),
+            ids(&self.ipc[1]),
+            "semaphores or queues left: {self:?}"
         );
     }
 
@@ -498,6 +507,7 @@ impl Running<'_> {
             log_file: fs::read_to_string(self.scratch.dir().join("restore.log"))
                 .unwrap_or_default(),
             shm: [self.note("shm.before"), self.note("shm.after")],
+            ipc: [self.note("ipc.before"), self.note("ipc.after")],
             ps: [self.note("ps.before"), self.note("ps.after")],
         }
     }

@@ -37,6 +37,7 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
         any_pid: options.any_pid,
         any_ids: options.any_ids,
         new_namespaces: options.new_namespaces,
+        own_ipc: false,
         blob: sizes,
     };
     let plan = plan(&cp, &machine, &wanted)?;
