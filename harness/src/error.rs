@@ -235,7 +235,11 @@ pub const CODES: &[CodeRow] = &[
         "pid-taken",
         "the pid is in use; by which process is said",
     ),
-    row(99, "shm-taken", "the id or key of a SysV segment, semaphore set or queue is in use"),
+    row(
+        99,
+        "shm-taken",
+        "the id or key of a SysV segment, semaphore set or queue is in use",
+    ),
     row(
         100,
         "may-not-choose",

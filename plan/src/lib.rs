@@ -111,11 +111,7 @@ fn ids(
             );
         }
     }
-    if !options.any_ids
-        && !options.new_namespaces
-        && has_sysv(cp)
-        && !machine.may_choose_ids
-    {
+    if !options.any_ids && !options.new_namespaces && has_sysv(cp) && !machine.may_choose_ids {
         no(
             RefusalKind::Ids,
             "SysV ids may not be chosen here".into(),

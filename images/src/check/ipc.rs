@@ -117,10 +117,7 @@ fn perm(at: &At, desc: Option<&proto::IpcDesc>) -> Result<IpcPerm, Error> {
 }
 
 /// Reads the namespace's limits.
-pub(super) fn limits(
-    source: &mut Source<'_>,
-    ns: Option<u32>,
-) -> Result<Option<IpcLimits>, Error> {
+pub(super) fn limits(source: &mut Source<'_>, ns: Option<u32>) -> Result<Option<IpcLimits>, Error> {
     let Some(ns) = ns else { return Ok(None) };
     let name = format!("ipcns-var-{ns}.img");
     if source.image(&name)?.is_none() {

@@ -300,10 +300,7 @@ fn words(kind: Kind, perm: &IpcPerm, size: &str) -> String {
 /// Do `make` with the creator's effective ids, if root does it and they differ. Whether they were the creator's.
 ///
 /// The kernel notes the effective ids of the maker for ever: no call changes them later.
-fn as_creator<T>(
-    perm: &IpcPerm,
-    make: impl FnOnce() -> io::Result<T>,
-) -> io::Result<(T, bool)> {
+fn as_creator<T>(perm: &IpcPerm, make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, bool)> {
     const SAME: libc::uid_t = libc::uid_t::MAX;
     // SAFETY: take no argument and cannot fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
@@ -321,8 +318,7 @@ fn as_creator<T>(
         let changed = libc::setresgid(SAME, perm.cgid, SAME) == 0
             && libc::setresuid(SAME, perm.cuid, SAME) == 0;
         let made = make();
-        let back =
-            libc::setresuid(SAME, uid, SAME) == 0 && libc::setresgid(SAME, gid, SAME) == 0;
+        let back = libc::setresuid(SAME, uid, SAME) == 0 && libc::setresgid(SAME, gid, SAME) == 0;
         libc::prctl(libc::PR_SET_DUMPABLE, dumpable, 0, 0, 0);
         if !back {
             return Err(io::Error::last_os_error());

@@ -20,7 +20,8 @@ pub(super) fn make(q: &Queue, maker: &mut Maker<'_>) -> Result<(), Error> {
     let now = ds.msg_perm;
     // The limit may have been lowered when the messages were in it already; their number is limited by it too.
     let bytes: usize = q.messages.iter().map(|m| m.text.len()).sum();
-    let bytes = libc::msglen_t::try_from(bytes.max(q.messages.len())).unwrap_or(libc::msglen_t::MAX);
+    let bytes =
+        libc::msglen_t::try_from(bytes.max(q.messages.len())).unwrap_or(libc::msglen_t::MAX);
     if bytes > ds.msg_qbytes {
         ds.msg_qbytes = bytes;
         // SAFETY: IPC_SET reads the structure that IPC_STAT filled.
@@ -49,14 +50,7 @@ fn send(id: libc::c_int, m: &Message) -> io::Result<()> {
         *word = libc::c_long::from_ne_bytes(all);
     }
     // SAFETY: `words` holds the type and at least as many bytes of text as the call is told.
-    let sent = unsafe {
-        libc::msgsnd(
-            id,
-            words.as_ptr().cast(),
-            m.text.len(),
-            libc::IPC_NOWAIT,
-        )
-    };
+    let sent = unsafe { libc::msgsnd(id, words.as_ptr().cast(), m.text.len(), libc::IPC_NOWAIT) };
     os::check(sent).map(drop)
 }
 
