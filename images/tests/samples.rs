@@ -155,7 +155,10 @@ fn semaphores_and_queues_are_as_documented() {
         for (j, m) in q.messages.iter().enumerate() {
             let mut text = format!("queue {i} message {j}").into_bytes();
             text.resize(17 + j, 0);
-            assert_eq!((m.kind, &m.text), (i32::try_from(1 + j % 2 + i * 10).unwrap(), &text));
+            assert_eq!(
+                (m.kind, &m.text),
+                (i32::try_from(1 + j % 2 + i * 10).unwrap(), &text)
+            );
         }
     }
     let limits = c.ipc_limits.unwrap();
