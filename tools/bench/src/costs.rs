@@ -165,7 +165,7 @@ pub fn made(calls: &[Call], helpers: usize, live: &LiveTask) -> Result<Made, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{self, Added, Contents};
+    use bench::generate::{self, Added, Contents};
     use armrest_images::FsDir;
     use std::path::Path;
 

@@ -75,10 +75,22 @@ fn pieces(added: Added) -> Vec<Piece> {
     }
 }
 
+/// Where the added pages lie in the pages file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// Name of the pages file.
+    pub file: String,
+    /// Bytes before the gap.
+    pub at: u64,
+    /// Bytes of the gap, a hole of the file: zeros.
+    pub len: u64,
+}
+
 /// Write the checkpoint: the images of `from` (`counter`) with `added`, into the fresh directory `to`.
-pub fn write(from: &Path, to: &Path, added: Added) -> Result<(), Fail> {
+pub fn write(from: &Path, to: &Path, added: Added) -> Result<Gap, Fail> {
     fs::create_dir_all(to)?;
     let pieces = pieces(added);
+    let mut gap = Gap::default();
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -89,7 +101,9 @@ pub fn write(from: &Path, to: &Path, added: Added) -> Result<(), Fail> {
         let bytes = if name.starts_with("mm-") {
             mm(&name, &bytes, &pieces)?
         } else if name.starts_with("pagemap-") {
-            pages(from, to, &name, &bytes, &pieces)?
+            let (bytes, there) = pages(from, to, &name, &bytes, &pieces)?;
+            gap = there;
+            bytes
         } else {
             bytes
         };
@@ -99,7 +113,7 @@ pub fn write(from: &Path, to: &Path, added: Added) -> Result<(), Fail> {
         to.join("GENERATED"),
         format!("by tools/bench from counter: {added:?}\n"),
     )?;
-    Ok(())
+    Ok(gap)
 }
 
 fn mm(name: &str, bytes: &[u8], pieces: &[Piece]) -> Result<Vec<u8>, Fail> {
@@ -128,7 +142,7 @@ fn pages(
     name: &str,
     bytes: &[u8],
     pieces: &[Piece],
-) -> Result<Vec<u8>, Fail> {
+) -> Result<(Vec<u8>, Gap), Fail> {
     let mut reader = Reader::open(name, bytes, magic::PAGEMAP)?;
     let head: proto::PagemapHead = reader.framed()?;
     let mut entries: Vec<proto::PagemapEntry> = Vec::new();
@@ -160,5 +174,11 @@ fn pages(
     )?))?;
     out.write_all(&old[split..])?;
     let writer = Writer::new(magic::PAGEMAP).entry(&head);
-    Ok(entries.iter().fold(writer, |w, e| w.entry(e)).finish())
+    let bytes = entries.iter().fold(writer, |w, e| w.entry(e)).finish();
+    let there = Gap {
+        file,
+        at: u64::try_from(split)?,
+        len: gap * u64::from(PAGE_SIZE),
+    };
+    Ok((bytes, there))
 }

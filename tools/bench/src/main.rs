@@ -4,9 +4,8 @@
 //! into docs/benchmarks.md too. The programs to measure are found by the variables that `make` sets: ARMREST and QEMU.
 
 mod costs;
-mod generate;
 mod measure;
-mod table;
+
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,13 +15,11 @@ use armrest_images::{Checkpoint, FsDir, LiveTask};
 use armrest_plan::{Machine, Options, Plan};
 use object::{Object, ObjectSection};
 
+use bench::generate::{self, Added, Contents};
+use bench::Fail;
 use costs::{Goal, Made};
-use generate::{Added, Contents};
 use measure::{Bench, Call, Counted, Subject};
-use table::{Table, met, per, thousands};
-
-/// Anything that ends the bench: its words are all that is needed.
-type Fail = Box<dyn std::error::Error>;
+use bench::table::{Table, met, per, thousands};
 
 /// Checkpoints of real programs.
 const REAL: [&str; 5] = ["counter", "memory", "sysvshm", "sysvsplit", "dyn"];
@@ -57,7 +54,7 @@ fn run() -> Result<(), Fail> {
         .nth(2)
         .ok_or("not in a workspace")?
         .to_owned();
-    let bench = bench(&home)?;
+    let bench = subject(&home)?;
     let text = report(&home, &bench)?;
     print!("{text}");
     if write {
@@ -66,7 +63,7 @@ fn run() -> Result<(), Fail> {
     Ok(())
 }
 
-fn bench(home: &Path) -> Result<Bench, Fail> {
+fn subject(home: &Path) -> Result<Bench, Fail> {
     let work = env::temp_dir().join(format!("armrest-bench-{}", std::process::id()));
     fs::create_dir_all(&work)?;
     let path = |name: &str, or: PathBuf| env::var_os(name).map_or(or, PathBuf::from);

@@ -45,6 +45,8 @@ pub enum Job<'a> {
     Tests(&'a [(String, u64, String)]),
     /// One command in the shell's language, and a folder for it.
     Run(String, Option<&'a Path>),
+    /// The bench: a script, and a folder that becomes `/bench`.
+    Bench(&'a str, &'a Path),
 }
 
 /// The machine, running.
@@ -169,6 +171,11 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
                 }
                 "run"
             }
+            Job::Bench(script, inputs) => {
+                a.file("vm/command", 0o644, script.as_bytes())?;
+                a.copy("bench", inputs)?;
+                "run"
+            }
         };
         a.file("vm/mode", 0o644, mode.as_bytes())?;
         a.finish()
@@ -203,12 +210,12 @@ impl Machine {
             "virt",
             "-cpu",
             "cortex-a15",
-            "-m",
-            "512",
             "-nodefaults",
             "-no-user-config",
             "-no-reboot",
         ]);
+        // Files lie in memory there: the bench needs room for its inputs and for what they become.
+        qemu.args(["-m", if matches!(job, Job::Bench(..)) { "1536" } else { "512" }]);
         qemu.args(["-display", "none", "-kernel"])
             .arg(&found.kernel)
             .arg("-initrd")

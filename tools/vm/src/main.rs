@@ -1,5 +1,6 @@
 //! A real ARMv7 kernel in qemu-system-arm: `vm test`, `vm run`, `vm shell`. See docs/vm.md.
 
+mod bench;
 mod cpio;
 mod list;
 mod machine;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 const USAGE: &str =
     "usage: vm test [-v] [--list PLACE] [NAME…]    run the tests (those whose names contain a NAME)
+       vm bench                               measure: ratios, and the harness's memory
        vm run [--share DIR] [--time SECONDS] -- CMD…
        vm shell
 ARMREST names the program to test (target/armrest).";
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let status = match words.split_first() {
         Some((&"test", rest)) => test(rest),
+        Some((&"bench", [])) => bench::run(),
         Some((&"run", rest)) => run(rest),
         Some((&"shell", [])) => shell(),
         _ => Err(USAGE.to_owned()),
@@ -74,15 +77,25 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
     );
     let places = Places::new()?;
     let mut machine = Machine::boot(&places, &Job::Run(script, share.as_deref()))?;
-    let until = Instant::now() + Duration::from_secs(seconds);
+    let status = follow(&mut machine, Duration::from_secs(seconds), &mut |bytes| {
+        let mut out = std::io::stdout();
+        out.write_all(bytes).and_then(|()| out.flush())
+    })?;
+    Ok(ExitCode::from(status))
+}
+
+/// Follows one command to its end: gives its output away and returns its exit status.
+fn follow(
+    machine: &mut Machine,
+    most: Duration,
+    output: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<u8, String> {
+    let until = Instant::now() + most;
     let mut section = String::new();
     loop {
         match machine.next(until.saturating_duration_since(Instant::now())) {
             Event::Output(bytes) if section == "ready" => {
-                let mut out = std::io::stdout();
-                out.write_all(&bytes)
-                    .and_then(|()| out.flush())
-                    .map_err(|e| e.to_string())?;
+                output(&bytes).map_err(|e| e.to_string())?;
             }
             Event::Output(_) => {}
             Event::Line(words) => match words
@@ -92,11 +105,7 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
                 .as_slice()
             {
                 ["done", status] => {
-                    return Ok(ExitCode::from(
-                        status
-                            .parse::<u8>()
-                            .map_err(|_| format!("status {status}?"))?,
-                    ));
+                    return status.parse().map_err(|_| format!("status {status}?"));
                 }
                 ["noshare", why @ ..] => {
                     return Err(format!(
@@ -109,7 +118,8 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
             },
             Event::Late => {
                 return Err(format!(
-                    "not done in {seconds} s; switched off (target/vm/console.log)"
+                    "not done in {} s; switched off (target/vm/console.log)",
+                    most.as_secs()
                 ));
             }
             Event::Off => {

@@ -1,0 +1,221 @@
+//! `vm bench`: what a restore costs on a real kernel, as ratios to C programs that do the same in the same run.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bench::Fail;
+use bench::generate::{self, Added, Contents};
+use bench::table::Table;
+
+use crate::follow;
+use crate::machine::{Job, Machine, Places};
+
+/// The generated checkpoints.
+const INPUTS: [(&str, Added); 4] = [
+    ("big", Added::OneVma(51_200)),
+    ("full", Added::OnePage(10_000, Contents::All)),
+    ("runs", Added::OnePage(10_000, Contents::Every2nd)),
+    ("many", Added::OnePage(65_000, Contents::All)),
+];
+
+/// A folder that goes when it is dropped.
+struct Inputs(PathBuf);
+
+impl Drop for Inputs {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes the inputs. Of the pages files only what `counter` had: the machine makes the rest, as it is told in `gap`.
+fn inputs(places: &Places) -> Result<Inputs, Fail> {
+    let counter = places.root.join("tests/images/counter");
+    let all = Inputs(places.cache.join(format!("bench.{}", std::process::id())));
+    fs::create_dir_all(all.0.join("counter"))?;
+    for entry in fs::read_dir(&counter)? {
+        let path = entry?.path();
+        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+            fs::copy(&path, all.0.join("counter").join(name))?;
+        }
+    }
+    for (name, added) in INPUTS {
+        let dir = all.0.join(name);
+        let gap = generate::write(&counter, &dir, added)?;
+        let whole = dir.join(&gap.file);
+        let mut file = File::open(&whole)?;
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        (&mut file).take(gap.at).read_to_end(&mut head)?;
+        file.seek(SeekFrom::Start(gap.at + gap.len))?;
+        file.read_to_end(&mut tail)?;
+        fs::remove_file(&whole)?;
+        fs::write(dir.join("head"), head)?;
+        fs::write(dir.join("tail"), tail)?;
+        fs::write(
+            dir.join("gap"),
+            format!("{} {}\n", gap.file, gap.len / 4096),
+        )?;
+        fs::write(all.0.join(format!("{name}.at")), format!("{}\n", gap.at))?;
+    }
+    Ok(all)
+}
+
+/// What was measured of a case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Case {
+    base: Vec<u64>,
+    restore: Vec<u64>,
+    lazy: Vec<u64>,
+    peak: u64,
+}
+
+fn cases(text: &str, name: &str) -> Result<Case, Fail> {
+    let mut case = Case::default();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["@", of, what, numbers @ ..] = words.as_slice() else {
+            continue;
+        };
+        if *of != name {
+            continue;
+        }
+        let numbers = numbers
+            .iter()
+            .map(|n| n.parse())
+            .collect::<Result<Vec<u64>, _>>()?;
+        match (*what, numbers.as_slice()) {
+            ("base", []) => {}
+            ("base", [ns]) => case.base.push(*ns),
+            ("restore", [ns, peak]) => {
+                case.restore.push(*ns);
+                case.peak = case.peak.max(*peak);
+            }
+            ("lazy", [ns, _]) => case.lazy.push(*ns),
+            _ => return Err(format!("{line}: not understood").into()),
+        }
+    }
+    Ok(case)
+}
+
+fn median(values: &[u64]) -> Result<f64, Fail> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let middle = sorted
+        .get(sorted.len() / 2)
+        .ok_or("a measurement is missing")?;
+    Ok(u32::try_from(middle / 1000).map(f64::from)? / 1000.0)
+}
+
+/// The median of the ratios of neighbours: what slows the machine down for a while slows both.
+fn ratio(restore: &[u64], base: &[u64]) -> Result<f64, Fail> {
+    if base.is_empty() || restore.len() != base.len() {
+        return Err("a measurement is missing".into());
+    }
+    let mut all = Vec::new();
+    for (r, b) in restore.iter().zip(base) {
+        all.push(median(&[*r])? / median(&[*b])?.max(0.001));
+    }
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 2])
+}
+
+fn verdict(good: bool) -> String {
+    if good { "met" } else { "**not met**" }.to_owned()
+}
+
+fn tables(text: &str) -> Result<String, Fail> {
+    let mut times = Table::new(&["restore", "ms", "compared with", "ms", "ratio", "goal", ""]);
+    for (name, what, base, goal) in [
+        ("counter", "`counter`", "fork + exec of hello, and its pages read", 2.0),
+        ("big", "200 MiB in one VMA", "mmap, preadv", 1.05),
+        ("full", "10,000 one-page VMAs, contents in all", "the same mmap2, preadv, mprotect", 1.1),
+        ("runs", "10,000 one-page VMAs, contents in every second", "the same mmap2, preadv", 1.1),
+    ] {
+        let case = cases(text, name)?;
+        let r = ratio(&case.restore, &case.base)?;
+        times.row(&[
+            what.to_owned(),
+            format!("{:.1}", median(&case.restore)?),
+            base.to_owned(),
+            format!("{:.1}", median(&case.base)?),
+            format!("{r:.2}"),
+            format!("{goal}"),
+            verdict(r <= goal),
+        ]);
+    }
+    let big = cases(text, "big")?;
+    if !big.lazy.is_empty() {
+        let r = ratio(&big.lazy, &big.restore)?;
+        times.row(&[
+            "200 MiB, `--lazy`".to_owned(),
+            format!("{:.1}", median(&big.lazy)?),
+            "200 MiB in one VMA".to_owned(),
+            format!("{:.1}", median(&big.restore)?),
+            format!("{r:.3}"),
+            "0.05".to_owned(),
+            verdict(r <= 0.05),
+        ]);
+    }
+    let mut memory = Table::new(&["peak memory of the harness", "KiB", "goal", ""]);
+    for (name, what, goal) in [
+        ("counter", "`counter`", None),
+        ("big", "200 MiB", Some(2048)),
+        ("full", "10,000 VMAs", None),
+        ("many", "65,000 VMAs", Some(16384)),
+    ] {
+        let peak = cases(text, name)?.peak;
+        if peak == 0 {
+            return Err(format!("{name}: no peak").into());
+        }
+        memory.row(&[
+            what.to_owned(),
+            peak.to_string(),
+            goal.map_or_else(String::new, |g: u64| g.to_string()),
+            goal.map_or_else(String::new, |g| verdict(peak <= g)),
+        ]);
+    }
+    Ok(format!("\n{}\n{}", times.text(), memory.text()))
+}
+
+fn measure(places: &Places, script: &str, made: &Path) -> Result<String, Fail> {
+    let mut machine = Machine::boot(places, &Job::Bench(script, made))?;
+    let mut text = Vec::new();
+    let status = follow(&mut machine, Duration::from_secs(900), &mut |bytes| {
+        text.extend_from_slice(bytes);
+        std::io::stderr().write_all(bytes)
+    })?;
+    if status != 0 {
+        return Err(format!("the bench in the machine ended with {status}").into());
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn all() -> Result<(), Fail> {
+    let places = Places::new()?;
+    let script = fs::read_to_string(places.root.join("tools/vm/guest/bench.sh"))?;
+    let made = inputs(&places)?;
+    let text = measure(&places, &script, &made.0)?;
+    println!("{}", tables(&text)?);
+    Ok(())
+}
+
+/// Measures and prints the tables.
+pub fn run() -> Result<ExitCode, String> {
+    all().map(|()| ExitCode::SUCCESS).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lines_become_ratios() {
+        let text = "x\n@ a base 1000000\n@ a restore 3000000 900\n@ b base 5\n@ a base 2000000\n@ a restore 3000000 800\n";
+        let case = super::cases(text, "a").unwrap();
+        assert_eq!((case.base.len(), case.restore.len(), case.peak), (2, 2, 900));
+        let r = super::ratio(&case.restore, &case.base).unwrap();
+        assert!((r - 3.0).abs() < 0.01, "{r}");
+        assert!(super::ratio(&case.restore, &[]).is_err());
+        assert!(super::cases("@ a restore 1", "a").is_err());
+    }
+}
