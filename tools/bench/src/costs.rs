@@ -165,8 +165,8 @@ pub fn made(calls: &[Call], helpers: usize, live: &LiveTask) -> Result<Made, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bench::generate::{self, Added, Contents};
     use armrest_images::FsDir;
+    use bench::generate::{self, Added, Contents};
     use std::path::Path;
 
     fn goals(added: Added) -> Goal {

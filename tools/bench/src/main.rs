@@ -6,7 +6,6 @@
 mod costs;
 mod measure;
 
-
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
@@ -15,11 +14,11 @@ use armrest_images::{Checkpoint, FsDir, LiveTask};
 use armrest_plan::{Machine, Options, Plan};
 use object::{Object, ObjectSection};
 
-use bench::generate::{self, Added, Contents};
 use bench::Fail;
+use bench::generate::{self, Added, Contents};
+use bench::table::{Table, met, per, thousands};
 use costs::{Goal, Made};
 use measure::{Bench, Call, Counted, Subject};
-use bench::table::{Table, met, per, thousands};
 
 /// Checkpoints of real programs.
 const REAL: [&str; 5] = ["counter", "memory", "sysvshm", "sysvsplit", "dyn"];

@@ -128,10 +128,25 @@ fn verdict(good: bool) -> String {
 fn tables(text: &str) -> Result<String, Fail> {
     let mut times = Table::new(&["restore", "ms", "compared with", "ms", "ratio", "goal", ""]);
     for (name, what, base, goal) in [
-        ("counter", "`counter`", "fork + exec of hello, and its pages read", 2.0),
+        (
+            "counter",
+            "`counter`",
+            "fork + exec of hello, and its pages read",
+            2.0,
+        ),
         ("big", "200 MiB in one VMA", "mmap, preadv", 1.05),
-        ("full", "10,000 one-page VMAs, contents in all", "the same mmap2, preadv, mprotect", 1.1),
-        ("runs", "10,000 one-page VMAs, contents in every second", "the same mmap2, preadv", 1.1),
+        (
+            "full",
+            "10,000 one-page VMAs, contents in all",
+            "the same mmap2, preadv, mprotect",
+            1.1,
+        ),
+        (
+            "runs",
+            "10,000 one-page VMAs, contents in every second",
+            "the same mmap2, preadv",
+            1.1,
+        ),
     ] {
         let case = cases(text, name)?;
         let r = ratio(&case.restore, &case.base)?;
@@ -212,7 +227,10 @@ mod tests {
     fn lines_become_ratios() {
         let text = "x\n@ a base 1000000\n@ a restore 3000000 900\n@ b base 5\n@ a base 2000000\n@ a restore 3000000 800\n";
         let case = super::cases(text, "a").unwrap();
-        assert_eq!((case.base.len(), case.restore.len(), case.peak), (2, 2, 900));
+        assert_eq!(
+            (case.base.len(), case.restore.len(), case.peak),
+            (2, 2, 900)
+        );
         let r = super::ratio(&case.restore, &case.base).unwrap();
         assert!((r - 3.0).abs() < 0.01, "{r}");
         assert!(super::ratio(&case.restore, &[]).is_err());

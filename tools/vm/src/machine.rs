@@ -215,7 +215,14 @@ impl Machine {
             "-no-reboot",
         ]);
         // Files lie in memory there: the bench needs room for its inputs and for what they become.
-        qemu.args(["-m", if matches!(job, Job::Bench(..)) { "1536" } else { "512" }]);
+        qemu.args([
+            "-m",
+            if matches!(job, Job::Bench(..)) {
+                "1536"
+            } else {
+                "512"
+            },
+        ]);
         qemu.args(["-display", "none", "-kernel"])
             .arg(&found.kernel)
             .arg("-initrd")
