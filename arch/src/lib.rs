@@ -15,7 +15,7 @@ mod vdso;
 pub use arm::Arm;
 pub use sigframe::{AltStack, Regs, Vfp, sigframe};
 pub use sigpage::{SIGPAGE_FILLER, SVC_PROBE, Sigpage, sigpage};
-pub use vdso::{Stub, enosys_stub, syscall_stub, vdso_syscall};
+pub use vdso::{Stub, enosys_stub, jump, syscall_stub, vdso_syscall};
 
 /// The architecture of the tasks that armrest restores.
 pub type Native = Arm;

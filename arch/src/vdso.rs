@@ -1,7 +1,7 @@
-//! Stubs for the functions of a dumped vdso: each makes the real system call.
+//! Code for the functions of a dumped vdso: each jumps to its counterpart in the kernel's own, or makes the system call.
 //!
 //! The dumped code would read a data page that no kernel keeps up to date. Its entry points must stay callable, as libc
-//! holds their addresses; so each is overwritten by a stub, in ARM or Thumb state as the symbol says.
+//! holds their addresses; so each is overwritten, in ARM or Thumb state as the symbol says.
 
 /// Code for one entry point: at most five words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,20 @@ pub fn syscall_stub(nr: u16, thumb: bool) -> Stub {
     }
 }
 
+/// A jump from `at` to `target` (bit 0 set: Thumb code) that changes no register: a load into pc, which switches state
+/// as bit 0 says.
+pub fn jump(at: u32, target: u32, thumb: bool) -> Stub {
+    let [low, high] = [target & 0xffff, target >> 16].map(|h| u16::try_from(h).unwrap_or(0));
+    match (thumb, at & 2) {
+        // ldr pc, [pc, #-4]: pc reads as the address of the instruction and 8.
+        (false, _) => Stub::arm(&[0xe51f_f004, target]),
+        // ldr.w pc, [pc, #0]: pc reads as the address of the instruction and 4, rounded down to words.
+        (true, 0) => Stub::thumb(&[0xf8df, 0xf000, low, high]),
+        // ldr.w pc, [pc, #4]; nop, so that the word is aligned.
+        (true, _) => Stub::thumb(&[0xf8df, 0xf004, 0xbf00, low, high]),
+    }
+}
+
 /// A function that returns `-ENOSYS`: for a vdso function of which no call is known. libc then falls back.
 pub fn enosys_stub(thumb: bool) -> Stub {
     if thumb {
@@ -128,6 +142,29 @@ mod tests {
         assert_eq!(
             enosys_stub(false).bytes(),
             [0x25, 0, 0xe0, 0xe3, 0x1e, 0xff, 0x2f, 0xe1]
+        );
+    }
+
+    /// Against GNU as, for both alignments; and the word is where the processor looks for it.
+    #[test]
+    fn jumps_are_what_the_assembler_makes() {
+        let halves = |s: Stub| -> std::vec::Vec<u16> {
+            s.bytes()
+                .chunks_exact(2)
+                .map(|w| u16::from_le_bytes(w.try_into().unwrap()))
+                .collect()
+        };
+        assert_eq!(
+            halves(jump(0x600, 0xb6ff_e601, true)),
+            [0xf8df, 0xf000, 0xe601, 0xb6ff]
+        );
+        assert_eq!(
+            halves(jump(0x602, 0xb6ff_e600, true)),
+            [0xf8df, 0xf004, 0xbf00, 0xe600, 0xb6ff]
+        );
+        assert_eq!(
+            jump(0x604, 0x1234_5679, false).bytes(),
+            [0x04, 0xf0, 0x1f, 0xe5, 0x79, 0x56, 0x34, 0x12]
         );
     }
 

@@ -316,6 +316,9 @@ pub struct Mm {
     pub vdso: Option<Vec<u8>>,
     /// Contents of the page recognised as sigpage.
     pub sigpage: Option<Vec<u8>>,
+    /// Threads with a register or a frame on their stacks that points into that page: they are inside a handler which
+    /// returns through it, or in the page itself.
+    pub sigpage_users: Vec<u32>,
 }
 
 /// What a VMA maps.

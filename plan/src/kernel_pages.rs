@@ -2,8 +2,9 @@
 //!
 //! Unmapping them is final: no ARM call makes new ones. So ours are parked before the unmap and moved to the
 //! checkpoint's addresses at the end; the kernel follows such moves (arch/arm/kernel/process.c, vdso.c), and handlers
-//! without SA_RESTORER return through the sigpage as before. The vdso moves only if it is the very vdso of the
-//! checkpoint; otherwise the dumped one is patched (see `vdso`) and ours goes.
+//! without SA_RESTORER return through the sigpage as before. The vdso moves there only if it is the checkpoint's, or
+//! cannot be told from it; otherwise it stays for good where it was parked, its data page beside it, and the functions
+//! of the dumped one jump to it (see `vdso`).
 
 use armrest_abi::{FRAME_SIZE, Move, Range};
 use armrest_images::{LiveTask, VmaKind};
@@ -11,7 +12,7 @@ use armrest_images::{LiveTask, VmaKind};
 use crate::machine::Machine;
 use crate::space::Space;
 use crate::types::SigpageExit;
-use crate::{consts, u32_of};
+use crate::{consts, u32_of, vdso};
 
 /// What is decided about them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,10 +27,26 @@ pub struct KernelPages {
     pub in_place: Vec<Range>,
     /// Indices of the checkpoint's VMAs that are not mapped, but come by a move or are there.
     pub moved: Vec<usize>,
-    /// True if the checkpoint's vdso is our kernel's.
-    pub same_vdso: bool,
+    /// Where the kernel's sigpage will lie.
+    pub sigpage: Option<u32>,
+    /// What comes of the checkpoint's vdso.
+    pub vdso: Vdso,
+    /// Ranges outside of the checkpoint's mappings where pages of the kernel's stay for good.
+    pub stay: Vec<Range>,
     /// Sentences for the summary.
     pub notes: Vec<String>,
+}
+
+/// What comes of the checkpoint's vdso.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vdso {
+    /// Its functions make system calls.
+    #[default]
+    Calls,
+    /// Its functions jump to the kernel's own, which lies here.
+    Jumps(u32),
+    /// The kernel's own takes its place.
+    Moves,
 }
 
 /// The way out through the sigpage, if this kernel has one with the known words that comes to the task, and if there is
@@ -52,11 +69,7 @@ pub fn sigpage_exit(
     if !machine.svc_by_r7 {
         return None;
     }
-    let page = pages
-        .moved
-        .iter()
-        .map(|i| &live.mm.vmas[*i])
-        .find(|v| v.kind == VmaKind::Sigpage)?;
+    let page = pages.sigpage?;
     let bytes = machine.sigpage.as_deref()?;
     let code = armrest_arch::sigpage(bytes)?.code;
     let at = usize::try_from(code).ok()?;
@@ -80,72 +93,161 @@ pub fn sigpage_exit(
             && matches!(v.kind, VmaKind::Anon | VmaKind::File { .. })
     });
     (known && fits).then_some(SigpageExit {
-        svc: page.range.start() + code + 4,
+        svc: page + code + 4,
         frame,
     })
 }
 
-/// One page group: where it is, where it belongs.
+/// One page group: where it is, where it belongs, if it belongs anywhere.
 struct Pair {
     own: Range,
-    target: Range,
+    target: Option<Range>,
     vma: usize,
 }
 
-/// Decide. `space` knows everything that the parking place must avoid.
-pub fn plan_kernel_pages(live: &LiveTask, machine: &Machine, space: &Space) -> KernelPages {
+/// `[vvar]` (in one piece or more) and `[vdso]` of ours, ascending: a group whose distances must stay, since the code
+/// finds its data relative to itself.
+fn own_group(machine: &Machine) -> Option<Vec<Range>> {
+    let mut group: Vec<Range> = machine
+        .maps
+        .iter()
+        .filter(|m| m.name.starts_with("[vvar") || m.name == "[vdso]")
+        .map(|m| m.range.into())
+        .collect();
+    group.sort_unstable();
+    let code: Vec<_> = machine.maps.iter().filter(|m| m.name == "[vdso]").collect();
+    let span = group.last()?.end - group.first()?.start;
+    // Anything else is no kernel that we know.
+    (group.len() >= 2 && code.len() == 1 && span <= 64 * armrest_abi::PAGE_SIZE).then_some(group)
+}
+
+/// The pairs that bring our group to the checkpoint's place, if it fits there.
+fn moving(live: &LiveTask, group: &[Range]) -> Option<Vec<Pair>> {
+    let theirs: Vec<(usize, Range)> = live
+        .mm
+        .vmas
+        .iter()
+        .enumerate()
+        .filter(|(_, v)| matches!(v.kind, VmaKind::Vvar | VmaKind::Vdso))
+        .map(|(i, v)| {
+            let (start, end) = (v.range.start(), v.range.end());
+            (i, Range { start, end })
+        })
+        .collect();
+    let (first, last) = (theirs.first()?, theirs.last()?);
+    // The vdso is the last of both: then the same length above all means the same distance of code and data.
+    let vdso_last = live.mm.vmas[last.0].kind == VmaKind::Vdso;
+    let base = group.first()?.start;
+    let spans = last.1.end - first.1.start == group.last()?.end - base;
+    let mut pairs = Vec::new();
+    for own in group {
+        let target = Range {
+            start: own.start - base + first.1.start,
+            end: own.end - base + first.1.start,
+        };
+        // Dumpers join the pieces of the data, so several of ours may lie in one of theirs; but each lies in one.
+        let (vma, _) = theirs.iter().find(|(_, r)| r.contains(target))?;
+        pairs.push(Pair {
+            own: *own,
+            target: Some(target),
+            vma: *vma,
+        });
+    }
+    let covered: u32 = group.iter().map(|r| r.len()).sum();
+    let wanted: u32 = theirs.iter().map(|(_, r)| r.len()).sum();
+    (vdso_last && spans && covered == wanted).then_some(pairs)
+}
+
+/// Decide. `space` knows everything that the parking place must avoid; what stays there for good avoids `roomy`, where
+/// stacks and heaps may grow, if that leaves room.
+pub fn plan_kernel_pages(
+    live: &LiveTask,
+    machine: &Machine,
+    space: &Space,
+    roomy: &Space,
+) -> KernelPages {
     let mut out = KernelPages::default();
-    let pair = |name: &str, kind: VmaKind| {
-        let own: Range = machine.maps.iter().find(|m| m.name == name)?.range.into();
-        let (vma, v) = live
-            .mm
+    let find = |kind: VmaKind| {
+        live.mm
             .vmas
             .iter()
             .enumerate()
-            .find(|(_, v)| v.kind == kind)?;
+            .find(|(_, v)| v.kind == kind)
+    };
+    let mut pairs = Vec::new();
+    let mut own_sigpage: Option<Range> = None;
+    if let (Some(own), Some((vma, v))) = (
+        machine.maps.iter().find(|m| m.name == "[sigpage]"),
+        find(VmaKind::Sigpage),
+    ) {
+        let own: Range = own.range.into();
         let target = Range {
             start: v.range.start(),
             end: v.range.end(),
         };
-        (own.len() == target.len()).then_some(Pair { own, target, vma })
-    };
-    let mut pairs = Vec::new();
-    if let Some(p) = pair("[sigpage]", VmaKind::Sigpage) {
-        if machine.sigpage != live.mm.sigpage {
-            out.notes.push(
-                "the kernel's sigpage is another than the checkpoint's: a handler without SA_RESTORER that was running \
-                 at the dump cannot return"
-                    .into(),
-            );
+        if own.len() == target.len() {
+            let users = &live.mm.sigpage_users;
+            let target = if machine.sigpage == live.mm.sigpage || users.is_empty() {
+                Some(target)
+            } else {
+                // They return to where the code lay in the dumped page: that stays as plain memory, and handlers to
+                // come return through the kernel's, wherever it is.
+                let users: Vec<String> = users.iter().map(u32::to_string).collect();
+                out.notes.push(format!(
+                    "tid {} is inside a handler without SA_RESTORER and returns through the checkpoint's sigpage; the \
+                     kernel's own lies elsewhere",
+                    users.join(", ")
+                ));
+                None
+            };
+            own_sigpage = Some(own);
+            out.sigpage = target.map(|t| t.start);
+            pairs.push(Pair { own, target, vma });
         }
-        pairs.push(p);
     }
-    out.same_vdso = machine.vdso.is_some() && machine.vdso == live.mm.vdso;
-    if out.same_vdso {
-        match (pair("[vvar]", VmaKind::Vvar), pair("[vdso]", VmaKind::Vdso)) {
-            // The code finds its data relative to itself: the distance must be the same.
-            (Some(vvar), Some(vdso))
-                if vdso.own.start.wrapping_sub(vvar.own.start)
-                    == vdso.target.start.wrapping_sub(vvar.target.start) =>
-            {
-                pairs.extend([vvar, vdso]);
+    let mut group = Vec::new();
+    if let (Some(own), Some((bytes, (vma, _)))) = (
+        own_group(machine),
+        machine.vdso.as_deref().zip(find(VmaKind::Vdso)),
+    ) {
+        let theirs = live.mm.vdso.as_deref();
+        match moving(live, &own).filter(|_| theirs.is_some_and(|t| vdso::alike(t, bytes))) {
+            Some(all) => {
+                out.vdso = Vdso::Moves;
+                pairs.extend(all);
             }
-            _ => out.same_vdso = false,
+            None => {
+                let target = None;
+                group = own
+                    .into_iter()
+                    .map(|own| Pair { own, target, vma })
+                    .collect();
+            }
         }
     }
     pairs.retain(|p| {
-        out.moved.push(p.vma);
-        let there = p.own == p.target;
+        let there = p.target == Some(p.own);
         if there {
             out.in_place.push(p.own);
         }
+        if p.target.is_some() && !out.moved.contains(&p.vma) {
+            out.moved.push(p.vma);
+        }
         !there
     });
+    let span = match (group.first(), group.last()) {
+        (Some(a), Some(b)) => b.own.end - a.own.start,
+        _ => 0,
+    };
     let len: u32 = pairs.iter().map(|p| p.own.len()).sum();
-    if len == 0 {
+    if len + span == 0 {
         return out;
     }
-    let Some(parking) = space.find(len, armrest_abi::PAGE_SIZE) else {
+    let page = armrest_abi::PAGE_SIZE;
+    let Some(parking) = roomy
+        .find(len + span, page)
+        .or_else(|| space.find(len + span, page))
+    else {
         return KernelPages {
             notes: vec!["no room to park the kernel's own pages: signal handlers without SA_RESTORER cannot return".into()],
             ..KernelPages::default()
@@ -160,13 +262,43 @@ pub fn plan_kernel_pages(live: &LiveTask, machine: &Machine, space: &Space) -> K
             len,
             object,
         });
-        out.unparks.push(Move {
-            from: at,
-            to: p.target.start,
-            len,
-            object,
-        });
+        match p.target {
+            Some(target) => out.unparks.push(Move {
+                from: at,
+                to: target.start,
+                len,
+                object,
+            }),
+            None => out.stay.push(Range {
+                start: at,
+                end: at + len,
+            }),
+        }
         at += len;
+    }
+    // The sigpage, if it goes anywhere, went first.
+    if out.sigpage.is_none() && own_sigpage.is_some() {
+        out.sigpage = out.stay.first().map(|r| r.start);
+    }
+    let base = group.first().map_or(0, |p| p.own.start);
+    for p in &group {
+        let start = at + (p.own.start - base);
+        let end = start + p.own.len();
+        out.parks.push(Move {
+            from: p.own.start,
+            to: start,
+            len: p.own.len(),
+            object: u32_of(p.vma),
+        });
+        out.stay.push(Range { start, end });
+        // The vdso comes last, or anywhere: its own map tells.
+        if machine
+            .maps
+            .iter()
+            .any(|m| m.name == "[vdso]" && m.range.start == p.own.start)
+        {
+            out.vdso = Vdso::Jumps(start);
+        }
     }
     out.parking = Some(parking);
     out

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, ThreadArgs, want};
 use armrest_arch::{AltStack, Regs, Vfp, sigframe};
 use armrest_images::{Checkpoint, LiveTask, PageRun, Task, Thread, Vma, VmaKind};
-use kernel_pages::KernelPages;
+use kernel_pages::{KernelPages, Vdso};
 use memory::Sources;
 use space::{Space, page_up};
 
@@ -210,7 +210,8 @@ impl Draft<'_> {
         let report_fd = self.next_fd;
         self.next_fd += 1;
 
-        self.kernel = kernel_pages::plan_kernel_pages(live, self.machine, &self.spaces().1);
+        let (roomy, hard) = self.spaces();
+        self.kernel = kernel_pages::plan_kernel_pages(live, self.machine, &hard, &roomy);
         self.notes.append(&mut self.kernel.notes);
         tables.parks.clone_from(&self.kernel.parks);
         tables.unparks.clone_from(&self.kernel.unparks);
@@ -337,6 +338,7 @@ impl Draft<'_> {
                 .collect(),
             grow_brk,
             exit,
+            stay: self.kernel.stay,
             pages,
             notes: self.notes,
             warnings: self.warnings,
@@ -390,14 +392,29 @@ impl Draft<'_> {
         for v in self.kernel.moved.iter().map(|i| &vmas[*i]) {
             runs = cut_runs(&runs, u64::from(v.range.start()), u64::from(v.range.end()));
         }
-        let Some(v) = vmas
-            .iter()
-            .find(|v| v.kind == VmaKind::Vdso)
-            .filter(|_| !self.kernel.same_vdso)
-        else {
+        let vdso = vmas.iter().find(|v| v.kind == VmaKind::Vdso);
+        if let Some(v) = vdso.filter(|_| self.machine.vdso != self.live.mm.vdso) {
+            for t in self.live.threads.iter().filter(|t| v.range.has(t.regs[15])) {
+                // In the middle of a function that is another here.
+                refuse.push(Refusal {
+                    kind: RefusalKind::Machine,
+                    what: format!(
+                        "tid {}: it was inside the vdso at the dump ({:08x}), and this kernel has another",
+                        t.tid, t.regs[15]
+                    ),
+                    hint: "make another checkpoint, or restore on the kernel that this one was made on".into(),
+                });
+            }
+        }
+        let Some(v) = vdso.filter(|_| self.kernel.vdso != Vdso::Moves) else {
             return (runs, None);
         };
-        let Some((bytes, unknown)) = self.live.mm.vdso.as_deref().and_then(vdso::patched) else {
+        let real = match self.kernel.vdso {
+            Vdso::Jumps(at) => self.machine.vdso.as_deref().map(|bytes| (bytes, at)),
+            _ => None,
+        };
+        let elf = self.live.mm.vdso.as_deref();
+        let Some(patched) = elf.and_then(|elf| vdso::patched(elf, real)) else {
             // Left as it is, it would read the clock from a page of zeros.
             refuse.push(Refusal {
                 kind: RefusalKind::Unsupported,
@@ -406,15 +423,7 @@ impl Draft<'_> {
             });
             return (runs, None);
         };
-        if unknown.is_empty() {
-            self.notes
-                .push("vdso of the checkpoint: its functions now make system calls".into());
-        } else {
-            self.notes.push(format!(
-                "vdso of the checkpoint: its functions now make system calls; {} return ENOSYS",
-                unknown.join(", ")
-            ));
-        }
+        self.notes.push(patched.note());
         let cut = cut_runs(&runs, u64::from(v.range.start()), u64::from(v.range.end()));
         let run = PageRun {
             addr: u64::from(v.range.start()),
@@ -422,7 +431,7 @@ impl Draft<'_> {
             file: 0,
             offset: 0,
         };
-        (cut, Some((bytes, run)))
+        (cut, Some((patched.bytes, run)))
     }
 
     /// What is taken by targets and by our own mappings: with elbow room for growing stacks and heaps, and without.

@@ -186,6 +186,8 @@ pub struct Plan {
     pub grow_brk: Option<u32>,
     /// How the last page of ours goes too, if it can.
     pub exit: Option<SigpageExit>,
+    /// Where the kernel's own vdso and its data stay for good, outside of the checkpoint's mappings.
+    pub stay: Vec<Range>,
     /// Pages with contents.
     pub pages: u64,
     /// What is done otherwise than the checkpoint says, in sentences for the summary.

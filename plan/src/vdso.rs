@@ -1,10 +1,11 @@
-//! The dumped vdso on a kernel that has another one, or none: every exported function becomes a stub.
+//! The dumped vdso on a kernel that has another one, or none: every exported function jumps to its counterpart in the
+//! real one, which stays mapped elsewhere; without a counterpart it becomes a stub that makes the system call.
 //!
 //! libc keeps the old addresses in its data, so the old entry points must stay callable. A zero vvar page must never
 //! answer a clock call: a function that we do not know returns ENOSYS, after which callers make the call themselves.
 
 /// An exported function of the vdso.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Function {
     /// Symbol name.
     pub name: String,
@@ -78,17 +79,83 @@ pub fn functions(elf: &[u8]) -> Option<Vec<Function>> {
     Some(out)
 }
 
-/// The vdso image with every exported function patched; the names that now only say ENOSYS.
-/// `None` if the image cannot be understood or a stub does not fit.
-pub fn patched(elf: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+/// True if a program cannot tell one vdso from the other by calling it: the same size, and every function of either at
+/// the same place and in the same state.
+pub fn alike(a: &[u8], b: &[u8]) -> bool {
+    let sorted = |elf| {
+        let mut all = functions(elf)?;
+        all.sort_unstable();
+        Some(all)
+    };
+    a == b || a.len() == b.len() && sorted(a).is_some_and(|f| !f.is_empty() && sorted(b) == Some(f))
+}
+
+/// A vdso whose functions were patched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patched {
+    /// The image.
+    pub bytes: Vec<u8>,
+    /// Functions that jump to the real vdso.
+    pub jumps: Vec<String>,
+    /// Functions that make the system call.
+    pub calls: Vec<String>,
+    /// Functions that only say ENOSYS.
+    pub unknown: Vec<String>,
+}
+
+impl Patched {
+    /// A sentence for the summary.
+    pub fn note(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.jumps.is_empty() {
+            parts.push(format!(
+                "{} jump to this kernel's own",
+                self.jumps.join(", ")
+            ));
+        }
+        if self.jumps.is_empty() {
+            parts.push("its functions now make system calls".to_owned());
+        } else if !self.calls.is_empty() {
+            parts.push(format!("{} make system calls", self.calls.join(", ")));
+        }
+        if !self.unknown.is_empty() {
+            parts.push(format!("{} return ENOSYS", self.unknown.join(", ")));
+        }
+        format!("vdso of the checkpoint: {}", parts.join("; "))
+    }
+}
+
+/// The vdso image with every exported function patched. `real`: the kernel's own vdso and where it will lie.
+/// `None` if the image cannot be understood or a patch does not fit.
+pub fn patched(elf: &[u8], real: Option<(&[u8], u32)>) -> Option<Patched> {
     let functions = functions(elf)?;
-    let mut out = elf.to_vec();
-    let mut unknown = Vec::new();
+    let counterparts = real
+        .and_then(|(bytes, at)| Some((self::functions(bytes)?, at)))
+        .unwrap_or_default();
+    let mut out = Patched {
+        bytes: elf.to_vec(),
+        ..Patched::default()
+    };
     for f in &functions {
-        let stub = match armrest_arch::vdso_syscall(&f.name) {
-            Some(nr) => armrest_arch::syscall_stub(nr, f.thumb),
-            None => {
-                unknown.push(f.name.clone());
+        let target = counterparts
+            .0
+            .iter()
+            .find(|c| c.name == f.name)
+            .and_then(|c| {
+                let at = counterparts.1.checked_add(u32::try_from(c.offset).ok()?)?;
+                Some(at | u32::from(c.thumb))
+            });
+        let stub = match (target, armrest_arch::vdso_syscall(&f.name)) {
+            (Some(target), _) => {
+                out.jumps.push(f.name.clone());
+                armrest_arch::jump(u32::try_from(f.offset).ok()?, target, f.thumb)
+            }
+            (None, Some(nr)) => {
+                out.calls.push(f.name.clone());
+                armrest_arch::syscall_stub(nr, f.thumb)
+            }
+            (None, None) => {
+                out.unknown.push(f.name.clone());
                 armrest_arch::enosys_stub(f.thumb)
             }
         };
@@ -103,8 +170,9 @@ pub fn patched(elf: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
         if stub.len() > room {
             return None;
         }
-        out.get_mut(f.offset..f.offset + stub.len())?
+        out.bytes
+            .get_mut(f.offset..f.offset + stub.len())?
             .copy_from_slice(stub);
     }
-    Some((out, unknown))
+    Some(out)
 }

@@ -95,3 +95,47 @@ fn without_room_or_known_words_or_with_oabi_a_page_is_kept() {
     live(&mut cp).threads[0].regs[13] = stack.start() + 880;
     assert_eq!(planned(&cp, &good).exit, None, "no room below sp");
 }
+
+/// Only where a thread will return through the dumped page does that stay: of the samples in `handlers`, where a second
+/// thread is inside a handler without SA_RESTORER. The kernel's then lies elsewhere, and is the way out all the same.
+#[test]
+fn another_sigpage_matters_only_to_those_inside_a_handler() {
+    let decided = |name: &str, same: bool| {
+        let mut cp = sample(name);
+        let mut page = machine(&cp).sigpage.unwrap();
+        if !same {
+            page.rotate_left(64);
+        }
+        let machine = Machine {
+            sigpage: Some(page),
+            ..Machine::generic()
+        };
+        let space = armrest_plan::space::Space::new(0x1_0000, 0xb000_0000);
+        let live = live(&mut cp);
+        let pages = armrest_plan::kernel_pages::plan_kernel_pages(live, &machine, &space, &space);
+        let exit = armrest_plan::kernel_pages::sigpage_exit(live, &machine, &pages);
+        let at = live
+            .mm
+            .vmas
+            .iter()
+            .position(|v| v.kind == VmaKind::Sigpage)
+            .unwrap();
+        let users = live.mm.sigpage_users.len();
+        (users, pages.moved.contains(&at), pages, exit)
+    };
+    for name in ["counter", "memory", "dyn", "threads", "jit"] {
+        let (users, moved, pages, _) = decided(name, false);
+        assert!(
+            users == 0 && moved && pages.notes.is_empty(),
+            "{name}: {pages:?}"
+        );
+    }
+    let (users, moved, pages, _) = decided("handlers", true);
+    assert!(users == 1 && moved && pages.notes.is_empty(), "{pages:?}");
+    let (_, moved, pages, exit) = decided("handlers", false);
+    assert!(!moved && pages.notes.len() == 1, "{pages:?}");
+    let at = pages.sigpage.expect("it is somewhere");
+    assert!(pages.stay.iter().any(|r| r.start == at), "{pages:?}");
+    let svc = exit.expect("a way out").svc;
+    assert!(at < svc && svc < at + 4096, "{svc:x}");
+}

@@ -121,9 +121,36 @@ pub fn maps(
     let mut out = Vec::new();
     let mut lines = text.lines().filter_map(line).peekable();
     let mut one_kept = false;
+    // The kernel's own pages lie elsewhere if plain memory took the place that they had.
+    let elsewhere: Vec<&str> = live
+        .mm
+        .vmas
+        .iter()
+        .filter_map(|v| {
+            let name = kernel_name(v.kind)?;
+            let at = u64::from(v.range.start());
+            let plain = |l: Line| l.start == at && l.name.is_empty();
+            text.lines().filter_map(line).any(plain).then_some(name)
+        })
+        .collect();
     let mut extra = |l: &Line, out: &mut Vec<Finding>| {
         let page = l.end - l.start == u64::from(PAGE);
-        if !one_kept && page && l.rights == "r-xp" && l.name.is_empty() && kept(l.start) {
+        let name = if l.name == "[vvar_vclock]" {
+            "[vvar]"
+        } else {
+            l.name.as_str()
+        };
+        if elsewhere.contains(&name) {
+            out.push(found(
+                Weight::Masked,
+                format!("maps {}", l.show()),
+                if name == "[sigpage]" {
+                    "the kernel's own sigpage: a handler returns through the one of the images"
+                } else {
+                    "the kernel's own vdso: the one of the images jumps to it"
+                },
+            ));
+        } else if !one_kept && page && l.rights == "r-xp" && l.name.is_empty() && kept(l.start) {
             one_kept = true;
             out.push(found(
                 Weight::Masked,
@@ -170,6 +197,16 @@ pub fn maps(
     out
 }
 
+/// The kernel's name for a page that it made itself.
+fn kernel_name(kind: VmaKind) -> Option<&'static str> {
+    match kind {
+        VmaKind::Sigpage => Some("[sigpage]"),
+        VmaKind::Vdso => Some("[vdso]"),
+        VmaKind::Vvar => Some("[vvar]"),
+        _ => None,
+    }
+}
+
 /// Names that must differ.
 fn masked_name(images: &str, task: &str) -> Option<&'static str> {
     match (images, task) {
@@ -178,7 +215,7 @@ fn masked_name(images: &str, task: &str) -> Option<&'static str> {
         }
         ("[vdso]", "") => Some("the vdso of another kernel, patched"),
         ("[vvar]", "") => Some("the data page of a patched vdso"),
-        ("[sigpage]", "") => Some("the sigpage of another kernel"),
+        ("[sigpage]", "") => Some("the sigpage of the images: a handler returns through it"),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use armrest_images::{Checkpoint, LiveTask, PAGE, PageMap, PageRun, Vma, VmaKind};
 use armrest_plan::{consts, vdso, vma_name};
 
+use super::maps::line;
 use super::{Finding, Weight, found};
 use crate::error::Error;
 use crate::objects::memory::PagesFiles;
@@ -124,6 +125,64 @@ impl Pages {
     }
 }
 
+/// What the kernel's own pages are in the task.
+#[derive(Clone, Debug, Default)]
+pub struct KernelNow {
+    /// Where its sigpage lies.
+    pub sigpage: Option<u64>,
+    /// Where its vdso lies, and the bytes.
+    pub vdso: Option<(u64, Vec<u8>)>,
+}
+
+impl KernelNow {
+    /// Look at a task's maps and memory.
+    pub fn of(maps: &str, memory: &dyn Memory) -> KernelNow {
+        let named = |name: &str| maps.lines().filter_map(line).find(|l| l.name == name);
+        let vdso = named("[vdso]").and_then(|l| {
+            let mut bytes = vec![0; usize::try_from(l.end - l.start).ok()?];
+            memory.read(l.start, &mut bytes).ok()?;
+            Some((l.start, bytes))
+        });
+        KernelNow {
+            sigpage: named("[sigpage]").map(|l| l.start),
+            vdso,
+        }
+    }
+
+    /// What the images' vdso may have become, and the words for it.
+    fn patched(&self, live: &LiveTask, v: &Vma) -> Option<(Vec<u8>, &'static str)> {
+        let images = live
+            .mm
+            .vdso
+            .as_deref()
+            .filter(|_| v.kind == VmaKind::Vdso)?;
+        match &self.vdso {
+            Some((at, bytes)) if *at == u64::from(v.range.start()) => vdso::alike(images, bytes)
+                .then(|| {
+                    (
+                        bytes.clone(),
+                        "this kernel's vdso, with the same functions at the same places",
+                    )
+                }),
+            Some((at, bytes)) => {
+                let at = u32::try_from(*at).ok()?;
+                let patched = vdso::patched(images, Some((bytes, at)))?;
+                Some((
+                    patched.bytes,
+                    "a patched vdso: its functions jump to this kernel's own",
+                ))
+            }
+            None => {
+                let patched = vdso::patched(images, None)?;
+                Some((
+                    patched.bytes,
+                    "a patched vdso: its functions make system calls",
+                ))
+            }
+        }
+    }
+}
+
 /// Compare the contents of every present page; the findings, and how many pages were compared.
 ///
 /// # Errors
@@ -134,7 +193,7 @@ pub fn contents(
     files: &PagesFiles,
     memory: &dyn Memory,
     ran: bool,
-    kernel_sigpage: bool,
+    kernel: &KernelNow,
 ) -> Result<(Vec<Finding>, u64), Error> {
     let mut out = Vec::new();
     let mut compared = 0;
@@ -174,10 +233,10 @@ pub fn contents(
         for run in &pages.runs {
             mine.runs.extend(cut(run, base, start, end));
         }
-        let patched = (v.kind == VmaKind::Vdso)
-            .then(|| live.mm.vdso.as_deref().and_then(vdso::patched))
-            .flatten();
+        let patched = kernel.patched(live, v);
+        let own_sigpage = v.kind == VmaKind::Sigpage && kernel.sigpage == Some(start);
         let mut pages = Pages::default();
+        let why = patched.as_ref().map(|p| p.1);
         let (mut unread, mut masked_page) = (Vec::new(), None);
         let page = usize::try_from(PAGE).unwrap_or(4096);
         files.each(&mine, |at, bytes| {
@@ -193,9 +252,9 @@ pub fn contents(
                 let stub = patched
                     .as_ref()
                     .and_then(|(p, _)| p.get(in_vma..in_vma.checked_add(page)?));
-                if image != task && stub == Some(task) {
-                    masked_page = Some("a patched vdso");
-                } else if image != task && v.kind == VmaKind::Sigpage && kernel_sigpage {
+                if let (true, Some(why)) = (image != task && stub == Some(task), why) {
+                    masked_page = Some(why);
+                } else if image != task && own_sigpage {
                     masked_page = Some("another kernel's sigpage");
                 } else {
                     pages.page(addr, image, task, &masks);
@@ -335,7 +394,7 @@ mod tests {
                 dir: images("counter"),
                 poked: at.iter().map(|a| (*a, 1)).collect(),
             };
-            let (f, n) = contents(&cp, l, &files, &fake, ran, false).expect("read");
+            let (f, n) = contents(&cp, l, &files, &fake, ran, &KernelNow::default()).expect("read");
             assert!(n > 100, "{n} pages");
             f
         };

@@ -241,8 +241,8 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
         out.extend(sysv::segments(&cp, &shm));
     }
     let files = PagesFiles::open(request.images, &cp)?;
-    let kernel_sigpage = map_text.lines().any(|l| l.ends_with("[sigpage]"));
-    let (pages, compared) = memory::contents(&cp, live, &files, &memory, may, kernel_sigpage)?;
+    let kernel = memory::KernelNow::of(&map_text, &memory);
+    let (pages, compared) = memory::contents(&cp, live, &files, &memory, may, &kernel)?;
     out.extend(pages);
     report.compared = BTreeMap::from([
         ("mappings", live.mm.vmas.len() as u64),

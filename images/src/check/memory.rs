@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::at::{At, need, word};
 use super::source::{Source, Space};
 use super::{files, objects};
-use crate::checkpoint::{AddrRange, Checkpoint, File, Mm, PAGE, PageMap, Vma, VmaKind};
+use crate::checkpoint::{AddrRange, Checkpoint, File, Mm, PAGE, PageMap, Thread, Vma, VmaKind};
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
 
@@ -114,6 +114,7 @@ pub(super) fn read(
         platform: None,
         vdso: None,
         sigpage: None,
+        sigpage_users: Vec::new(),
     };
     find_vdso(source, &mut mm, &pages)?;
     find_platform(source, &mut mm, &pages)?;
@@ -512,6 +513,59 @@ fn find_sigpage(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result
         }
     }
     Ok(())
+}
+
+/// Threads that will return through the sigpage: one of their registers points into it, or a word on their stacks above
+/// sp. A signal frame on the way (told by its VFP block) leads on to the stack that it interrupted.
+pub(super) fn sigpage_users(
+    source: &mut Source<'_>,
+    mm: &Mm,
+    pages: &PageMap,
+    threads: &[Thread],
+) -> Result<Vec<u32>, Error> {
+    /// What is looked at of one stack, and so many stacks in a row.
+    const MOST: u64 = 256 << 10;
+    const STACKS: usize = 8;
+    /// Tag and size of the VFP block in a frame, 148 bytes behind the sp that was interrupted.
+    const VFP: [u32; 2] = [0x5646_5001, 288];
+    const BACK: usize = 148 / 4;
+    let Some(page) = mm.vmas.iter().find(|v| v.kind == VmaKind::Sigpage) else {
+        return Ok(Vec::new());
+    };
+    let mut out = Vec::new();
+    for t in threads {
+        let mut user = t.regs.iter().take(16).any(|r| page.range.has(*r));
+        let (mut stacks, mut next) = (vec![t.regs[13]], 0);
+        while let Some(&sp) = stacks.get(next).filter(|_| !user && next < STACKS) {
+            next += 1;
+            let first = mm.vmas.partition_point(|v| v.range.end() <= sp);
+            let Some(vma) = mm.vmas.get(first).filter(|v| v.range.has(sp)) else {
+                continue;
+            };
+            let from = u64::from(sp & !(PAGE - 1));
+            let to = u64::from(vma.range.end()).min(from + MOST);
+            for (at, bytes) in source.saved(pages, from, to)? {
+                let skip = usize::try_from(u64::from(sp).saturating_sub(at)).unwrap_or(0) / 4;
+                let words: Vec<u32> = bytes
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .skip(skip)
+                    .map(|w| u32::from_le_bytes(*w))
+                    .collect();
+                user |= words.iter().any(|w| page.range.has(*w));
+                for i in BACK..words.len().saturating_sub(1) {
+                    if words[i..i + 2] == VFP && !stacks.contains(&words[i - BACK]) {
+                        stacks.push(words[i - BACK]);
+                    }
+                }
+            }
+        }
+        if user {
+            out.push(t.tid);
+        }
+    }
+    Ok(out)
 }
 
 /// Filler all over but for one small block with the code `mov r7, #__NR_sigreturn`.

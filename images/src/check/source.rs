@@ -237,6 +237,34 @@ impl<'a> Source<'a> {
         Ok(self.pages_files.len() - 1)
     }
 
+    /// The saved pages of a map from `from` up to `to`, with their addresses; both are whole pages.
+    pub fn saved(
+        &mut self,
+        map: &PageMap,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        let size = u64::from(PAGE);
+        let first = map
+            .runs
+            .partition_point(|r| r.addr + u64::from(r.pages) * size <= from);
+        let mut out = Vec::new();
+        for run in map.runs.iter().skip(first).take_while(|r| r.addr < to) {
+            let low = run.addr.max(from);
+            let high = (run.addr + u64::from(run.pages) * size).min(to);
+            let Some((level, name)) = self.homes.get(run.file).cloned() else {
+                continue;
+            };
+            let len = usize::try_from(high - low).unwrap_or(usize::MAX);
+            let bytes = self
+                .level(level)?
+                .read_at(&name, run.offset + (low - run.addr), len)
+                .map_err(|e| io(&name, &e))?;
+            out.push((low, bytes));
+        }
+        Ok(out)
+    }
+
     /// Contents of `range` if all its pages are in the map.
     pub fn contents(&mut self, map: &PageMap, range: AddrRange) -> Result<Option<Vec<u8>>, Error> {
         let mut runs = Vec::new();

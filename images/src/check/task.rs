@@ -113,7 +113,7 @@ fn live(
     let pid = node.pid;
     let ids_at = At::file(&format!("ids-{pid}.img"));
     let files_id = need!(ids_at, ids.files_id);
-    let (mm, pages) = memory::read(source, checkpoint, pid)?;
+    let (mut mm, pages) = memory::read(source, checkpoint, pid)?;
     let mut threads = Vec::new();
     let mut cgroup = tc.cg_set;
     for tid in node.tids.iter().copied() {
@@ -150,6 +150,7 @@ fn live(
         }
         threads.push(thread);
     }
+    mm.sigpage_users = memory::sigpage_users(source, &mm, &pages, &threads)?;
 
     let fs_name = format!("fs-{pid}.img");
     let fs: proto::Fs = source.one(&fs_name, magic::FS)?;

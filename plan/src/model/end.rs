@@ -6,7 +6,7 @@ use armrest_abi::{PAGE_SIZE, Range, ReportKind};
 use armrest_blob::Stop;
 use armrest_images::{Checkpoint, LiveTask, VmaKind};
 
-use super::{Kind, Model, PAGE, Trouble, Written};
+use super::{KernelPage, Kind, Model, PAGE, Trouble, Written};
 use crate::machine::Machine;
 use crate::record::HostArgs;
 use crate::shm;
@@ -20,6 +20,31 @@ enum What {
     Memfd(u32),
     AnonShared(u64),
     SysV(i32),
+    Kernel(KernelPage),
+}
+
+impl What {
+    /// Nothing that has offsets.
+    fn is_anon(self) -> bool {
+        matches!(self, What::Anon | What::Kernel(_))
+    }
+}
+
+/// Which of the kernel's own pages a VMA was.
+fn kernel_page(kind: VmaKind) -> Option<KernelPage> {
+    match kind {
+        VmaKind::Sigpage => Some(KernelPage::Sigpage),
+        VmaKind::Vvar => Some(KernelPage::Vvar),
+        VmaKind::Vdso => Some(KernelPage::Vdso),
+        _ => None,
+    }
+}
+
+/// True if the kernel's own page took this place; else it is plain memory.
+fn came(m: &Model, at: u32) -> bool {
+    m.areas
+        .get(&at)
+        .is_some_and(|a| matches!(a.kind, Kind::Kernel(_)))
 }
 
 /// A mapping for comparison: neighbours that show no difference are one.
@@ -40,7 +65,7 @@ struct Shown {
 fn join(out: &mut Vec<Shown>, next: Shown) {
     if let Some(last) = out.last_mut() {
         let pages = u64::from(last.range.len() / PAGE_SIZE);
-        let follows = if last.what == What::Anon {
+        let follows = if last.what.is_anon() {
             0
         } else {
             last.page + pages
@@ -68,7 +93,7 @@ fn join(out: &mut Vec<Shown>, next: Shown) {
 }
 
 /// The checkpoint's map.
-fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
+fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask, m: &Model) -> Vec<Shown> {
     let vmas = &live.mm.vmas;
     let mut read_only: BTreeSet<usize> = BTreeSet::new();
     for a in shm::attachments(cp, vmas).iter().filter(|a| a.read_only) {
@@ -90,7 +115,9 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
             VmaKind::Memfd { inode, .. } => What::Memfd(inode),
             VmaKind::AnonShared { shmid } => What::AnonShared(shmid),
             VmaKind::SysV { shmid } => What::SysV(i32::try_from(shmid).unwrap_or(-1)),
-            _ => What::Anon,
+            kind => kernel_page(kind)
+                .filter(|_| came(m, v.range.start()))
+                .map_or(What::Anon, What::Kernel),
         };
         let sysv = matches!(what, What::SysV(_));
         let shown = Shown {
@@ -99,11 +126,7 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
                 end: v.range.end(),
             },
             what,
-            page: if what == What::Anon {
-                0
-            } else {
-                v.offset / PAGE
-            },
+            page: if what.is_anon() { 0 } else { v.offset / PAGE },
             prot: v.prot,
             shared: v.shared || sysv,
             grows_down: v.grows_down && !sysv,
@@ -122,9 +145,16 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask) -> Vec<Shown> {
 fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
     let mut out = Vec::new();
     for (start, a) in &m.areas {
+        let range = Range {
+            start: *start,
+            end: a.end,
+        };
         let (what, page) = match a.kind {
             Kind::Own | Kind::Old | Kind::Vectors => continue,
             Kind::Anon => (What::Anon, 0),
+            // Only where the plan says.
+            Kind::Kernel(_) if plan.stay.contains(&range) => continue,
+            Kind::Kernel(page) => (What::Kernel(page), 0),
             Kind::Shm { id, page } => (What::SysV(id), page),
             Kind::File { fd, page } => {
                 match plan.sources.iter().find(|s| s.fd == fd).map(|s| &s.what) {
@@ -136,10 +166,7 @@ fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
             }
         };
         let shown = Shown {
-            range: Range {
-                start: *start,
-                end: a.end,
-            },
+            range,
             what,
             page,
             prot: a.prot,
@@ -156,7 +183,7 @@ fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
 }
 
 /// The contents of the checkpoint: for every page the file and offset that it comes from.
-fn wanted_pages(live: &LiveTask, plan: &Plan) -> BTreeMap<u32, Written> {
+fn wanted_pages(live: &LiveTask, plan: &Plan, m: &Model) -> BTreeMap<u32, Written> {
     let fd_of = |want: &dyn Fn(&SourceKind) -> bool| {
         plan.sources.iter().find(|s| want(&s.what)).map(|s| s.fd)
     };
@@ -190,6 +217,17 @@ fn wanted_pages(live: &LiveTask, plan: &Plan) -> BTreeMap<u32, Written> {
             put(u64::from(r.start()) + i * PAGE, fd, i * PAGE);
         }
     }
+    // What the kernel's own pages bring along is not read.
+    for v in live
+        .mm
+        .vmas
+        .iter()
+        .filter(|v| kernel_page(v.kind).is_some())
+    {
+        if came(m, v.range.start()) {
+            out.retain(|at, _| !v.range.has(*at));
+        }
+    }
     out
 }
 
@@ -218,7 +256,7 @@ pub fn prove(
         "{:x?} landed on something that lived there",
         m.replaced
     );
-    let (wanted, found) = (wanted(cp, machine, live), found(&m, plan));
+    let (wanted, found) = (wanted(cp, machine, live, &m), found(&m, plan));
     if let Some((w, f)) = wanted.iter().zip(&found).find(|(w, f)| w != f) {
         panic!("the map differs:\nwanted {w:x?}\nfound  {f:x?}");
     }
@@ -227,7 +265,7 @@ pub fn prove(
         found.len(),
         "the map has another number of VMAs"
     );
-    let pages = wanted_pages(live, plan);
+    let pages = wanted_pages(live, plan, &m);
     if m.written != pages {
         let wrong = pages.iter().find(|(a, w)| m.written.get(a) != Some(w));
         let extra = m.written.iter().find(|(a, w)| pages.get(a) != Some(w));

@@ -52,6 +52,8 @@ pub enum Kind {
     Old,
     /// `[vectors]`: nobody can unmap it.
     Vectors,
+    /// A page that the kernel gives a process only once.
+    Kernel(KernelPage),
     /// Anonymous memory.
     Anon,
     /// A file, by the descriptor that it was mapped with.
@@ -70,7 +72,29 @@ pub enum Kind {
     },
 }
 
+/// Pages that the kernel gives a process only once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelPage {
+    /// `[sigpage]`.
+    Sigpage,
+    /// `[vvar]`.
+    Vvar,
+    /// `[vdso]`.
+    Vdso,
+}
+
 impl Kind {
+    /// What a mapping of our own with this name is.
+    fn of_ours(start: u32, name: &str) -> Kind {
+        match name {
+            _ if start >= 0xffff_0000 => Kind::Vectors,
+            "[sigpage]" => Kind::Kernel(KernelPage::Sigpage),
+            "[vdso]" => Kind::Kernel(KernelPage::Vdso),
+            _ if name.starts_with("[vvar") => Kind::Kernel(KernelPage::Vvar),
+            _ => Kind::Old,
+        }
+    }
+
     /// The same thing, `bytes` further on.
     fn further(self, bytes: u32) -> Kind {
         let by = u64::from(bytes / PAGE_SIZE);
@@ -273,13 +297,15 @@ impl Model {
             "the report pipe has the number of a source"
         );
         for o in &machine.maps {
-            let kind = if o.range.start >= 0xffff_0000 {
-                Kind::Vectors
+            let kind = Kind::of_ours(o.range.start, &o.name);
+            let code = matches!(kind, Kind::Kernel(KernelPage::Sigpage | KernelPage::Vdso));
+            let prot = if code {
+                c::PROT_READ | c::PROT_EXEC
             } else {
-                Kind::Old
+                c::PROT_READ
             };
             m.areas
-                .insert(o.range.start, Mapping::new(o.range.end, kind, c::PROT_READ));
+                .insert(o.range.start, Mapping::new(o.range.end, kind, prot));
         }
         m.lay_area(plan);
         m

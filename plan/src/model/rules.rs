@@ -192,6 +192,11 @@ impl Model {
         if start > src.start || m.end < src.end {
             return Err(EFAULT);
         }
+        assert!(
+            !matches!(m.kind, Kind::Kernel(_)) || (start, m.end) == (src.start, src.end),
+            "the kernel follows a move of {:?} only as a whole",
+            m.kind
+        );
         if let Kind::Shm { page, .. } | Kind::File { page, .. } = m.kind.further(src.start - start)
             && m.shared
             && self.cache_aliases

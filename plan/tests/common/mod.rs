@@ -137,6 +137,7 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
         guards: Vec::new(),
         vdso: None,
         sigpage: None,
+        sigpage_users: Vec::new(),
     };
     let live = LiveTask {
         personality: Some(0),
