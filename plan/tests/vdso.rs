@@ -167,8 +167,8 @@ fn functions_jump_to_their_counterparts() {
     let mut jumps = 0;
     for f in functions(&dumped(&cp)).unwrap() {
         let counterpart = here.iter().find(|h| h.name == f.name);
-        let target =
-            counterpart.map(|h| vdso.start + u32::try_from(h.offset).unwrap() | u32::from(h.thumb));
+        let target = counterpart
+            .map(|h| (vdso.start + u32::try_from(h.offset).unwrap()) | u32::from(h.thumb));
         assert_eq!(jump_of(image, f.offset, f.thumb), target, "{}", f.name);
         jumps += usize::from(target.is_some());
         if target.is_none() {
