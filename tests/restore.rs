@@ -441,6 +441,52 @@ fn the_summary_names_what_the_emulator_cannot_do() {
     }
 }
 
+/// The emulator hands time namespaces through to the kernel below, so this is that kernel's own answer.
+#[test]
+fn clocks_go_on_from_the_dump() {
+    if !provable("clocks that go on") {
+        return;
+    }
+    if fs::metadata("/proc/self/ns/time_for_children").is_err() {
+        return common::not_proved("clocks that go on: this kernel has no time namespaces");
+    }
+    let now = || {
+        let mut t = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `t` is writable.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
+        i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec)
+    };
+    let s = Scratch::new("counter");
+    let cp = armrest_images::load(&armrest_images::FsDir::new(s.images())).unwrap();
+    let then = i128::from(cp.clocks.expect("recorded").monotonic_ns);
+    let begin = now();
+    let mut run = s.start(&[]);
+    run.restored();
+    let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", run.task(136))).unwrap();
+    let words: Vec<i128> = offsets
+        .lines()
+        .find_map(|l| l.strip_prefix("monotonic"))
+        .unwrap()
+        .split_whitespace()
+        .map(|w| w.parse().unwrap())
+        .collect();
+    let end = now();
+    let reads = end + words[0] * 1_000_000_000 + words[1];
+    assert!(
+        then <= reads && reads <= then + (end - begin),
+        "{then} at the dump, {reads} now"
+    );
+    let done = run.term();
+    done.passed();
+    assert!(
+        done.stderr
+            .contains("CLOCK_MONOTONIC and CLOCK_BOOTTIME go on")
+    );
+}
+
 #[test]
 fn a_dry_run_restores_nothing() {
     if !provable("--dry-run") {

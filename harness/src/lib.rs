@@ -15,5 +15,6 @@ pub mod restore;
 pub mod root;
 pub mod summary;
 pub mod task;
+pub mod timens;
 pub mod verify;
 pub mod watch;

@@ -37,6 +37,7 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         has_ptrace: probe::ptrace().is_yes(),
         madvise: probe::madvise().unwrap_or_default(),
         timer_ids: probe::timer_ids(),
+        has_timens: probe::timens().is_yes(),
         has_time64: probe::time64().is_yes(),
         has_thp_disable: probe::thp_disable().is_yes(),
         may_choose_pid: privileged && writable("/proc/sys/kernel/ns_last_pid"),
@@ -47,7 +48,7 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         hwcap2: auxval(libc::AT_HWCAP2),
         page_size: auxval(libc::AT_PAGESZ),
         platform: platform(),
-        monotonic_ns: monotonic_ns(),
+        monotonic_ns: os::clock_ns(libc::CLOCK_MONOTONIC),
         own_brk: own_brk(),
         // SAFETY: takes no argument and cannot fail.
         euid: unsafe { libc::geteuid() },
@@ -218,16 +219,6 @@ fn platform() -> String {
     }
     // SAFETY: the kernel put a NUL-terminated string there, and nothing changes it.
     unsafe { CStr::from_ptr(p) }.to_string_lossy().into_owned()
-}
-
-fn monotonic_ns() -> u64 {
-    let mut t = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `t` is writable.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
-    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
 }
 
 fn own_brk() -> u32 {

@@ -113,6 +113,17 @@ pub fn signal_mask(mask: u64) -> io::Result<u64> {
     Ok(old)
 }
 
+/// What a clock reads, in nanoseconds.
+pub fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `t` is writable.
+    unsafe { libc::clock_gettime(clock, &mut t) };
+    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
+}
+
 /// The first line of `/proc/PID/comm`, or `?`.
 pub fn comm(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm"))

@@ -420,6 +420,22 @@ pub fn time64() -> Fact {
     exists(os::check_long(r), 0)
 }
 
+/// Are there time namespaces, and may we make one?
+pub fn timens() -> Fact {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    if let Err(e) = fs::metadata("/proc/self/ns/time_for_children") {
+        return no(&e);
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status
+        .lines()
+        .find_map(|l| u64::from_str_radix(l.strip_prefix("CapEff:")?.trim(), 16).ok());
+    if held.unwrap_or(0) & CAP_SYS_ADMIN == 0 {
+        return Fact::No("needs CAP_SYS_ADMIN".to_owned());
+    }
+    Fact::Yes
+}
+
 /// How POSIX timers are numbered: as asked, by counting, or so that a number comes back at once.
 pub fn timer_ids() -> TimerIds {
     let none: c_ulong = 0;

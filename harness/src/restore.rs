@@ -22,6 +22,7 @@ use crate::pid::{self, Side};
 use crate::root::Root;
 use crate::summary::{Log, PidFile, below};
 use crate::task::{self, Allowed, Becoming};
+use crate::timens;
 use crate::watch::{self, Child, Deadline, Forward};
 
 /// Restore as asked; the exit status to pass on.
@@ -271,6 +272,9 @@ impl Restore<'_> {
         // SAFETY: cannot fail.
         let parent = unsafe { libc::getpid() };
         let want = (!self.o.any_pid).then_some(self.task.pid);
+        if let Some(then) = self.plan.clocks {
+            timens::for_children(then)?;
+        }
         match pid::fork(want, &self.machine)? {
             Side::Child => {
                 drop(read);
@@ -342,6 +346,9 @@ impl Restore<'_> {
             notes.insert(0, format!("pid {} is now {pid}", task.pid));
         }
         notes.push(format!("pid by {way}"));
+        if plan.clocks.is_some() {
+            notes.push("CLOCK_MONOTONIC and CLOCK_BOOTTIME go on, in a time namespace".into());
+        }
         if self.as_init {
             notes.push("an init, pid 1 of the new namespaces, stays until the task ends".into());
         }

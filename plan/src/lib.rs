@@ -5,6 +5,7 @@
 //! a foreign vdso, `refuse` names what is not supported, `args` lays the result out as bytes.
 
 pub mod args;
+pub mod clocks;
 pub mod consts;
 pub mod ipc;
 pub mod kernel_pages;
@@ -282,7 +283,8 @@ impl Draft<'_> {
         tables.closes = self.sources.iter().map(|s| s.fd).collect();
         let mut want_bits = self.wants() | timer_bits;
         tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
-        self.say_what_is_missing(task);
+        self.say_what_is_missing();
+        let clocks = clocks::plan(self.cp, self.machine, task.pid, &mut self.notes);
         let frame = frame(&live.threads[0]);
         let grow_brk = self.grow_brk();
         let exit = kernel_pages::sigpage_exit(live, self.machine, &self.kernel);
@@ -336,6 +338,7 @@ impl Draft<'_> {
                     name: vma_name(self.cp, v),
                 })
                 .collect(),
+            clocks,
             grow_brk,
             exit,
             stay: self.kernel.stay,
@@ -679,7 +682,7 @@ impl Draft<'_> {
     }
 
     /// What this kernel lacks and the checkpoint had: said, never hidden.
-    fn say_what_is_missing(&mut self, task: &Task) {
+    fn say_what_is_missing(&mut self) {
         let m = self.machine;
         let t = &self.live.threads[0];
         let mut lost = Vec::new();
@@ -706,21 +709,6 @@ impl Draft<'_> {
             self.notes.push(format!(
                 "the break {brk:08x} cannot be set here: after the restore {state}"
             ));
-        }
-        if let Some(c) = self.cp.clocks {
-            let jump = i128::from(m.monotonic_ns) - i128::from(c.monotonic_ns);
-            if jump.abs() > 1_000_000_000 {
-                let (way, secs) = if jump < 0 {
-                    ("back", -jump)
-                } else {
-                    ("forward", jump)
-                };
-                self.notes.push(format!(
-                    "CLOCK_MONOTONIC jumps {way} by {} s for pid {}",
-                    secs / 1_000_000_000,
-                    task.pid
-                ));
-            }
         }
     }
 }

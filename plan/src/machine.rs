@@ -42,6 +42,8 @@ pub struct Machine {
     pub madvise: Vec<u32>,
     /// How POSIX timers are numbered.
     pub timer_ids: TimerIds,
+    /// Time namespaces exist, and we may make one.
+    pub has_timens: bool,
     /// Calls with 64-bit time exist (5.1).
     pub has_time64: bool,
     /// `PR_SET_THP_DISABLE` exists.
@@ -147,6 +149,7 @@ impl Machine {
             has_ptrace: true,
             madvise: vec![1, 2, 10, 12, 14, 15, 16, 18],
             timer_ids: TimerIds::Counted,
+            has_timens: false,
             has_time64: true,
             has_thp_disable: true,
             may_choose_pid: true,

@@ -4,6 +4,7 @@ use armrest_abi::{
     Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Range,
     Remove, Rseq, ThreadArgs, Timer,
 };
+use armrest_images::Clocks;
 use serde::Serialize;
 
 /// What the user asked for.
@@ -181,6 +182,8 @@ pub struct Plan {
     pub fds: Vec<WantedFd>,
     /// Objects that reports name.
     pub objects: Vec<Object>,
+    /// Readings with which CLOCK_MONOTONIC and CLOCK_BOOTTIME go on, in a time namespace of the task's own.
+    pub clocks: Option<Clocks>,
     /// Where the restoring process moves its own break to, as its last act in ordinary code: where the kernel's mm fields
     /// cannot be set, or are an emulator's, this is how sbrk goes on working.
     pub grow_brk: Option<u32>,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use armrest_images::PosixTimer;
+use armrest_images::{Clocks, PosixTimer};
 use armrest_plan::model::{Trouble, prove};
 use armrest_plan::timers::TimerIds;
 use armrest_plan::{Machine, Options, RefusalKind, plan};
@@ -85,6 +85,35 @@ fn interval_timers_are_armed_with_what_was_left() {
         m.timers.interval[&2],
         words([5, 0, 5, 0]),
         "due: the interval stands in"
+    );
+}
+
+#[test]
+fn clocks_go_on_where_the_kernel_can_and_jump_aloud_elsewhere() {
+    let mut cp = with(vec![]);
+    let then = Clocks {
+        monotonic_ns: 29_000_000_000,
+        boottime_ns: 30_000_000_000,
+    };
+    cp.clocks = Some(then);
+    let can = Machine {
+        has_timens: true,
+        monotonic_ns: 5_000_000_000,
+        ..Machine::generic()
+    };
+    let jumps = |p: &armrest_plan::Plan| p.notes.iter().filter(|n| n.contains("jumps")).count();
+    let p = plan(&cp, &can, &options()).unwrap();
+    assert_eq!((p.clocks, jumps(&p)), (Some(then), 0));
+    let cannot = Machine {
+        has_timens: false,
+        ..can
+    };
+    let p = plan(&cp, &cannot, &options()).unwrap();
+    assert_eq!(p.clocks, None);
+    assert!(
+        p.notes.iter().any(|n| n.contains("jumps back by 24 s")),
+        "{:?}",
+        p.notes
     );
 }
 

@@ -4,6 +4,7 @@ use super::{Table, print, print_json};
 use crate::cli::CheckOptions;
 use crate::error::Error;
 use crate::probe::{self, Fact};
+use armrest_plan::timers::TimerIds;
 use serde::Serialize;
 
 /// How much a restore needs a feature.
@@ -190,6 +191,23 @@ pub fn rows() -> Vec<Row> {
             "ADVISE_SYSCALLS",
             "4.14",
             madvise,
+        ),
+        Row::new(
+            "numbers of POSIX timers",
+            "tasks with POSIX timers",
+            "POSIX_TIMERS",
+            "2.6",
+            match probe::timer_ids() {
+                TimerIds::Foreign => Fact::No("an emulator's".to_owned()),
+                TimerIds::Counted | TimerIds::Chosen => Fact::Yes,
+            },
+        ),
+        Row::new(
+            "time namespaces",
+            "clocks that go on",
+            "TIME_NS",
+            "5.6",
+            probe::timens(),
         ),
         Row::new(
             "PR_SET_THP_DISABLE",
