@@ -46,6 +46,8 @@ pub enum Command {
     Check(CheckOptions),
     /// Compare a restored process with its checkpoint.
     Verify(VerifyOptions),
+    /// Remove what a restore left that was killed.
+    Clean(CleanOptions),
 }
 
 /// What `armrest restore` was asked for.
@@ -220,6 +222,26 @@ pub struct VerifyOptions {
     /// It has run: its writable pages may differ
     #[arg(long)]
     pub allow_ran: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `armrest clean` was asked for.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Remove what a restore left that was killed; each restore does so too.",
+    help_template = TEMPLATE,
+    after_help = "Ends with 0 if nothing is left, with 110 if something cannot be removed.
+ARMREST_JOURNAL=DIR names another place of the journals.
+
+Examples:
+  armrest clean --dry-run\n  armrest clean --json | jq '.[].all[]'"
+)]
+pub struct CleanOptions {
+    /// Say what would be removed, remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

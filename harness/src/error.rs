@@ -136,6 +136,9 @@ pub enum Error {
         /// How many differences.
         why: String,
     },
+    /// Something that a dead restore left cannot be removed.
+    #[error("{} things are left", .0.len())]
+    Left(Vec<String>),
     /// A call failed that should not, or armrest contradicts itself.
     #[error("{what}: {why}")]
     Internal {
@@ -274,6 +277,11 @@ pub const CODES: &[CodeRow] = &[
         "differs",
         "the task is not as the images say; each difference is listed",
     ),
+    row(
+        110,
+        "left",
+        "something that a killed restore left cannot be removed; each is named",
+    ),
 ];
 
 const fn row(code: u8, name: &'static str, meaning: &'static str) -> CodeRow {
@@ -306,6 +314,7 @@ impl Error {
             Error::NoBlob => 107,
             Error::Internal { .. } => 108,
             Error::Differs { .. } => 109,
+            Error::Left(_) => 110,
         }
     }
 
@@ -334,6 +343,7 @@ impl Error {
             Error::Output { .. } => "output",
             Error::Internal { .. } => "internal",
             Error::Differs { .. } => "verify",
+            Error::Left(_) => "clean",
         }
     }
 
@@ -345,6 +355,7 @@ impl Error {
                 .iter()
                 .map(|c| format!("{}: changed: {}", c.path, c.how))
                 .collect(),
+            Error::Left(all) => all.clone(),
             other => vec![other.to_string()],
         }
     }
@@ -392,6 +403,7 @@ impl Error {
                 one("docs/verify.md lists what must differ; --allow-ran if it has run")
             }
             Error::NoBlob => one("build with `make` and use target/armrest"),
+            Error::Left(_) => one("remove it by hand, then remove the journal"),
             Error::Blob { .. } | Error::Internal { .. } => Vec::new(),
         }
     }
@@ -577,6 +589,7 @@ mod tests {
                 seconds: 3,
             },
             Error::NoBlob,
+            Error::Left(vec![what.clone()]),
             Error::Differs {
                 what: what.clone(),
                 why: why.clone(),

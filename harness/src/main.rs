@@ -26,6 +26,7 @@ fn run(command: &Command) -> Result<i32, Error> {
         Command::X(o) => commands::x::run(o),
         Command::Check(o) => commands::check::run(o),
         Command::Verify(o) => commands::verify::run(o),
+        Command::Clean(o) => commands::clean::run(o),
     }
 }
 

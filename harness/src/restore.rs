@@ -9,7 +9,9 @@ use armrest_images::{Checkpoint, File, FsDir, LiveTask, Task};
 use armrest_plan::{Machine, Options, Plan, SourceKind};
 
 use crate::cli::RestoreOptions;
+use crate::commands;
 use crate::error::Error;
+use crate::journal::{Journal, Place, clean};
 use crate::load::{self, Loaded};
 use crate::machine;
 use crate::namespaces;
@@ -47,6 +49,9 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     load::header()?;
     let cp = armrest_images::load(&FsDir::new(&o.images))?;
     log.phase("images");
+    if !o.dry_run {
+        clean_up(log)?;
+    }
     let pidfile = match &o.pidfile {
         Some(p) if !o.dry_run => Some(PidFile::create(below(o.work_dir.as_deref(), p))?),
         _ => None,
@@ -59,6 +64,18 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
         });
     }
     here(o, &cp, log, pidfile, false, &forward)
+}
+
+/// What earlier restores left that were killed goes first: its ids may be ours.
+fn clean_up(log: &mut Log) -> Result<(), Error> {
+    let dead = clean::run(&Place::usual(), false)?;
+    for line in commands::clean::lines(&dead) {
+        log.line(0, &line)?;
+    }
+    for line in commands::clean::left(&dead) {
+        log.line(0, &format!("warning: {line}"))?;
+    }
+    Ok(())
 }
 
 /// What a restore in this process's namespaces came to: one stage after the other.
@@ -74,6 +91,8 @@ fn here(
     let plan = armrest_plan::plan(cp, &machine, &options)?;
     let (task, live) = first(cp)?;
     log.phase("plan");
+    // Dropped last: it takes back what is left once the child is dead.
+    let journal = Journal::new(&Place::usual(), &o.images, as_init);
     let mut restore = Restore {
         o,
         cp,
@@ -83,6 +102,7 @@ fn here(
         plan,
         as_init,
         forward,
+        journal: &journal,
         deadline: Deadline::new(log.start(), o.timeout),
     };
     for w in &restore.plan.warnings {
@@ -104,6 +124,7 @@ fn here(
     // Nothing can fail from here on.
     running.child.let_go();
     made.sysv.keep();
+    journal.done();
     drop(made.loaded);
     log.restored();
     log.status(&status);
@@ -148,6 +169,7 @@ struct Restore<'a> {
     plan: Plan,
     as_init: bool,
     forward: &'a Forward,
+    journal: &'a Journal,
     deadline: Deadline,
 }
 
@@ -243,7 +265,7 @@ impl Restore<'_> {
             self.deadline.check(|| "SysV objects".into())
         };
         let mut notes = sysv::write_limits(&self.plan.ipc.raise);
-        let mut sysv = SysV::make(self.cp, &opened.pages, self.o.any_ids, &go_on)?;
+        let mut sysv = SysV::make(self.cp, &opened.pages, self.o.any_ids, &go_on, self.journal)?;
         notes.extend(sysv::write_limits(&self.plan.ipc.exact));
         notes.extend(renumber(&mut self.plan, &sysv));
         notes.append(&mut sysv.notes);
@@ -285,6 +307,7 @@ impl Restore<'_> {
                     objects: &objects,
                     cwd: &cwd,
                     report: &objects.open[report],
+                    journal: self.journal,
                     emulated: self.machine.emulated,
                     parent,
                     allowed: &made.allowed,

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use armrest_images::{LiveTask, Task};
 use armrest_plan::Plan;
 
+use crate::journal::Journal;
 use crate::load::{Loaded, write_raw};
 use crate::objects::Objects;
 use crate::os;
@@ -31,6 +32,8 @@ pub struct Becoming<'a> {
     pub cwd: &'a OwnedFd,
     /// The report pipe's write end.
     pub report: &'a OwnedFd,
+    /// Where what was made outside is written down.
+    pub journal: &'a Journal,
     /// Pid of the harness, as this child sees it.
     pub parent: libc::pid_t,
     /// What may be set of the image's limits and weights.
@@ -80,6 +83,8 @@ impl Becoming<'_> {
                 io::Error::from_raw_os_error(libc::ESRCH),
             ));
         }
+        // The blob ends that bond; from then on this process may outlive the harness, with all that was made for it.
+        self.journal.claim().map_err(named("journal"))?;
         self.session().map_err(named("session and process group"))?;
         self.actions()?;
         if let Some(p) = self.live.personality.filter(|_| !self.emulated) {

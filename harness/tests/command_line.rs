@@ -28,6 +28,7 @@ fn every_help_fits_a_screen_and_has_examples() {
         Some("x"),
         Some("check"),
         Some("verify"),
+        Some("clean"),
     ] {
         for flag in ["--help", "-h"] {
             let args: Vec<&str> = command.into_iter().chain([flag]).collect();

@@ -1,6 +1,7 @@
-//! The commands that only look: each turns its options into lines on standard output.
+//! The commands beside `restore`: each turns its options into lines on standard output.
 
 pub mod check;
+pub mod clean;
 pub mod plan;
 pub mod show;
 mod table;

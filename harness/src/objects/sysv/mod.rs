@@ -13,6 +13,7 @@ use armrest_images::{Checkpoint, IpcPerm, VmaKind};
 use armrest_plan::ipc::Sysctl;
 
 use crate::error::Error;
+use crate::journal::{Journal, Thing};
 use crate::objects::memory::PagesFiles;
 use crate::os;
 
@@ -37,8 +38,17 @@ impl Kind {
         }
     }
 
+    /// As in `/proc/sysvipc`.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Kind::Segment => "shm",
+            Kind::Set => "sem",
+            Kind::Queue => "msg",
+        }
+    }
+
     /// Where the next id is chosen.
-    const fn next_id(self) -> &'static str {
+    pub const fn next_id(self) -> &'static str {
         match self {
             Kind::Segment => "/proc/sys/kernel/shm_next_id",
             Kind::Set => "/proc/sys/kernel/sem_next_id",
@@ -59,23 +69,28 @@ impl Kind {
         })
     }
 
-    /// Remove an object that this restore made.
-    fn remove(self, id: libc::c_int) {
+    /// Remove an object that a restore made.
+    ///
+    /// # Errors
+    /// It is not there, or not ours.
+    pub fn remove(self, id: libc::c_int) -> io::Result<()> {
         // SAFETY: IPC_RMID reads no structure. An attached segment stays until its last attachment goes.
-        unsafe {
+        os::check(unsafe {
             match self {
                 Kind::Segment => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
                 Kind::Set => libc::semctl(id, 0, libc::IPC_RMID),
                 Kind::Queue => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
             }
-        };
+        })
+        .map(drop)
     }
 
     /// The wanted id waits for the next object, whoever makes it: let it be one that goes away again.
-    fn forget_next_id(self) {
-        if let Ok(id) = self.get(libc::IPC_PRIVATE, 1, libc::IPC_CREAT | 0o600) {
-            self.remove(id);
-        }
+    ///
+    /// # Errors
+    /// No such object can be made.
+    pub fn forget_next_id(self) -> io::Result<()> {
+        self.remove(self.get(libc::IPC_PRIVATE, 1, libc::IPC_CREAT | 0o600)?)
     }
 }
 
@@ -101,6 +116,7 @@ pub struct SysV {
 /// What every object is made with.
 struct Maker<'a> {
     any_ids: bool,
+    journal: &'a Journal,
     made: &'a mut Vec<Made>,
     notes: &'a mut Vec<String>,
 }
@@ -112,10 +128,12 @@ impl SysV {
         pages: &PagesFiles,
         any_ids: bool,
         go_on: &dyn Fn() -> Result<(), Error>,
+        journal: &Journal,
     ) -> Result<SysV, Error> {
         let mut all = SysV::default();
         let mut maker = Maker {
             any_ids,
+            journal,
             made: &mut all.made,
             notes: &mut all.notes,
         };
@@ -161,7 +179,8 @@ impl SysV {
 impl Drop for SysV {
     fn drop(&mut self) {
         for m in &self.made {
-            m.kind.remove(m.id);
+            // Gone already, or not to be helped.
+            let _ = m.kind.remove(m.id);
         }
     }
 }
@@ -196,6 +215,13 @@ impl Maker<'_> {
         if key != libc::IPC_PRIVATE && kind.get(key, 0, 0).is_ok() {
             return Err(taken("its key is in use".into()));
         }
+        let entry = self.journal.will_make(&Thing::Sysv {
+            kind,
+            id: i32::try_from(perm.id).ok().filter(|_| !self.any_ids),
+            key: perm.key,
+            mode: 0o600,
+            creator: perm.cuid,
+        })?;
         if !self.any_ids {
             let next = kind.next_id();
             std::fs::write(next, perm.id.to_string()).map_err(|e| Error::MayNotChoose {
@@ -218,7 +244,7 @@ impl Maker<'_> {
             }
             Err(e) => {
                 if !self.any_ids {
-                    kind.forget_next_id();
+                    let _ = kind.forget_next_id();
                 }
                 return Err(match e.raw_os_error() {
                     Some(libc::EEXIST) => taken("its key is in use".into()),
@@ -231,6 +257,7 @@ impl Maker<'_> {
             was: perm.id,
             id,
         });
+        self.journal.made_id(&entry, id)?;
         if !self.any_ids && u32::try_from(id) != Ok(perm.id) {
             return Err(taken(format!("its id is in use (the kernel gave {id})")));
         }
