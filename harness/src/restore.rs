@@ -269,6 +269,7 @@ impl Restore<'_> {
         notes.extend(sysv::write_limits(&self.plan.ipc.exact));
         notes.extend(renumber(&mut self.plan, &sysv));
         notes.append(&mut sysv.notes);
+        notes.extend(opened.objects.notes.iter().cloned());
         let loaded = Loaded::new(&self.plan)?;
         Ok(Made {
             allowed,
@@ -479,18 +480,12 @@ fn open_sources(
                     what: format!("memfd {inode}"),
                     why: "not there".into(),
                 })?;
-                pages.memfd(m)?.into()
+                pages.memfd(m, &mut objects.notes)?.into()
             }
             SourceKind::AnonShared { shmid, size } => {
                 let none = armrest_images::PageMap::default();
-                pages
-                    .object(
-                        "/dev/zero",
-                        *size,
-                        cp.anon_shared.get(shmid).unwrap_or(&none),
-                        false,
-                    )?
-                    .into()
+                let contents = cp.anon_shared.get(shmid).unwrap_or(&none);
+                pages.anonymous(*size, contents, &mut objects.notes)?.into()
             }
         };
         let index = objects.keep(fd, above)?;

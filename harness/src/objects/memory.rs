@@ -8,7 +8,11 @@ use std::path::Path;
 
 use armrest_images::{Checkpoint, Memfd, PAGE, PageMap};
 
+use super::anonymous::anonymous;
 use crate::error::Error;
+
+/// What dumpers call the object behind anonymous shared memory.
+const ANONYMOUS: &str = "/dev/zero";
 
 /// The pages files of a checkpoint, opened.
 pub struct PagesFiles(pub Vec<(String, File)>);
@@ -85,39 +89,75 @@ impl PagesFiles {
         })
     }
 
-    /// A new memory object of `size` bytes with these contents.
-    pub fn object(
-        &self,
-        name: &str,
-        size: u64,
-        map: &PageMap,
-        sealable: bool,
-    ) -> Result<File, Error> {
+    /// A new memory file of `size` bytes with these contents.
+    fn object(&self, name: &str, size: u64, map: &PageMap, sealable: bool) -> Result<File, Error> {
         let failed = |source| Error::Output {
             path: format!("memory object {name}").into(),
             source,
         };
-        // A name with a slash is what the kernel shows for anonymous shared memory too.
         let file = File::from(crate::os::memfd(name, &[], sealable).map_err(failed)?);
         file.set_len(size).map_err(failed)?;
-        self.place(map, |pages, from, to, len| {
-            send(pages, from, &file, to, len)
-        })?;
+        self.fill(&file, map)?;
         Ok(file)
     }
 
+    fn fill(&self, file: &File, map: &PageMap) -> Result<(), Error> {
+        self.place(map, |pages, from, to, len| send(pages, from, file, to, len))
+    }
+
+    /// Anonymous shared memory of `size` bytes with these contents: as `mmap` makes it, else as a memory file of the
+    /// same name, which is said in `notes`.
+    pub fn anonymous(
+        &self,
+        size: u64,
+        map: &PageMap,
+        notes: &mut Vec<String>,
+    ) -> Result<File, Error> {
+        match anonymous(size) {
+            Ok(file) => {
+                self.fill(&file, map)?;
+                Ok(file)
+            }
+            Err(e) => {
+                let note = format!(
+                    "anonymous shared memory is a memory file, which maps show as /memfd:/dev/zero: \
+                     /proc/self/map_files: {e}"
+                );
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+                // A name with a slash is what the kernel shows for anonymous shared memory too.
+                self.object(ANONYMOUS, size, map, false)
+            }
+        }
+    }
+
     /// A recorded memory object, with its owner and mode.
-    pub fn memfd(&self, m: &Memfd) -> Result<File, Error> {
+    pub fn memfd(&self, m: &Memfd, notes: &mut Vec<String>) -> Result<File, Error> {
         /// F_SEAL_SEAL alone: made without MFD_ALLOW_SEALING.
         const NEVER_SEALED: u32 = 1;
         let failed = |source| Error::Output {
             path: format!("memory object {}", m.name).into(),
             source,
         };
-        let file = self.object(&m.name, m.size, &m.pages, m.seals != NEVER_SEALED)?;
+        let file = if m.name == ANONYMOUS && m.seals == NEVER_SEALED {
+            self.anonymous(m.size, &m.pages, notes)?
+        } else {
+            self.object(&m.name, m.size, &m.pages, m.seals != NEVER_SEALED)?
+        };
         let now = file.metadata().map_err(failed)?;
         if (now.uid(), now.gid()) != (m.uid, m.gid) {
-            std::os::unix::fs::fchown(&file, Some(m.uid), Some(m.gid)).map_err(failed)?;
+            match std::os::unix::fs::fchown(&file, Some(m.uid), Some(m.gid)) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => notes.push(format!(
+                    "memory object {} belongs to uid {} gid {}, not to uid {} gid {}",
+                    m.name,
+                    now.uid(),
+                    now.gid(),
+                    m.uid,
+                    m.gid
+                )),
+                done => done.map_err(failed)?,
+            }
         }
         if let Some(mode) = m.mode.filter(|mode| (mode ^ now.mode()) & 0o7777 != 0) {
             let mode = std::fs::Permissions::from_mode(mode & 0o7777);

@@ -1,7 +1,9 @@
 //! Things that the task will own or that the blob needs, made before anything of the old address space is touched.
 //!
-//! One file a kind: [`mod@file`] opens what is known by path, [`memory`] makes memory objects, [`sysv`] SysV segments.
+//! One file a kind: [`mod@file`] opens what is known by path, [`memory`] makes memory objects, [`mod@anonymous`] those
+//! that only `mmap` makes, [`sysv`] SysV segments.
 
+pub mod anonymous;
 pub mod build_id;
 pub mod file;
 pub mod memory;
@@ -30,6 +32,8 @@ pub struct Objects {
     pub open: Vec<OwnedFd>,
     /// Where they go.
     pub placed: Vec<Placed>,
+    /// What became other than it was, in sentences for the summary.
+    pub notes: Vec<String>,
 }
 
 impl Objects {
