@@ -73,6 +73,26 @@ fn dynamically_linked() {
     passes("dyn", 124, &[]);
 }
 
+/// Pages are mapped from the images; the program cannot tell, and the images are as before.
+#[test]
+fn lazily() {
+    if !provable("lazily") {
+        return;
+    }
+    for (name, pid) in [("counter", 136), ("memory", 201)] {
+        let s = Scratch::new(name);
+        let mut run = s.start(&["--lazy"]);
+        let said = run.restored();
+        assert_eq!(said["pid"], pid);
+        assert!(
+            said["notes"].to_string().contains("are mapped from pages-"),
+            "{said}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        run.term().passed();
+    }
+}
+
 /// No count is lost between the dump and the restore, and none said twice.
 #[test]
 fn counter_counts_on() {

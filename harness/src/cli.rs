@@ -58,7 +58,6 @@ pub enum Command {
     override_usage = "armrest restore -D IMAGES [OPTIONS]",
     after_help = "Examples:
   armrest restore -D img -r root           foreground: passes signals, status on
-  armrest restore -D img --new-namespaces  any number of copies side by side
   armrest restore -D img --any-pid --any-ids    where ids may not be chosen"
 )]
 pub struct RestoreOptions {
@@ -83,6 +82,9 @@ pub struct RestoreOptions {
     /// Take any SysV ids, not the checkpoint's
     #[arg(long)]
     pub any_ids: bool,
+    /// Map pages from the images, which must stay
+    #[arg(long)]
+    pub lazy: bool,
     /// Accept this changed file (glob, repeatable)
     #[arg(long, value_name = "PATH")]
     pub allow_changed: Vec<String>,
@@ -132,6 +134,9 @@ pub struct PlanOptions {
     /// As for a restore that takes any SysV ids
     #[arg(long)]
     pub any_ids: bool,
+    /// As for a restore that maps pages
+    #[arg(long)]
+    pub lazy: bool,
     /// The summary only
     #[arg(short, long)]
     pub summary: bool,

@@ -150,6 +150,7 @@ fn facts(o: &RestoreOptions, cp: &Checkpoint, as_init: bool) -> Result<(Machine,
     let options = Options {
         any_pid: o.any_pid,
         any_ids: o.any_ids,
+        lazy: o.lazy,
         // Inside the namespaces ids are free, and that is checked like everywhere else.
         new_namespaces: o.new_namespaces && !as_init,
         own_ipc: as_init,

@@ -9,6 +9,7 @@ pub mod clocks;
 pub mod consts;
 pub mod ipc;
 pub mod kernel_pages;
+pub mod lazy;
 pub mod machine;
 pub mod memory;
 pub mod model;
@@ -145,6 +146,13 @@ impl Sources for Draft<'_> {
     fn backing(&self, v: &Vma) -> Option<u32> {
         self.by_source.get(&self.source_of(v)?).copied()
     }
+
+    fn pages_fd(&self, file: usize) -> u32 {
+        self.sources
+            .iter()
+            .find(|s| s.what == SourceKind::Pages(file))
+            .map_or(u32::MAX, |s| s.fd)
+    }
 }
 
 fn anon_sizes(vmas: &[Vma]) -> BTreeMap<u64, u64> {
@@ -228,9 +236,20 @@ impl Draft<'_> {
         for f in files {
             self.source(SourceKind::Pages(f));
         }
-        let filled = memory::filled(vmas, &live.pages);
+        let mut filled = memory::filled(vmas, &live.pages);
+        let (runs, lazy) = if options.lazy {
+            lazy::divide(vmas, &live.mm.guards, &runs)
+        } else {
+            (runs, Vec::new())
+        };
+        for i in lazy.iter().map(|m| m.vma) {
+            filled[i] = memory::reads_into(&vmas[i], &runs);
+        }
+        if options.lazy {
+            self.notes.push(lazy::note(&lazy, &self.cp.pages_files));
+        }
         let comes = |i: usize| self.kernel.moved.contains(&i);
-        memory::plan_maps(vmas, &filled, &comes, &self, &mut tables);
+        memory::plan_maps(vmas, &filled, &comes, &self, &lazy, &mut tables);
         memory::plan_fill(&runs, &|f| self.pages_fd(f), &mut tables);
         if let Some((bytes, run)) = overlay {
             let fd = self.source(SourceKind::Overlay(bytes));
@@ -343,16 +362,10 @@ impl Draft<'_> {
             exit,
             stay: self.kernel.stay,
             pages,
+            lazy: lazy.iter().map(|m| u64::from(m.len / PAGE_SIZE)).sum(),
             notes: self.notes,
             warnings: self.warnings,
         })
-    }
-
-    fn pages_fd(&self, file: usize) -> u32 {
-        self.sources
-            .iter()
-            .find(|s| s.what == SourceKind::Pages(file))
-            .map_or(u32::MAX, |s| s.fd)
     }
 
     /// Target VMAs must fit this kernel's address space.

@@ -3,6 +3,7 @@
 use armrest_abi::{Advise, Batch, IOV_MAX, Iovec, Lock, Map, PAGE_SIZE, Protect};
 use armrest_images::{PageMap, PageRun, Vma, VmaKind};
 
+use crate::lazy::{self, Mapped};
 use crate::types::Tables;
 use crate::{consts, u32_of};
 
@@ -13,6 +14,8 @@ const BATCH_BYTES: u32 = 64 << 20;
 pub trait Sources {
     /// Descriptor of the file behind a VMA; `None` for anonymous memory.
     fn backing(&self, vma: &Vma) -> Option<u32>;
+    /// Descriptor of a pages file.
+    fn pages_fd(&self, file: usize) -> u32;
 }
 
 /// True if the blob makes this VMA with `mmap2`.
@@ -38,12 +41,14 @@ pub fn fill_prot(prot: u32, filled: bool) -> u32 {
     }
 }
 
-/// Fill the tables of maps and final protections. `filled[i]`: VMA i gets contents; `comes(i)`: it comes by a move.
+/// Fill the tables of maps and final protections. `filled[i]`: VMA i gets contents; `comes(i)`: it comes by a move;
+/// `lazy`: parts that are mapped from pages files, in order.
 pub fn plan_maps(
     vmas: &[Vma],
     filled: &[bool],
     comes: &dyn Fn(usize) -> bool,
     sources: &dyn Sources,
+    lazy: &[Mapped],
     tables: &mut Tables,
 ) {
     let mut last: Option<(Map, u32)> = None;
@@ -52,48 +57,56 @@ pub fn plan_maps(
         .enumerate()
         .filter(|(i, v)| is_mapped(v.kind) && !comes(*i))
     {
-        let fd = sources.backing(v);
-        let next = Map {
-            start: v.range.start(),
-            len: v.range.size(),
-            prot: fill_prot(v.prot, filled[i]),
-            flags: map_flags(v, fd.is_some()),
-            fd: fd.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
-            object: u32_of(i),
-            page_offset: if fd.is_some() {
-                v.offset / u64::from(PAGE_SIZE)
-            } else {
-                0
-            },
-        };
-        match &mut last {
-            Some((m, prot)) if *prot == v.prot && joins(m, &next) => {
-                m.len += next.len;
-                if let Some(p) = tables
-                    .protects
-                    .last_mut()
-                    .filter(|p| p.start + p.len == next.start && next.prot != v.prot)
-                {
-                    p.len += next.len;
-                }
-                continue;
-            }
-            _ => {}
+        let from = lazy.partition_point(|m| m.vma < i);
+        let to = lazy.partition_point(|m| m.vma <= i);
+        for (start, len, mapped) in lazy::parts(v, lazy.get(from..to).unwrap_or(&[])) {
+            let fd = mapped.map_or_else(|| sources.backing(v), |m| Some(sources.pages_fd(m.file)));
+            let page_offset = match mapped {
+                Some(m) => u64::from(m.page),
+                None if fd.is_some() => v.offset / u64::from(PAGE_SIZE),
+                None => 0,
+            };
+            let next = Map {
+                start,
+                len,
+                prot: fill_prot(v.prot, filled[i] && mapped.is_none()),
+                flags: map_flags(v, fd.is_some()),
+                fd: fd.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
+                object: u32_of(i),
+                page_offset,
+            };
+            push_map(&mut last, next, v.prot, tables);
         }
-        if let Some((m, _)) = last.take() {
-            tables.maps.push(m);
-        }
-        if next.prot != v.prot {
-            tables.protects.push(Protect {
-                start: next.start,
-                len: next.len,
-                prot: v.prot,
-                object: next.object,
-            });
-        }
-        last = Some((next, v.prot));
     }
     tables.maps.extend(last.map(|(m, _)| m));
+}
+
+/// Add a mapping whose final rights are `prot`, or make the last one longer.
+fn push_map(last: &mut Option<(Map, u32)>, next: Map, prot: u32, tables: &mut Tables) {
+    if let Some((m, last_prot)) = last
+        && *last_prot == prot
+        && joins(m, &next)
+    {
+        m.len += next.len;
+        if let Some(p) = tables
+            .protects
+            .last_mut()
+            .filter(|p| p.start + p.len == next.start && next.prot != prot)
+        {
+            p.len += next.len;
+        }
+        return;
+    }
+    tables.maps.extend(last.take().map(|(m, _)| m));
+    if next.prot != prot {
+        tables.protects.push(Protect {
+            start: next.start,
+            len: next.len,
+            prot,
+            object: next.object,
+        });
+    }
+    *last = Some((next, prot));
 }
 
 /// The kernel would merge the two mappings anyway.
@@ -143,6 +156,13 @@ pub fn filled(vmas: &[Vma], pages: &PageMap) -> Vec<bool> {
         }
     }
     out
+}
+
+/// True if some of these runs is read into this VMA.
+pub fn reads_into(v: &Vma, runs: &[PageRun]) -> bool {
+    let first = runs.partition_point(|r| run_range(r).1 <= u64::from(v.range.start()));
+    runs.get(first)
+        .is_some_and(|r| r.addr < u64::from(v.range.end()))
 }
 
 fn run_range(run: &PageRun) -> (u64, u64) {

@@ -18,6 +18,8 @@ pub struct Options {
     pub new_namespaces: bool,
     /// The IPC namespace is new and ours: its limits are the checkpoint's.
     pub own_ipc: bool,
+    /// Map pages from the images instead of reading them, where that can be.
+    pub lazy: bool,
     /// Sizes of the blob, from its header.
     pub blob: BlobSizes,
 }
@@ -193,6 +195,8 @@ pub struct Plan {
     pub stay: Vec<Range>,
     /// Pages with contents.
     pub pages: u64,
+    /// Those of them that are mapped from pages files and not read.
+    pub lazy: u64,
     /// What is done otherwise than the checkpoint says, in sentences for the summary.
     pub notes: Vec<String>,
     /// Warnings.

@@ -35,6 +35,7 @@ compared() {
     for i in $(seq $times); do
         echo "@ $case base $("$@")"
         timed $case restore
+        [ $case != big ] || timed $case lazy --lazy
     done
     cat /tmp/bench.err
 }
