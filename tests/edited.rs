@@ -3,120 +3,20 @@
 //! which VMA was cut. Checked by what the kernel lists and holds after the restore, and by the program's own verdict
 //! where it can give one; and against the calls that `armrest plan --json` shows.
 //!
-//! `sysvsplit` has, besides reserved ranges that lie around them (`---p`):
-//!
-//! | segment | VMAs | |
-//! |---|---|---|
-//! | 0, 6 pages | b6f2d000 2 pages rw, b6f2f000 2 pages r, b6f31000 2 pages rw | one attachment, base b6f2d000 |
-//! | 1, 2 pages | b6eff000 2 pages | attached read-only |
-//! | 1, 2 pages | b6f15000 2 pages | attached read-write |
-//! | 2, 3 pages | b6ee5000 3 pages | marked for deletion |
+//! The derived checkpoints are in `tools/derived`; the machine's tests restore the same ones.
 
 mod common;
 
-use armrest_images::container::Writer;
-use armrest_images::proto::{self, PagemapEntry, PagemapHead, VmaEntry};
-use armrest_images::{container, magic};
 use common::{Done, Memory, Scratch, Setup, look, pattern, provable};
+use derived::{CHOSEN, HEAD, MIDDLE, OVERLAPPING, PG, TAIL, contents};
 use serde_json::Value;
 
-const PG: u64 = 4096;
-const HEAD: u64 = 0xb6f2_d000;
-const MIDDLE: u64 = 0xb6f2_f000;
-const TAIL: u64 = 0xb6f3_1000;
-
-fn vmas(s: &Scratch, change: impl FnOnce(&mut Vec<VmaEntry>)) {
-    s.edit::<proto::Mm>("mm-136.img", magic::MM, |m| change(&mut m[0].vmas));
-}
-
-/// Cuts `[start, start + pages)` out of the VMA that holds it: one or two VMAs are left, or none.
-fn cut(s: &Scratch, start: u64, pages: u64) {
-    let end = start + pages * PG;
-    vmas(s, |vmas| {
-        let at = vmas
-            .iter()
-            .position(|v| v.start.unwrap() <= start && end <= v.end.unwrap())
-            .expect("a VMA");
-        let old = vmas.remove(at);
-        let (from, to, off) = (old.start.unwrap(), old.end.unwrap(), old.pgoff.unwrap_or(0));
-        if end < to {
-            vmas.insert(
-                at,
-                VmaEntry {
-                    start: Some(end),
-                    pgoff: Some(off + (end - from)),
-                    ..old.clone()
-                },
-            );
-        }
-        if from < start {
-            vmas.insert(
-                at,
-                VmaEntry {
-                    end: Some(start),
-                    ..old
-                },
-            );
-        }
-    });
-}
-
-/// Puts private anonymous memory with `bytes` at `start`, which must be free: a VMA, a run of pages, the pages.
-fn stranger(s: &Scratch, start: u64, prot: u32, bytes: &[u8]) {
-    let pages = bytes.len() as u64 / PG;
-    vmas(s, |vmas| {
-        let at = vmas.partition_point(|v| v.start.unwrap() < start);
-        // As a reserved range of this program is, but for place and rights.
-        let like = vmas
-            .iter()
-            .find(|v| v.status == Some(0x201) && v.prot == Some(0))
-            .expect("a reserved range")
-            .clone();
-        let new = VmaEntry {
-            start: Some(start),
-            end: Some(start + bytes.len() as u64),
-            prot: Some(prot),
-            ..like
-        };
-        vmas.insert(at, new);
-    });
-    let name = s.images().join("pagemap-136.img");
-    let old = std::fs::read(&name).unwrap();
-    let mut reader = container::Reader::open("pagemap-136.img", &old, magic::PAGEMAP).unwrap();
-    let head: PagemapHead = reader.entry_or_end().unwrap().unwrap();
-    let mut runs: Vec<PagemapEntry> = Vec::new();
-    while let Some(run) = reader.entry_or_end().unwrap() {
-        runs.push(run);
-    }
-    let count = |r: &PagemapEntry| {
-        r.nr_pages
-            .unwrap_or_else(|| u64::from(r.compat_nr_pages.unwrap()))
-    };
-    let at = runs.partition_point(|r| r.vaddr.unwrap() < start);
-    // Runs lie in the pages file in order, but for those that are not present (zero pages).
-    let before: u64 = runs[..at]
-        .iter()
-        .filter(|r| r.flags.is_none_or(|f| f & 4 != 0))
-        .map(count)
-        .sum();
-    let new = PagemapEntry {
-        vaddr: Some(start),
-        compat_nr_pages: Some(0),
-        nr_pages: Some(pages),
-        flags: Some(4),
-        in_parent: None,
-    };
-    runs.insert(at, new);
-    let head_image = Writer::new(magic::PAGEMAP).entry(&head);
-    std::fs::write(
-        &name,
-        runs.iter().fold(head_image, |w, r| w.entry(r)).finish(),
-    )
-    .unwrap();
-    s.edit_bytes(&format!("pages-{}.img", head.pages_id.unwrap()), |file| {
-        let at = usize::try_from(before * PG).unwrap();
-        file.splice(at..at, bytes.iter().copied());
-    });
+/// A copy of the sample, changed.
+fn derived(name: &str) -> Scratch {
+    let d = derived::named(name);
+    let s = Scratch::new(d.of);
+    d.change(&s.images()).expect("the mark");
+    s
 }
 
 /// The plan's calls with this name, in order: their arguments.
@@ -180,11 +80,6 @@ fn with_others(
     all
 }
 
-/// Contents of segment 0 from this page on.
-fn contents(page: usize, pages: usize) -> Vec<u8> {
-    pattern(1, 6 * 4096)[page * 4096..(page + pages) * 4096].to_vec()
-}
-
 /// The program reads the hole when it checks itself, and that is its end: SIGSEGV, because nothing is there.
 #[track_caller]
 fn died_of_the_hole(done: &Done) {
@@ -198,8 +93,7 @@ fn a_hole_in_the_head() {
     if !provable("SysV: a hole in the head") {
         return;
     }
-    let s = Scratch::new("sysvsplit");
-    cut(&s, HEAD, 2);
+    let s = derived("hole-in-head");
     let (moves, holes) = moves_and_holes(&s);
     assert!(
         moves.contains(&(0x2000, MIDDLE)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5,
@@ -222,8 +116,7 @@ fn a_hole_in_the_middle() {
     if !provable("SysV: a hole in the middle") {
         return;
     }
-    let s = Scratch::new("sysvsplit");
-    cut(&s, MIDDLE, 2);
+    let s = derived("hole-in-middle");
     let (moves, holes) = moves_and_holes(&s);
     assert!(
         moves.contains(&(0x2000, HEAD)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5,
@@ -249,8 +142,7 @@ fn a_hole_in_the_tail() {
     if !provable("SysV: a hole in the tail") {
         return;
     }
-    let s = Scratch::new("sysvsplit");
-    cut(&s, TAIL + PG, 1);
+    let s = derived("hole-in-tail");
     let (moves, holes) = moves_and_holes(&s);
     assert!(
         moves.contains(&(0x1000, TAIL)) && moves.len() == 6,
@@ -274,10 +166,7 @@ fn holes_everywhere() {
     if !provable("SysV: holes everywhere") {
         return;
     }
-    let s = Scratch::new("sysvsplit");
-    cut(&s, HEAD, 1);
-    cut(&s, MIDDLE + PG, 1);
-    cut(&s, TAIL + PG, 1);
+    let s = derived("holes-everywhere");
     assert_eq!(moves_and_holes(&s).1, [0x1000; 3]);
     let expected = with_others(&[
         (HEAD + PG, MIDDLE, "rw-s", 0x1000, 0),
@@ -300,8 +189,7 @@ fn an_attachment_at_an_offset() {
     if !provable("SysV: an attachment at an offset") {
         return;
     }
-    let s = Scratch::new("sysvsplit");
-    cut(&s, 0xb6f1_5000, 1);
+    let s = derived("at-an-offset");
     let (moves, holes) = moves_and_holes(&s);
     assert!(
         moves.contains(&(0x1000, 0xb6f1_6000)) && moves.len() == 6,
@@ -330,9 +218,7 @@ fn a_stranger_in_the_hole() {
     if !provable("SysV: a stranger in a hole") {
         return;
     }
-    let s = Scratch::new("sysvsplit");
-    cut(&s, MIDDLE, 2);
-    stranger(&s, MIDDLE, 1, &contents(2, 2));
+    let s = derived("stranger");
     let expected = with_others(&[
         (HEAD, MIDDLE, "rw-s", 0, 0),
         (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0),
@@ -354,33 +240,13 @@ fn a_stranger_in_the_hole() {
     assert_eq!(done.code, Some(1));
 }
 
-/// Moves segment 0's attachment (its three VMAs and the reserved ranges around it) down by a page, to b6f2c000, which
-/// is a multiple of SHMLBA. The program does not know and reads at its old place: its verdict is worth nothing here.
-fn aligned() -> Scratch {
-    let s = Scratch::new("sysvsplit");
-    vmas(&s, |vmas| {
-        for v in vmas.iter_mut() {
-            let moved = |a: u64| {
-                if (HEAD..=TAIL + 0x2000).contains(&a) {
-                    a - PG
-                } else {
-                    a
-                }
-            };
-            (v.start, v.end) = (v.start.map(moved), v.end.map(moved));
-        }
-    });
-    s
-}
-
 /// Aligned, with a hole where nobody lives (cut: the second VMA, now at b6f2e000): attached directly, then unmapped.
 #[test]
 fn an_aligned_attachment_with_a_hole() {
     if !provable("SysV: an aligned attachment with a hole") {
         return;
     }
-    let s = aligned();
-    cut(&s, MIDDLE - PG, 2);
+    let s = derived("aligned-hole");
     let attach = calls(&s, "shmat");
     assert!(
         attach.iter().any(|a| a[..3] == [0, HEAD - PG, 0o40000]),
@@ -409,10 +275,8 @@ fn an_aligned_attachment_with_a_stranger() {
     if !provable("SysV: an aligned attachment with a stranger in its hole") {
         return;
     }
-    let s = aligned();
-    cut(&s, MIDDLE - PG, 2);
+    let s = derived("aligned-stranger");
     let mine = pattern(77, 8192);
-    stranger(&s, MIDDLE - PG, 3, &mine);
     let (moves, holes) = moves_and_holes(&s);
     assert!(
         moves.contains(&(0x2000, HEAD - PG))
@@ -433,4 +297,51 @@ fn an_aligned_attachment_with_a_stranger() {
         memory.read(HEAD - PG, 6 * 4096),
         [contents(0, 2), mine, contents(4, 2)].concat()
     );
+}
+
+/// Segment 0 where a kernel that chooses would attach it too, nearly: the move would overlap its own target.
+#[test]
+fn an_attachment_above_the_place_of_the_kernels_choice() {
+    if !provable("SysV: a target that the kernel's choice overlaps") {
+        return;
+    }
+    let s = derived("own-target");
+    let at = OVERLAPPING;
+    let (moves, holes) = moves_and_holes(&s);
+    assert!(
+        [0, 2, 4]
+            .iter()
+            .all(|p| moves.contains(&(0x2000, at + p * PG)))
+            && holes.is_empty(),
+        "{moves:x?} {holes:x?}"
+    );
+    let expected = with_others(&[
+        (at, at + 2 * PG, "rw-s", 0, 0),
+        (at + 2 * PG, at + 4 * PG, "r--s", 0x2000, 0),
+        (at + 4 * PG, at + 6 * PG, "rw-s", 0x4000, 0),
+    ]);
+    let mut run = s.start(&[]);
+    run.restored();
+    let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
+    assert_eq!(memory.sysv(), expected);
+    assert_eq!(memory.read(at, 6 * 4096), contents(0, 6));
+}
+
+/// Private memory where a kernel that chooses would attach segment 0. The program knows nothing of it, and all that it
+/// does know is as it was.
+#[test]
+fn a_stranger_at_the_place_of_the_kernels_choice() {
+    if !provable("SysV: a stranger where the kernel would attach") {
+        return;
+    }
+    let s = derived("others-target");
+    let expected = with_others(&[
+        (HEAD, MIDDLE, "rw-s", 0, 0),
+        (MIDDLE, TAIL, "r--s", 0x2000, 0),
+        (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0),
+    ]);
+    let done = restored(&s, &expected, |m| {
+        assert_eq!(m.read(CHOSEN, 9 * 4096), pattern(78, 9 * 4096));
+    });
+    done.passed();
 }

@@ -184,3 +184,26 @@ derived() {
         *) return 1 ;;
     esac
 }
+
+# edited SAMPLE NAME: restores the derived checkpoint in an IPC namespace of its own, stops the task, compares it with
+# its images, lets it go on and ends it. What the program says of it is in its log.
+edited() {
+    unshare -i sh -eu -c '. /vm/lib.sh; compared "$1" "$2"' sh $1 $1+$2
+}
+
+# compared SAMPLE IMAGES: the same in this namespace.
+compared() {
+    put_files $1
+    pid=$(root_pid $2)
+    armrest restore -D /images/$2 -d || return 1
+    stopped $pid || return 1
+    status=0
+    armrest verify -D /images/$2 -t $pid --allow-ran >/tmp/verify || status=$?
+    cat /tmp/verify
+    kill -CONT $pid || return 1
+    usleep 200000
+    kill -TERM $pid || return 1
+    gone $pid || return 1
+    tail -n 3 /samples/run/$1/out.log
+    return $status
+}

@@ -133,6 +133,14 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
         }
         a.copy("samples/bin", &samples.join("programs/bin"))?;
         a.copy("images", &samples.join("images"))?;
+        // Checkpoints derived from them, beside them: `/images/SAMPLE+NAME`.
+        let derived = places.cache.join(format!("derived.{nonce}"));
+        for d in derived::ALL {
+            let (name, dir) = (format!("images/{}+{}", d.of, d.name), derived.join(d.name));
+            d.write(&samples.join("images"), &dir)?;
+            a.copy(&name, &dir)?;
+        }
+        fs::remove_dir_all(&derived)?;
         // The libraries of `dyn` below their recorded paths.
         let libraries = samples.join("images/dyn/root");
         if libraries.is_dir() {
