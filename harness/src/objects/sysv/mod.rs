@@ -220,7 +220,7 @@ impl Maker<'_> {
             id: i32::try_from(perm.id).ok().filter(|_| !self.any_ids),
             key: perm.key,
             mode: 0o600,
-            creator: perm.cuid,
+            creator: creator(perm),
         })?;
         if !self.any_ids {
             let next = kind.next_id();
@@ -322,6 +322,15 @@ fn wrong(what: &str, kind: Kind, call: &str, e: &io::Error) -> Error {
 /// The words of an error about an object.
 fn words(kind: Kind, perm: &IpcPerm, size: &str) -> String {
     format!("{} {} ({size}, key {:#x})", kind.name(), perm.id, perm.key)
+}
+
+/// The effective user that the object is made as.
+fn creator(perm: &IpcPerm) -> u32 {
+    // SAFETY: takes no argument and cannot fail.
+    match unsafe { libc::geteuid() } {
+        0 => perm.cuid,
+        uid => uid,
+    }
 }
 
 /// Do `make` with the creator's effective ids, if root does it and they differ. Whether they were the creator's.
