@@ -35,7 +35,18 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         has_set_tid: privileged && probe::set_tid().is_yes(),
         has_mm_map: privileged && probe::mm_map().is_yes(),
         has_ptrace: probe::ptrace().is_yes(),
-        madvise: probe::madvise().unwrap_or_default(),
+        madvise: probe::madvise()
+            .unwrap_or_default()
+            .into_iter()
+            // An emulator says yes to any advice; of a guard range more would be missing than a wish.
+            .filter(|a| !emulated || *a != armrest_plan::consts::MADV_GUARD_INSTALL)
+            .collect(),
+        // An emulator hands no sizes through.
+        huge_pages: if emulated {
+            Vec::new()
+        } else {
+            probe::huge_pages()
+        },
         timer_ids: probe::timer_ids(),
         has_timens: probe::timens().is_yes(),
         has_time64: probe::time64().is_yes(),

@@ -8,7 +8,10 @@ use armrest_plan::timers::TimerIds;
 use libc::{c_int, c_long, c_ulong, c_void};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::path::Path;
 use std::ptr;
+
+use armrest_plan::HugePages;
 
 use crate::os;
 
@@ -476,7 +479,7 @@ fn passing_timer() -> Option<c_int> {
 }
 
 /// Advice numbers that a checkpoint can record (include/uapi/asm-generic/mman-common.h).
-pub const ADVICE: [(u32, &str); 8] = [
+pub const ADVICE: [(u32, &str); 9] = [
     (1, "RANDOM"),
     (2, "SEQUENTIAL"),
     (10, "DONTFORK"),
@@ -485,7 +488,43 @@ pub const ADVICE: [(u32, &str); 8] = [
     (15, "NOHUGEPAGE"),
     (16, "DONTDUMP"),
     (18, "WIPEONFORK"),
+    (102, "GUARD_INSTALL"),
 ];
+
+/// Sizes of huge pages (hugetlb) that this kernel has, and how many of each could be mapped now.
+pub fn huge_pages() -> Vec<HugePages> {
+    let number =
+        |path: &Path| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
+    let default = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let default = default
+        .lines()
+        .find_map(|l| l.strip_prefix("Hugepagesize:"))
+        .and_then(|l| l.trim().strip_suffix("kB"))
+        .and_then(|n| n.trim().parse::<u64>().ok());
+    let sizes = fs::read_dir("/sys/kernel/mm/hugepages");
+    let mut out: Vec<HugePages> = sizes
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let dir = entry.ok()?.path();
+            let name = dir.file_name()?.to_str()?;
+            let kib: u64 = name
+                .strip_prefix("hugepages-")?
+                .strip_suffix("kB")?
+                .parse()
+                .ok()?;
+            let of = |what: &str| number(&dir.join(what)).unwrap_or(0);
+            let more = of("nr_overcommit_hugepages").saturating_sub(of("surplus_hugepages"));
+            Some(HugePages {
+                log2: (kib << 10).trailing_zeros(),
+                default: default == Some(kib),
+                free: of("free_hugepages").saturating_sub(of("resv_hugepages")) + more,
+            })
+        })
+        .collect();
+    out.sort_by_key(|h| h.log2);
+    out
+}
 
 /// Those of [`ADVICE`] that this kernel takes for private anonymous memory.
 ///

@@ -17,12 +17,13 @@ pub mod record;
 mod refuse;
 pub mod shm;
 pub mod space;
+pub mod special;
 pub mod timers;
 pub mod types;
 pub mod vdso;
 pub mod words;
 
-pub use machine::{Machine, MapRange, OwnMap};
+pub use machine::{HugePages, Machine, MapRange, OwnMap};
 pub use types::*;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         return Err(Refusals(refuse));
     };
     refuse::backing(cp, live, &mut refuse);
+    special::refuse(live, machine, &mut refuse);
     let rights = refuse::rights(task, live, machine, options.any_ids, &mut refuse);
     refuse::cpu(
         &live.mm.auxv,
@@ -258,6 +260,7 @@ impl Draft<'_> {
         let known = |advice: u32| self.machine.madvise.contains(&advice);
         let lost = memory::plan_advice(vmas, &known, &mut tables);
         self.notes.extend(lost);
+        special::plan_guards(live, &mut tables);
         self.threads(task, &mut tables);
         let timer_bits = timers::plan(live, self.machine, &mut tables, &mut self.notes);
 

@@ -46,6 +46,8 @@ pub struct Machine {
     pub has_timens: bool,
     /// Calls with 64-bit time exist (5.1).
     pub has_time64: bool,
+    /// Sizes of huge pages (hugetlb) that this kernel has.
+    pub huge_pages: Vec<HugePages>,
     /// `PR_SET_THP_DISABLE` exists.
     pub has_thp_disable: bool,
     /// We may choose pids.
@@ -85,6 +87,17 @@ pub struct Machine {
     pub cap_bnd: u64,
     /// True if we have CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE here.
     pub privileged: bool,
+}
+
+/// Huge pages of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct HugePages {
+    /// log2 of the size in bytes.
+    pub log2: u32,
+    /// What MAP_HUGETLB without a size means.
+    pub default: bool,
+    /// How many can be had.
+    pub free: u64,
 }
 
 /// One line of our own `/proc/self/maps`.
@@ -151,6 +164,7 @@ impl Machine {
             timer_ids: TimerIds::Counted,
             has_timens: false,
             has_time64: true,
+            huge_pages: Vec::new(),
             has_thp_disable: true,
             may_choose_pid: true,
             may_choose_ids: true,

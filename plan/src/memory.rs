@@ -130,6 +130,9 @@ fn map_flags(v: &Vma, backed: bool) -> u32 {
     if !backed {
         flags |= consts::MAP_ANONYMOUS;
     }
+    if let Some(log2) = v.hugetlb.filter(|_| !backed) {
+        flags |= consts::MAP_HUGETLB | log2 << consts::MAP_HUGE_SHIFT;
+    }
     if v.grows_down {
         flags |= consts::MAP_GROWSDOWN;
     }

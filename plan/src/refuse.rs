@@ -106,22 +106,12 @@ fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(S
             "AIO rings are not restored",
         );
     }
-    if !live.mm.guards.is_empty() {
-        no(
-            format!(
-                "pid {pid}: {} guard ranges (MADV_GUARD_INSTALL)",
-                live.mm.guards.len()
-            ),
-            later,
-        );
-    }
     for v in &live.mm.vmas {
         let at = format!("VMA {:08x}-{:08x}", v.range.start(), v.range.end());
         match v.kind {
             VmaKind::Socket => no(format!("{at}: packet socket ring"), later),
             VmaKind::AioRing => no(format!("{at}: AIO ring"), later),
             VmaKind::Plugin => no(format!("{at}: device memory of a CRIU plugin"), later),
-            _ if v.hugetlb.is_some() => no(format!("{at}: huge pages (hugetlb)"), later),
             _ if v.droppable => no(format!("{at}: droppable memory (MAP_DROPPABLE)"), later),
             _ => {}
         }

@@ -227,6 +227,7 @@ fn flags_of(v: &Vma) -> Vec<(&'static str, bool)> {
         ("gd", v.grows_down),
         ("lo", v.locked),
         ("nr", v.noreserve),
+        ("ht", v.hugetlb.is_some()),
         ("rr", advised(1)),
         ("sr", advised(2)),
         ("dc", advised(10)),

@@ -57,6 +57,7 @@ struct Shown {
     shared: bool,
     grows_down: bool,
     noreserve: bool,
+    huge: Option<u32>,
     locked: bool,
     advice: u64,
     read_only: bool,
@@ -131,6 +132,10 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask, m: &Model) -> Vec
             shared: v.shared || sysv,
             grows_down: v.grows_down && !sysv,
             noreserve: v.noreserve && !sysv,
+            huge: v.hugetlb.map(|bits| {
+                let default = machine.huge_pages.iter().find(|h| h.default);
+                default.filter(|_| bits == 0).map_or(bits, |h| h.log2)
+            }),
             // The kernel cannot be made to lock inaccessible SysV memory without an error: the plan says so.
             locked: v.locked && !(sysv && v.prot == 0),
             advice: v.madv & known,
@@ -175,6 +180,7 @@ fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
             shared: a.shared,
             grows_down: a.grows_down,
             noreserve: a.noreserve,
+            huge: a.huge,
             locked: a.locked,
             advice: a.advice,
             read_only: matches!(a.kind, Kind::Shm { .. }) && !a.may_write,
@@ -300,6 +306,13 @@ pub fn prove(
         found.len(),
         "the map has another number of VMAs"
     );
+    let guards: BTreeSet<u32> = live
+        .mm
+        .guards
+        .iter()
+        .flat_map(|g| (g.start()..g.end()).step_by(4096))
+        .collect();
+    assert_eq!(m.guards, guards, "the guard ranges differ");
     let pages = wanted_pages(live, plan, &m);
     let mut have = lazily(&m, cp, plan);
     assert!(

@@ -22,7 +22,7 @@ use armrest_blob::Entry;
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, nr};
 use armrest_images::Checkpoint;
 
-use crate::machine::Machine;
+use crate::machine::{HugePages, Machine};
 use crate::shm;
 use crate::types::{Plan, SourceKind};
 
@@ -129,6 +129,8 @@ pub struct Mapping {
     pub noreserve: bool,
     /// PROT_WRITE may be given.
     pub may_write: bool,
+    /// log2 of the size of its huge pages.
+    pub huge: Option<u32>,
     /// Locked.
     pub locked: bool,
     /// Advice given, by bit.
@@ -145,6 +147,7 @@ impl Mapping {
             grows_down: false,
             noreserve: false,
             may_write: true,
+            huge: None,
             locked: false,
             advice: 0,
         }
@@ -187,6 +190,8 @@ pub struct Model {
     pub areas: BTreeMap<u32, Mapping>,
     /// Pages that got contents.
     pub written: BTreeMap<u32, Written>,
+    /// Pages of guard ranges.
+    pub guards: BTreeSet<u32>,
     /// Calls made, by step and number.
     pub counts: BTreeMap<(Step, u32), usize>,
     /// All calls made.
@@ -196,6 +201,8 @@ pub struct Model {
     /// Ranges that a fixed mapping, an attach or a move replaced. A good plan replaces nothing.
     pub replaced: Vec<Range>,
     trouble: Trouble,
+    huge_pages: Vec<HugePages>,
+    advice: Vec<u32>,
     task_size: u32,
     min_addr: u32,
     max_maps: usize,
@@ -250,11 +257,14 @@ impl Model {
         let mut m = Model {
             areas: BTreeMap::new(),
             written: BTreeMap::new(),
+            guards: BTreeSet::new(),
             counts: BTreeMap::new(),
             calls: 0,
             peak: 0,
             replaced: Vec::new(),
             trouble,
+            huge_pages: machine.huge_pages.clone(),
+            advice: machine.madvise.clone(),
             task_size: machine.task_size,
             min_addr: machine.mmap_min_addr,
             max_maps: usize::try_from(machine.max_map_count).unwrap_or(usize::MAX),

@@ -7,6 +7,7 @@ use armrest_blob::kernel::Res;
 use super::errno::{EACCES, EBADF, EFAULT, EINVAL, ENOMEM, EOVERFLOW, EPERM};
 use super::{Kind, Mapping, Model, PAGE, Written, span};
 use crate::consts::SHMLBA;
+use crate::machine::HugePages;
 use crate::record::iovecs;
 
 impl Model {
@@ -75,6 +76,20 @@ impl Model {
                 !shared,
                 "shared anonymous memory without a source has nothing to share with: {r:x?}"
             );
+        }
+        if flags & c::MAP_HUGETLB != 0 {
+            let bits = flags >> c::MAP_HUGE_SHIFT;
+            let size = |h: &&HugePages| h.log2 == bits || bits == 0 && h.default;
+            let at = self.huge_pages.iter().position(|h| size(&h));
+            let h = self.huge_pages.get_mut(at.ok_or(EINVAL)?).ok_or(EINVAL)?;
+            let aligned = |n: u32| n.trailing_zeros() >= h.log2;
+            assert!(
+                flags & c::MAP_ANONYMOUS != 0 && aligned(start) && aligned(len),
+                "huge pages of {} bits at {r:x?}",
+                h.log2
+            );
+            h.free = h.free.checked_sub(u64::from(len >> h.log2)).ok_or(ENOMEM)?;
+            m.huge = Some(h.log2);
         }
         m.shared = shared;
         m.grows_down = flags & c::MAP_GROWSDOWN != 0;
@@ -254,11 +269,22 @@ impl Model {
         if prot & c::PROT_WRITE != 0 && self.in_range(r).iter().any(read_only) {
             return Err(EACCES);
         }
+        let splits = |s: &u32| {
+            let m = self.areas[s];
+            let whole = |at: u32| m.huge.is_none_or(|log2| at.trailing_zeros() >= log2);
+            !whole(r.start.max(*s)) || !whole(r.end.min(m.end))
+        };
+        if self.in_range(r).iter().any(splits) {
+            return Err(EINVAL);
+        }
         self.check_wx("mprotect", r, prot);
         self.change("mprotect", start, len, |m| m.prot = prot)
     }
 
     pub(super) fn madvise(&mut self, start: u32, len: u32, advice: u32) -> Res {
+        if advice == c::MADV_GUARD_INSTALL && self.advice.contains(&advice) {
+            return self.guard(start, len);
+        }
         if advice >= 64 {
             return Err(EINVAL);
         }
@@ -269,11 +295,33 @@ impl Model {
         self.change("madvise", start, len, |m| m.advice |= 1 << advice)
     }
 
+    /// Guard ranges throw away what lies below them, and cannot be in locked or huge memory.
+    fn guard(&mut self, start: u32, len: u32) -> Res {
+        let r = span(start, len)
+            .filter(|_| start.is_multiple_of(PAGE_SIZE))
+            .ok_or(EINVAL)?;
+        self.spare_own("madvise", r);
+        if !self.covered(r) {
+            return Err(ENOMEM);
+        }
+        let refuses = |s: &u32| self.areas[s].locked || self.areas[s].huge.is_some();
+        if self.in_range(r).iter().any(refuses) {
+            return Err(EINVAL);
+        }
+        assert!(
+            self.written.range(r.start..r.end).next().is_none(),
+            "contents below the guard range {r:x?}"
+        );
+        self.guards.extend((r.start..r.end).step_by(4096));
+        Ok(0)
+    }
+
     /// The kernel locks first and then faults the pages in: what cannot be read is locked, and yet an error.
     pub(super) fn mlock(&mut self, start: u32, len: u32) -> Res {
         self.change("mlock", start, len, |m| m.locked = true)?;
         let r = span(start, len).ok_or(EINVAL)?;
-        if self.in_range(r).iter().any(|s| self.areas[s].prot == 0) {
+        let guarded = self.guards.range(r.start..r.end).next().is_some();
+        if guarded || self.in_range(r).iter().any(|s| self.areas[s].prot == 0) {
             Err(ENOMEM)
         } else {
             Ok(0)
