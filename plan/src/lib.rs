@@ -19,6 +19,7 @@ pub mod shm;
 pub mod space;
 pub mod special;
 pub mod timers;
+pub mod tree;
 pub mod types;
 pub mod vdso;
 pub mod words;
