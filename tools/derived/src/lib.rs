@@ -2,7 +2,7 @@
 //! strangers in the holes, places that a kernel would choose itself. The tests under qemu-arm and those of the machine
 //! use the same ones. A folder of derived images holds a file `DERIVED` that says so.
 //!
-//! All are made from `sysvsplit`, which has, besides reserved ranges that lie around them (`---p`):
+//! Most are made from `sysvsplit`, which has, besides reserved ranges that lie around them (`---p`):
 //!
 //! | segment | VMAs | |
 //! |---|---|---|
@@ -10,6 +10,8 @@
 //! | 1, 2 pages | b6eff000 2 pages | attached read-only |
 //! | 1, 2 pages | b6f15000 2 pages | attached read-write |
 //! | 2, 3 pages | b6ee5000 3 pages | marked for deletion |
+
+mod memory;
 
 use std::fs;
 use std::io;
@@ -128,6 +130,24 @@ pub const ALL: &[Derived] = &[
         of: "sysvsplit",
         what: "private memory lies where the kernel would attach segment 0 if it were asked to choose",
         change: |i| i.stranger(CHOSEN, 3, &pattern(78, 9 * 4096)),
+    },
+    Derived {
+        name: "incremental",
+        of: "memory",
+        what: "the last of three incremental dumps: of five pages in a row two lie here, two in its parent, one in that one's",
+        change: memory::split,
+    },
+    Derived {
+        name: "advised",
+        of: "memory",
+        what: "locked memory of three kinds, advice, and a mapping that the stack has grown down to",
+        change: memory::advise,
+    },
+    Derived {
+        name: "other-vdso",
+        of: "dyn",
+        what: "a function of the vdso has another name, as if another kernel had made it",
+        change: memory::rename_vdso_function,
     },
     Derived {
         name: "ipc-owners",

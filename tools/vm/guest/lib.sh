@@ -167,24 +167,6 @@ stopped() {
 # later_than SECONDS: waits until the machine has been up that long: CLOCK_MONOTONIC of the checkpoint is not kept.
 later_than() { until [ $(cut -d. -f1 /proc/uptime) -gt $1 ]; do sleep 1; done; }
 
-# derived NAME HOW: makes /tmp/derived from a checkpoint, marked by a file DERIVED that says how.
-#   vdso: a function of the dumped vdso has another name, as if another kernel had made it.
-derived() {
-    rm -rf /tmp/derived
-    cp -R /images/$1 /tmp/derived
-    chmod -R u+w /tmp/derived
-    echo "derived from $1: $2" >/tmp/derived/DERIVED
-    case $1-$2 in
-        dyn-vdso)
-            # In the string table of the page that pages-1.img holds at 0xac000.
-            at=$((0xac1a1))
-            [ "$(dd if=/tmp/derived/pages-1.img bs=1 skip=$at count=19 2>/dev/null)" = __vdso_clock_getres ] || return 1
-            printf z | dd of=/tmp/derived/pages-1.img bs=1 seek=$((at + 18)) conv=notrunc 2>/dev/null
-            ;;
-        *) return 1 ;;
-    esac
-}
-
 # edited SAMPLE NAME: restores the derived checkpoint in an IPC namespace of its own, stops the task, compares it with
 # its images, lets it go on and ends it. What the program says of it is in its log.
 edited() {
