@@ -232,13 +232,9 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
     out.extend(status::status(task, live, &status_text));
     let now = fds::descriptors_now(&dir).map_err(|e| cannot("fd", &e))?;
     out.extend(fds::descriptors(&cp, live, &now, &root, may));
-    if !cp.segments.is_empty() {
+    if !(cp.segments.is_empty() && cp.semaphores.is_empty() && cp.queues.is_empty()) {
         sysv::enter_ipc(&dir).map_err(|e| cannot("ns/ipc", &e))?;
-        let shm = fs::read_to_string("/proc/sysvipc/shm").map_err(|e| Error::Machine {
-            what: "/proc/sysvipc/shm".into(),
-            why: e.to_string(),
-        })?;
-        out.extend(sysv::segments(&cp, &shm));
+        out.extend(sysv::all(&cp, may)?);
     }
     let files = PagesFiles::open(request.images, &cp)?;
     let kernel = memory::KernelNow::of(&map_text, &memory);
@@ -249,6 +245,8 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
         ("pages", compared),
         ("descriptors", live.fds.len() as u64),
         ("segments", cp.segments.len() as u64),
+        ("semaphore sets", cp.semaphores.len() as u64),
+        ("queues", cp.queues.len() as u64),
     ]);
     Ok(report)
 }

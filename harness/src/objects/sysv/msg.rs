@@ -62,3 +62,37 @@ fn stat(id: libc::c_int) -> io::Result<libc::msqid_ds> {
         Ok(ds.assume_init())
     }
 }
+
+/// The most bytes that a queue takes.
+///
+/// # Errors
+/// What the kernel says.
+pub fn qbytes(id: libc::c_int) -> io::Result<u64> {
+    #[allow(clippy::useless_conversion, reason = "its width differs between targets")]
+    stat(id).map(|ds| ds.msg_qbytes.into())
+}
+
+/// Type and text of the `index`th message of a queue, which stays in it. E2BIG if the text is longer than `room`.
+///
+/// # Errors
+/// What the kernel says; ENOMSG: there are fewer.
+pub fn peek(id: libc::c_int, index: i32, room: usize) -> io::Result<(i64, Vec<u8>)> {
+    const WORD: usize = size_of::<libc::c_long>();
+    const MSG_COPY: libc::c_int = 0o40000;
+    let mut words: Vec<libc::c_long> = vec![0; 1 + room.div_ceil(WORD)];
+    // SAFETY: `words` has room for the type and `room` bytes of text.
+    let got = unsafe {
+        libc::msgrcv(
+            id,
+            words.as_mut_ptr().cast(),
+            room,
+            index.into(),
+            MSG_COPY | libc::IPC_NOWAIT,
+        )
+    };
+    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    let mut text: Vec<u8> = words[1..].iter().flat_map(|w| w.to_ne_bytes()).collect();
+    text.truncate(got);
+    #[allow(clippy::useless_conversion, reason = "its width differs between targets")]
+    Ok((words[0].into(), text))
+}

@@ -42,3 +42,16 @@ fn stat(id: libc::c_int) -> io::Result<SemidDs> {
         Ok(ds.assume_init())
     }
 }
+
+/// The values of a set of `count` semaphores.
+///
+/// # Errors
+/// What the kernel says.
+pub fn values(id: libc::c_int, count: usize) -> io::Result<Vec<u16>> {
+    // As many as the set may have, should it not be of `count`: the kernel writes as many as there are.
+    let mut values = vec![0u16; count.max(1 << 16)];
+    // SAFETY: GETALL writes one u16 for each semaphore, of which a set has at most 65,536.
+    os::check(unsafe { libc::semctl(id, 0, libc::GETALL, values.as_mut_ptr()) })?;
+    values.truncate(count);
+    Ok(values)
+}
