@@ -46,7 +46,13 @@ impl<'a> Table<'a> {
             return false;
         };
         let mut one = |head: &str, weight, images: &str| {
-            compare(out, weight, format!("{what}: {head}"), images, self.cell(row, head));
+            compare(
+                out,
+                weight,
+                format!("{what}: {head}"),
+                images,
+                self.cell(row, head),
+            );
         };
         one("key", Weight::Differs, &perm.key.cast_signed().to_string());
         one("perms", Weight::Differs, &format!("{:o}", perm.mode));
@@ -206,7 +212,13 @@ pub fn queues(cp: &Checkpoint, text: &str, peek: &dyn Peek, may_have_run: bool) 
             let what = format!("{what}: message {n}");
             match peek.message(id, n, m.text.len().max(ROOM)) {
                 Ok((kind, text)) => {
-                    compare(&mut out, may, format!("{what}: type"), i64::from(m.kind), kind);
+                    compare(
+                        &mut out,
+                        may,
+                        format!("{what}: type"),
+                        i64::from(m.kind),
+                        kind,
+                    );
                     if text != m.text {
                         let why = format!(
                             "other text: {} bytes in the images, {} in the task",
@@ -296,7 +308,10 @@ mod tests {
         ] {
             let all = semaphores(&cp, &text.replacen(was, now, 1), &values, true);
             assert_eq!(all.len(), 1, "{all:?}");
-            assert_eq!((all[0].what.as_str(), all[0].weight), (what, Weight::Differs));
+            assert_eq!(
+                (all[0].what.as_str(), all[0].weight),
+                (what, Weight::Differs)
+            );
         }
         let other = |id: i32, n: usize| {
             let mut all = values(id, n)?;
@@ -336,7 +351,10 @@ mod tests {
             assert_eq!(all.len(), 1, "{all:?}");
             all[0].what.clone()
         };
-        assert_eq!(one(|c| c.queues[1].qbytes = 5), "SysV message queue 1: qbytes");
+        assert_eq!(
+            one(|c| c.queues[1].qbytes = 5),
+            "SysV message queue 1: qbytes"
+        );
         assert_eq!(
             one(|c| c.queues[0].messages[2].kind = 5),
             "SysV message queue 0: message 2: type"

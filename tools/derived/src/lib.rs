@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use armrest_images::container::{self, Writer};
 use armrest_images::magic;
 use armrest_images::proto::{
-    IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm, Mm, PagemapEntry, PagemapHead, VmaEntry,
+    IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm, IpcVar, Mm, PagemapEntry, PagemapHead, VmaEntry,
 };
 
 /// Bytes of a page.
@@ -159,6 +159,22 @@ pub const ALL: &[Derived] = &[
             });
             i.semaphore_owners();
             i.queue_owners();
+        },
+    },
+    Derived {
+        name: "ipc-limits",
+        of: "shm300",
+        what: "other limits of the IPC namespace, some lower than its objects need; a queue that needs higher ones",
+        change: |i| {
+            i.edit::<IpcVar>("ipcns-var-9.img", magic::IPC_VAR, |e| {
+                let e = &mut e[0];
+                e.sem_ctls = vec![4, 1000, 20, 100];
+                (e.msg_ctlmax, e.msg_ctlmnb) = (Some(20_000), Some(45_000));
+                (e.shm_ctlmax, e.shm_ctlmni) = (Some(8192), Some(50));
+                (e.mq_queues_max, e.mq_msg_default) = (Some(11), Some(7));
+                (e.msg_next_id, e.shm_next_id) = (Some(70), Some(90));
+            });
+            i.long_message(15_000);
         },
     },
 ];
@@ -375,6 +391,39 @@ impl Images {
             all = all.entry(&e).raw(values);
         }
         self.write(name, all.finish());
+    }
+
+    /// One more queue, number 7, with one message.
+    fn long_message(&self, len: usize) {
+        let desc = IpcDesc {
+            key: Some(0x700),
+            uid: Some(0),
+            gid: Some(0),
+            cuid: Some(0),
+            cgid: Some(0),
+            mode: Some(0o600),
+            id: Some(7),
+        };
+        let queue = IpcMsgQueue {
+            desc: Some(desc),
+            qbytes: Some(40_000),
+            qnum: Some(1),
+        };
+        let message = IpcMsg {
+            mtype: Some(5),
+            msize: Some(u32::try_from(len).unwrap()),
+        };
+        let mut text = pattern(79, len.next_multiple_of(8));
+        text[len..].fill(0);
+        let new = Writer::new(magic::IPC_MSG)
+            .entry(&queue)
+            .entry(&message)
+            .raw(&text)
+            .finish();
+        let mut all = self.read("ipcns-msg-9.img");
+        // Without the two words of its magic.
+        all.extend_from_slice(&new[8..]);
+        self.write("ipcns-msg-9.img", all);
     }
 
     /// The first queue holds 54 bytes and may take 30.

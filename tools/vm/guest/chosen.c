@@ -1,6 +1,7 @@
 /* chosen PAGES: where the kernel attaches a segment of so many pages if it may choose, in a program that maps nothing;
  * and where when the kernel's own pages are gone.
- * chosen at ADDR...: shmat at these addresses (hexadecimal): what the kernel says. */
+ * chosen at ADDR...: shmat at these addresses (hexadecimal): what the kernel says.
+ * chosen take: makes one object of each kind, and leaves them. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
@@ -8,6 +9,8 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 
 static void without_kernel_pages(void)
@@ -24,6 +27,9 @@ static void without_kernel_pages(void)
 
 int main(int n, char **words)
 {
+	if (n > 1 && !strcmp(words[1], "take"))
+		return shmget(IPC_PRIVATE, 4096, 0600) < 0 || semget(IPC_PRIVATE, 1, 0600) < 0 || msgget(IPC_PRIVATE, 0600) < 0;
+
 	int at = n > 1 && !strcmp(words[1], "at");
 	int id = shmget(IPC_PRIVATE, at ? 4096 : atoi(words[1]) * 4096, IPC_CREAT | 0600);
 	static char out[4096], *got;

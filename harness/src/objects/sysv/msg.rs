@@ -68,7 +68,10 @@ fn stat(id: libc::c_int) -> io::Result<libc::msqid_ds> {
 /// # Errors
 /// What the kernel says.
 pub fn qbytes(id: libc::c_int) -> io::Result<u64> {
-    #[allow(clippy::useless_conversion, reason = "its width differs between targets")]
+    #[allow(
+        clippy::useless_conversion,
+        reason = "its width differs between targets"
+    )]
     stat(id).map(|ds| ds.msg_qbytes.into())
 }
 
@@ -93,6 +96,9 @@ pub fn peek(id: libc::c_int, index: i32, room: usize) -> io::Result<(i64, Vec<u8
     let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
     let mut text: Vec<u8> = words[1..].iter().flat_map(|w| w.to_ne_bytes()).collect();
     text.truncate(got);
-    #[allow(clippy::useless_conversion, reason = "its width differs between targets")]
+    #[allow(
+        clippy::useless_conversion,
+        reason = "its width differs between targets"
+    )]
     Ok((words[0].into(), text))
 }
