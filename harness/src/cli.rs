@@ -50,6 +50,20 @@ pub enum Command {
     Clean(CleanOptions),
 }
 
+/// How the last page of armrest's leaves the restored process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Finish {
+    /// What works
+    #[default]
+    Auto,
+    /// By the kernel's sigpage
+    Sigpage,
+    /// By ptrace
+    Ptrace,
+    /// Not at all: it stays
+    Page,
+}
+
 /// What `armrest restore` was asked for.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(
@@ -57,7 +71,6 @@ pub enum Command {
     help_template = TEMPLATE,
     override_usage = "armrest restore -D IMAGES [OPTIONS]",
     after_help = "Examples:
-  armrest restore -D img -r root           foreground: passes signals, status on
   armrest restore -D img --any-pid --any-ids    where ids may not be chosen"
 )]
 pub struct RestoreOptions {
@@ -70,6 +83,12 @@ pub struct RestoreOptions {
     /// Leave the process running and return
     #[arg(short = 'd', long = "restore-detached")]
     pub detached: bool,
+    /// Leave it stopped before its first instruction
+    #[arg(short = 's', long)]
+    pub leave_stopped: bool,
+    /// How the last page of armrest's leaves the process: auto, sigpage, ptrace, page (it stays)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, hide = true)]
+    pub finish: Finish,
     /// Write the pid there
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,

@@ -17,5 +17,6 @@ pub mod root;
 pub mod summary;
 pub mod task;
 pub mod timens;
+pub mod trace;
 pub mod verify;
 pub mod watch;

@@ -44,6 +44,19 @@ pub fn sizes() -> BlobSizes {
     }
 }
 
+/// Offset in the blob's first page of an `svc` in ARM state.
+///
+/// # Errors
+/// The blob is not ours, or has none.
+pub fn svc_offset() -> Result<u32, Error> {
+    const SVC: [u8; 4] = 0xef00_0000u32.to_le_bytes();
+    let first = usize::try_from(header()?.exit_offset / 4).unwrap_or(usize::MAX);
+    let words = BLOB.chunks_exact(4).take(FRAME_OFFSET as usize / 4);
+    let at = words.skip(first).position(|w| w == SVC);
+    at.and_then(|i| u32::try_from(4 * (first + i)).ok())
+        .ok_or(Error::NoBlob)
+}
+
 /// The area, mapped in this process. Unmapped when dropped (the child never drops it).
 #[derive(Debug)]
 pub struct Loaded {

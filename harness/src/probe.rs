@@ -355,6 +355,28 @@ pub fn ptrace() -> Fact {
     exists(os::check_long(r), libc::ESRCH)
 }
 
+/// May we trace our own children? `status`: the text of `/proc/self/status`. Asked without tracing anybody.
+pub fn may_ptrace(status: &str) -> Fact {
+    let there = ptrace();
+    if !there.is_yes() {
+        return there;
+    }
+    // Where Yama is not built in there is no such file.
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    if scope.is_ok_and(|s| s.trim() == "3") {
+        return Fact::No("kernel.yama.ptrace_scope is 3".to_owned());
+    }
+    // A tracer that follows forks would have our children before we do.
+    let traced = status
+        .lines()
+        .find_map(|l| l.strip_prefix("TracerPid:"))
+        .is_some_and(|pid| pid.trim() != "0");
+    if traced {
+        return Fact::No("this program is traced itself".to_owned());
+    }
+    Fact::Yes
+}
+
 /// Is there `close_range`? Asked to close the number that no descriptor has.
 pub fn close_range() -> Fact {
     // SAFETY: closes nothing: descriptors end far below.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use armrest_images::stats::RestoreStats;
 use armrest_images::{Checkpoint, File, FsDir, LiveTask, Task};
-use armrest_plan::{Machine, Options, Plan, SourceKind};
+use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 
-use crate::cli::RestoreOptions;
+use crate::cli::{self, RestoreOptions};
 use crate::commands;
 use crate::error::Error;
 use crate::journal::{Journal, Place, clean};
@@ -25,7 +25,8 @@ use crate::root::Root;
 use crate::summary::{Log, PidFile, below};
 use crate::task::{self, Allowed, Becoming};
 use crate::timens;
-use crate::watch::{self, Child, Deadline, Forward};
+use crate::trace::Tracer;
+use crate::watch::{self, Child, Deadline, Forward, Reports};
 
 /// Restore as asked; the exit status to pass on.
 ///
@@ -126,6 +127,9 @@ fn here(
     made.sysv.keep();
     journal.done();
     drop(made.loaded);
+    if let Some(tracer) = running.tracer.take() {
+        tracer.release();
+    }
     log.restored();
     log.status(&status);
     if o.detached && !as_init {
@@ -154,6 +158,13 @@ fn facts(o: &RestoreOptions, cp: &Checkpoint, as_init: bool) -> Result<(Machine,
         // Inside the namespaces ids are free, and that is checked like everywhere else.
         new_namespaces: o.new_namespaces && !as_init,
         own_ipc: as_init,
+        finish: match o.finish {
+            cli::Finish::Auto => Finish::Auto,
+            cli::Finish::Sigpage => Finish::Sigpage,
+            cli::Finish::Ptrace => Finish::Ptrace,
+            cli::Finish::Page => Finish::Page,
+        },
+        leave_stopped: o.leave_stopped,
         blob: load::sizes(),
     };
     Ok((machine, options))
@@ -195,7 +206,9 @@ struct Made {
 struct Running {
     child: Child,
     way: &'static str,
-    report: Option<OwnedFd>,
+    reports: Option<Reports>,
+    /// Who traces it, if the plan says so.
+    tracer: Option<Tracer>,
 }
 
 impl Restore<'_> {
@@ -293,6 +306,14 @@ impl Restore<'_> {
             why: e.to_string(),
         })?;
         let report = objects.keep(write, above)?;
+        let go = if self.plan.traced {
+            Some(os::pipe().map_err(|e| Error::Machine {
+                what: "pipe".into(),
+                why: e.to_string(),
+            })?)
+        } else {
+            None
+        };
         // SAFETY: cannot fail.
         let parent = unsafe { libc::getpid() };
         let want = (!self.o.any_pid).then_some(self.task.pid);
@@ -313,30 +334,56 @@ impl Restore<'_> {
                     emulated: self.machine.emulated,
                     parent,
                     allowed: &made.allowed,
+                    go: go.as_ref().map(|g| &g.0),
                 }
                 .run(&made.loaded)
             }
-            Side::Parent(pid, way) => Ok(Running {
-                child: Child::new(pid),
-                way,
-                report: Some(read),
-            }),
+            Side::Parent(pid, way) => {
+                let mut running = Running {
+                    child: Child::new(pid),
+                    way,
+                    reports: Some(Reports::new(read)),
+                    tracer: None,
+                };
+                if let Some((_, go)) = go {
+                    // So far no filter is restored that would have to be suspended.
+                    running.tracer = Some(Tracer::seize(pid, false)?);
+                    load::write_raw(&go, b"!");
+                }
+                Ok(running)
+            }
         }
     }
 
     /// Wait until the task runs its own code, and look whether anything of ours is left in it.
     fn watch(&self, running: &mut Running, made: &Made) -> Result<(), Error> {
         let child = &mut running.child;
-        if let Some(report) = running.report.take() {
-            watch::until_entered(
+        let Some(reports) = running.reports.take() else {
+            return Ok(());
+        };
+        let (plan, loaded) = (&self.plan, &made.loaded);
+        if let Some(tracer) = &mut running.tracer {
+            let threads = self.live.threads.len();
+            watch::until_out(
                 child,
-                report,
-                &self.plan,
-                &made.loaded,
+                reports,
+                tracer,
+                threads,
+                plan,
+                loaded,
                 self.deadline,
                 self.forward,
             )?;
+            tracer.park()?;
+            if let Exit::Ptrace(_) = plan.exit {
+                tracer.unmap(plan.area.all, plan.area.keep.start + load::svc_offset()?)?;
+            }
+            if self.o.leave_stopped || tracer.was_stopped() {
+                tracer.hold()?;
+            }
+            return watch::area_gone(child, plan, self.machine.emulated);
         }
+        watch::until_entered(child, reports, plan, loaded, self.deadline, self.forward)?;
         watch::until_running(
             child,
             self.live.threads[0].sigmask,
@@ -380,11 +427,16 @@ impl Restore<'_> {
         if task.sid != task.pid && task.pgid != task.pid {
             notes.push("session and process group are the caller's".into());
         }
-        if plan.exit.is_none() {
-            notes.push(format!(
-                "one read-execute page of ours stays at {:08x}",
+        match plan.exit {
+            Exit::Sigpage(_) => {}
+            Exit::Ptrace(why) => notes.push(format!("the last page of ours went by ptrace: {why}")),
+            Exit::Page(why) => notes.push(format!(
+                "one read-execute page of ours stays at {:08x}: {why}",
                 plan.area.keep.start
-            ));
+            )),
+        }
+        if self.o.leave_stopped {
+            notes.push("stopped before its first instruction: kill -CONT lets it go on".into());
         }
         notes.extend(made.allowed.notes.iter().cloned());
         if self.cp.own_ipc_namespace && !made.sysv.made().is_empty() && !self.o.new_namespaces {

@@ -38,6 +38,8 @@ pub struct Becoming<'a> {
     pub parent: libc::pid_t,
     /// What may be set of the image's limits and weights.
     pub allowed: &'a Allowed,
+    /// Where to wait for a byte: until then the harness is about to trace this child.
+    pub go: Option<&'a OwnedFd>,
     /// Under an emulator the personality is the emulator's own.
     pub emulated: bool,
 }
@@ -85,6 +87,8 @@ impl Becoming<'_> {
         }
         // The blob ends that bond; from then on this process may outlive the harness, with all that was made for it.
         self.journal.claim().map_err(named("journal"))?;
+        self.wait_for_tracer()
+            .map_err(named("waiting for ptrace"))?;
         self.session().map_err(named("session and process group"))?;
         self.actions()?;
         if let Some(p) = self.live.personality.filter(|_| !self.emulated) {
@@ -104,6 +108,18 @@ impl Becoming<'_> {
         self.descriptors().map_err(named("descriptors"))?;
         self.limits().map_err(named("resource limits"))?;
         self.grow_brk().map_err(named("brk"))
+    }
+
+    fn wait_for_tracer(&self) -> io::Result<()> {
+        let Some(go) = self.go else { return Ok(()) };
+        let mut byte = 0u8;
+        // SAFETY: one byte, writable.
+        let n = unsafe { libc::read(go.as_raw_fd(), (&raw mut byte).cast(), 1) };
+        if n == 1 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     fn session(&self) -> io::Result<()> {

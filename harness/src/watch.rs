@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use armrest_abi::{Report, Step};
-use armrest_plan::{Plan, words};
+use armrest_plan::{Exit, Plan, words};
 
 use crate::error::Error;
 use crate::load::Loaded;
 use crate::os;
+use crate::trace::Tracer;
 
 /// How long a task may take from its last report to its first own instruction.
 const ENTER_TIME: Duration = Duration::from_secs(20);
@@ -114,10 +115,13 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.let_go && self.ended.is_none() {
             // SAFETY: our own child, not reaped yet, so the pid is still its own.
-            unsafe {
-                libc::kill(self.pid, libc::SIGKILL);
-                libc::waitpid(self.pid, std::ptr::null_mut(), 0);
-            }
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+            // Threads that are traced are reaped one by one, and their leader after them.
+            let mut status = 0;
+            // SAFETY: `status` is writable.
+            while !matches!(unsafe { libc::waitpid(-1, &mut status, libc::__WALL) }, pid
+                if pid < 0 || pid == self.pid && Ended::of(status).is_some())
+            {}
         }
     }
 }
@@ -146,57 +150,136 @@ impl Drop for Bar {
     }
 }
 
+/// The read end of the report pipe, and what came through it.
+pub struct Reports {
+    pipe: File,
+    said: Vec<u8>,
+    ended: bool,
+}
+
+impl Reports {
+    /// Listen there.
+    pub fn new(pipe: OwnedFd) -> Reports {
+        Reports {
+            pipe: File::from(pipe),
+            said: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Take what there is, waiting at most this long for it. True at the end of the pipe.
+    fn take(&mut self, wait: Duration) -> Result<bool, Error> {
+        if !self.ended && readable(&self.pipe.as_fd(), wait).map_err(internal("poll"))? {
+            let mut buf = [0; 512];
+            match self.pipe.read(&mut buf) {
+                Ok(0) => self.ended = true,
+                Ok(n) => self.said.extend_from_slice(&buf[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(internal("read of the report pipe")(e)),
+            }
+        }
+        Ok(self.ended)
+    }
+
+    /// What an ended pipe means.
+    fn judge(&self, child: &mut Child, plan: &Plan, loaded: &Loaded) -> Result<(), Error> {
+        if let Some(report) = Report::from_bytes(&self.said) {
+            return Err(Error::Blob {
+                what: format!("pid {}", child.pid),
+                why: words::report(&report, plan),
+            });
+        }
+        if !self.said.is_empty() {
+            return Err(Error::Machine {
+                what: "the restoring child".into(),
+                why: String::from_utf8_lossy(&self.said).into_owned(),
+            });
+        }
+        // The pipe ends too when the child dies without a word; then it is gone in a moment, if it is not yet.
+        if loaded.progress().step < Step::Enter.number() {
+            let end = child.wait_for(ENTER_TIME);
+            let step = words_of(loaded.progress().step);
+            return Err(Error::Lost {
+                what: format!("restoring child, in step \"{step}\""),
+                why: end.map_or_else(
+                    || "it closed its report pipe and went on".into(),
+                    Ended::words,
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
 /// Wait until the task is being entered: the report pipe ends without a report.
 pub fn until_entered(
     child: &mut Child,
-    report: OwnedFd,
+    mut reports: Reports,
     plan: &Plan,
     loaded: &Loaded,
     deadline: Deadline,
     forward: &Forward,
 ) -> Result<(), Error> {
     let bar = Bar::new(plan.pages * 4096);
-    let mut said = Vec::new();
-    let mut pipe = File::from(report);
-    loop {
+    while !reports.take(Duration::from_millis(50))? {
         forward.interrupted()?;
-        deadline.check(|| format!("restore, in step \"{}\"", words_of(loaded.progress().step)))?;
-        if readable(&pipe.as_fd(), Duration::from_millis(50)).map_err(internal("poll"))? {
-            let mut buf = [0; 512];
-            match pipe.read(&mut buf) {
-                Ok(0) => break,
-                Ok(n) => said.extend_from_slice(&buf[..n]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(internal("read of the report pipe")(e)),
-            }
-        }
+        deadline.check(|| in_step(loaded))?;
         bar.show(loaded);
     }
-    if let Some(report) = Report::from_bytes(&said) {
-        return Err(Error::Blob {
-            what: format!("pid {}", child.pid),
-            why: words::report(&report, plan),
-        });
+    reports.judge(child, plan, loaded)
+}
+
+/// Wait until all `threads` of a traced task are stopped at the exit of their `rt_sigreturn`.
+#[allow(clippy::too_many_arguments)]
+pub fn until_out(
+    child: &mut Child,
+    mut reports: Reports,
+    tracer: &mut Tracer,
+    threads: usize,
+    plan: &Plan,
+    loaded: &Loaded,
+    deadline: Deadline,
+    forward: &Forward,
+) -> Result<(), Error> {
+    let bar = Bar::new(plan.pages * 4096);
+    let mut entered: Option<Instant> = None;
+    loop {
+        if let Some(status) = tracer.follow()? {
+            child.ended = Ended::of(status);
+        }
+        let ended = reports.take(Duration::from_millis(u64::from(entered.is_none())))?;
+        let out = tracer.out() == threads;
+        if ended && out {
+            return reports.judge(child, plan, loaded);
+        }
+        if !reports.said.is_empty() || child.ended.is_some() {
+            // It ends with its report: nothing of it is traced any more.
+            tracer.give_up();
+            while !reports.take(Duration::from_millis(50))? {}
+            reports.judge(child, plan, loaded)?;
+            let end = child.wait_for(ENTER_TIME);
+            return Err(Error::Lost {
+                what: "the task, while it was entered".into(),
+                why: end.map_or_else(|| "it went its own way".into(), Ended::words),
+            });
+        }
+        forward.interrupted()?;
+        deadline.check(|| in_step(loaded))?;
+        bar.show(loaded);
+        if ended {
+            if entered.get_or_insert_with(Instant::now).elapsed() > ENTER_TIME {
+                return Err(Error::Lost {
+                    what: "the task".into(),
+                    why: format!("{} of {threads} threads left the restorer", tracer.out()),
+                });
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
-    if !said.is_empty() {
-        return Err(Error::Machine {
-            what: "the restoring child".into(),
-            why: String::from_utf8_lossy(&said).into_owned(),
-        });
-    }
-    // The pipe ends too when the child dies without a word; then it is gone in a moment, if it is not yet.
-    if loaded.progress().step < Step::Enter.number() {
-        let end = child.wait_for(ENTER_TIME);
-        let step = words_of(loaded.progress().step);
-        return Err(Error::Lost {
-            what: format!("restoring child, in step \"{step}\""),
-            why: end.map_or_else(
-                || "it closed its report pipe and went on".into(),
-                Ended::words,
-            ),
-        });
-    }
-    Ok(())
+}
+
+fn in_step(loaded: &Loaded) -> String {
+    format!("restore, in step \"{}\"", words_of(loaded.progress().step))
 }
 
 fn words_of(step: u32) -> String {
@@ -289,7 +372,7 @@ pub fn area_gone(child: &mut Child, plan: &Plan, emulated: bool) -> Result<(), E
     let kept = format!("{:08x}-{:08x} r-xp", keep.start, keep.end);
     let ours = |l: &&str| {
         l.starts_with(&whole)
-            || plan.exit.is_some() && l.starts_with(&kept)
+            || !matches!(plan.exit, Exit::Page(_)) && l.starts_with(&kept)
             || l.starts_with(&rest) && l.contains(" r-xp 00000000 00:00 0")
     };
     match text

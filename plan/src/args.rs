@@ -37,8 +37,8 @@ pub fn bytes(plan: &Plan) -> Vec<u8> {
         old_rseq: plan.old_rseq,
         dumpable: plan.dumpable,
         mm,
-        exit_svc: plan.exit.map_or(0, |e| e.svc),
-        exit_frame: plan.exit.map_or(0, |e| e.frame),
+        exit_svc: plan.exit.sigpage().map_or(0, |e| e.svc),
+        exit_frame: plan.exit.sigpage().map_or(0, |e| e.frame),
         ..args
     };
     w.bytes[..size_of::<RestoreArgs>()].copy_from_slice(bytes_of(&args));
@@ -56,6 +56,11 @@ impl Writer {
     fn all(&mut self, t: &Tables, auxv: &[u32]) -> (RestoreArgs, Table) {
         self.count_only = size_of::<RestoreArgs>() as u64;
         let none = armrest_abi::Range { start: 0, end: 0 };
+        let queue = self.table(&t.queued);
+        let mut threads = t.threads.clone();
+        if let Some(leader) = threads.first_mut() {
+            leader.queue = queue;
+        }
         let args = RestoreArgs {
             magic: ARGS_MAGIC,
             version: ABI_VERSION,
@@ -81,7 +86,7 @@ impl Writer {
             advises: self.table(&t.advises),
             locks: self.table(&t.locks),
             closes: self.table(&t.closes),
-            threads: self.table(&t.threads),
+            threads: self.table(&threads),
             timers: self.table(&t.timers),
             posix_timers: self.table(&t.posix_timers),
             old_rseq: Default::default(),

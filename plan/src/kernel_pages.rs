@@ -9,6 +9,7 @@
 use armrest_abi::{FRAME_SIZE, Move, Range};
 use armrest_images::{LiveTask, VmaKind};
 
+use crate::consts::{SS_DISABLE, SS_ONSTACK};
 use crate::machine::Machine;
 use crate::space::Space;
 use crate::types::SigpageExit;
@@ -56,7 +57,7 @@ pub fn sigpage_exit(
     live: &LiveTask,
     machine: &Machine,
     pages: &KernelPages,
-) -> Option<SigpageExit> {
+) -> Result<SigpageExit, &'static str> {
     /// `mov r7, #119; svc; (Thumb, as ARM: svcle); mov r7, #173; svc`.
     const WORDS: [u32; 5] = [
         0xe3a0_7077,
@@ -65,26 +66,41 @@ pub fn sigpage_exit(
         0xe3a0_70ad,
         0xef90_00ad,
     ];
-    const SS_IN_USE_OR_OFF: u32 = 3;
-    if !machine.svc_by_r7 {
-        return None;
+    if machine.emulated {
+        return Err("an emulator has no sigpage");
     }
-    let page = pages.sigpage?;
-    let bytes = machine.sigpage.as_deref()?;
-    let code = armrest_arch::sigpage(bytes)?.code;
-    let at = usize::try_from(code).ok()?;
-    let known = WORDS
+    if !machine.svc_by_r7 {
+        return Err("this kernel takes the numbers of calls from `svc` itself (OABI)");
+    }
+    let page = pages.sigpage.ok_or("there is no sigpage to move")?;
+    const OTHER: &str = "the sigpage holds other words than expected";
+    let bytes = machine.sigpage.as_deref().ok_or(OTHER)?;
+    let code = armrest_arch::sigpage(bytes).ok_or(OTHER)?.code;
+    let at = usize::try_from(code).map_err(|_| OTHER)?;
+    let known = WORDS.iter().flat_map(|w| w.to_le_bytes()).eq(bytes
+        .get(at..at + 20)
+        .ok_or(OTHER)?
         .iter()
-        .flat_map(|w| w.to_le_bytes())
-        .eq(bytes.get(at..at + 20)?.iter().copied());
-    let thread = live.threads.first()?;
-    let top = match thread.altstack {
-        Some((sp, size, flags)) if flags & SS_IN_USE_OR_OFF == 0 && size > FRAME_SIZE + 8 => {
-            sp.checked_add(size)?
+        .copied());
+    if !known {
+        return Err(OTHER);
+    }
+    const NO_ROOM: &str = "there is no room for a signal frame below the stack pointer";
+    let thread = live.threads.first().ok_or(NO_ROOM)?;
+    let sp = thread.regs[13];
+    let (top, bottom) = match thread.altstack {
+        Some((low, size, flags)) if flags & SS_DISABLE == 0 && size > FRAME_SIZE + 8 => {
+            // Whether it is in use the dumper may not have seen: it asks on another stack. The stack pointer tells.
+            let within = sp.wrapping_sub(low).wrapping_sub(1) < size;
+            match (within, flags & SS_ONSTACK != 0) {
+                (true, _) => (sp, low),
+                (false, true) => (sp, 0),
+                (false, false) => (low.checked_add(size).ok_or(NO_ROOM)?, low),
+            }
         }
-        _ => thread.regs[13],
+        _ => (sp, 0),
     };
-    let frame = top.checked_sub(FRAME_SIZE)? & !7;
+    let frame = top.checked_sub(FRAME_SIZE).ok_or(NO_ROOM)? & !7;
     let fits = live.mm.vmas.iter().any(|v| {
         v.range.has(frame)
             && top <= v.range.end()
@@ -92,7 +108,10 @@ pub fn sigpage_exit(
             && v.prot & consts::PROT_WRITE != 0
             && matches!(v.kind, VmaKind::Anon | VmaKind::File { .. })
     });
-    (known && fits).then_some(SigpageExit {
+    if !fits || frame < bottom {
+        return Err(NO_ROOM);
+    }
+    Ok(SigpageExit {
         svc: page + code + 4,
         frame,
     })

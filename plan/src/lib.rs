@@ -7,6 +7,7 @@
 pub mod args;
 pub mod clocks;
 pub mod consts;
+pub mod finish;
 pub mod ipc;
 pub mod kernel_pages;
 pub mod lazy;
@@ -264,6 +265,16 @@ impl Draft<'_> {
         special::plan_guards(live, &mut tables);
         self.threads(task, &mut tables);
         let timer_bits = timers::plan(live, self.machine, &mut tables, &mut self.notes);
+        // Filters are refused so far: nothing is forbidden.
+        let exit = finish::decide(live, self.machine, &self.kernel, options, &|_| false)
+            .unwrap_or_else(|refusal| {
+                refuse.push(refusal);
+                Exit::Page("")
+            });
+        let traced = options.leave_stopped || matches!(exit, Exit::Ptrace(_));
+        if traced {
+            tables.queued.push(finish::here_i_am());
+        }
 
         // Room for the area: its tables still lack the rows of shm, unmap and closes, so those are counted first.
         let extra = vmas.len() * 64
@@ -310,7 +321,6 @@ impl Draft<'_> {
         let clocks = clocks::plan(self.cp, self.machine, task.pid, &mut self.notes);
         let frame = frame(&live.threads[0]);
         let grow_brk = self.grow_brk();
-        let exit = kernel_pages::sigpage_exit(live, self.machine, &self.kernel);
         let dumpable = live.mm.dumpable.unwrap_or(1);
         if dumpable < 2 {
             want_bits |= want::DUMPABLE;
@@ -365,6 +375,7 @@ impl Draft<'_> {
             grow_brk,
             exit,
             stay: self.kernel.stay,
+            traced,
             pages,
             lazy: lazy.iter().map(|m| u64::from(m.len / PAGE_SIZE)).sum(),
             notes: self.notes,

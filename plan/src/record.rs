@@ -13,7 +13,6 @@ use crate::types::{Plan, Tables};
 pub struct HostArgs {
     fixed: RestoreArgs,
     tables: Tables,
-    queue: Vec<armrest_abi::Queued>,
 }
 
 impl HostArgs {
@@ -45,9 +44,9 @@ impl HostArgs {
                 closes: rows(&bytes, base, fixed.closes)?,
                 threads,
                 timers: rows(&bytes, base, fixed.timers)?,
+                queued: rows(&bytes, base, queue)?,
                 posix_timers: rows(&bytes, base, fixed.posix_timers)?,
             },
-            queue: rows(&bytes, base, queue)?,
             fixed,
         })
     }
@@ -75,7 +74,7 @@ impl HostArgs {
             threads: &t.threads,
             timers: &t.timers,
             posix_timers: &t.posix_timers,
-            queue: &self.queue,
+            queue: &t.queued,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What a plan is: the options that it was asked with, its objects, its tables, and what it cannot do.
 
 use armrest_abi::{
-    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Range,
-    Remove, Rseq, ThreadArgs, Timer,
+    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Queued,
+    Range, Remove, Rseq, ThreadArgs, Timer,
 };
 use armrest_images::Clocks;
 use serde::Serialize;
@@ -20,8 +20,26 @@ pub struct Options {
     pub own_ipc: bool,
     /// Map pages from the images instead of reading them, where that can be.
     pub lazy: bool,
+    /// How the last page of ours goes.
+    pub finish: Finish,
+    /// Leave the task stopped before its first instruction.
+    pub leave_stopped: bool,
     /// Sizes of the blob, from its header.
     pub blob: BlobSizes,
+}
+
+/// How the last page of ours is to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Finish {
+    /// By the kernel's sigpage, else by ptrace, else it stays.
+    #[default]
+    Auto,
+    /// By the kernel's sigpage or not at all.
+    Sigpage,
+    /// By ptrace.
+    Ptrace,
+    /// It stays.
+    Page,
 }
 
 /// What the plan must know of the blob.
@@ -139,6 +157,7 @@ pub struct Tables {
     pub closes: Vec<u32>,
     pub threads: Vec<ThreadArgs>,
     pub timers: Vec<Timer>,
+    pub queued: Vec<Queued>,
     pub posix_timers: Vec<PosixTimer>,
 }
 
@@ -149,6 +168,27 @@ pub struct SigpageExit {
     pub svc: u32,
     /// Where the signal frame goes, in the task's own memory.
     pub frame: u32,
+}
+
+/// How the last page of ours goes, and if not by the sigpage, why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By the kernel's sigpage.
+    Sigpage(SigpageExit),
+    /// By ptrace, from the harness.
+    Ptrace(&'static str),
+    /// It stays.
+    Page(&'static str),
+}
+
+impl Exit {
+    /// The way through the sigpage, if that is it.
+    pub fn sigpage(self) -> Option<SigpageExit> {
+        match self {
+            Exit::Sigpage(exit) => Some(exit),
+            Exit::Ptrace(_) | Exit::Page(_) => None,
+        }
+    }
 }
 
 /// A plan: everything decided, nothing done.
@@ -189,10 +229,12 @@ pub struct Plan {
     /// Where the restoring process moves its own break to, as its last act in ordinary code: where the kernel's mm fields
     /// cannot be set, or are an emulator's, this is how sbrk goes on working.
     pub grow_brk: Option<u32>,
-    /// How the last page of ours goes too, if it can.
-    pub exit: Option<SigpageExit>,
+    /// How the last page of ours goes.
+    pub exit: Exit,
     /// Where the kernel's own vdso and its data stay for good, outside of the checkpoint's mappings.
     pub stay: Vec<Range>,
+    /// The harness traces the task and stops it at the exit of `rt_sigreturn`: to unmap the last page, or to leave it so.
+    pub traced: bool,
     /// Pages with contents.
     pub pages: u64,
     /// Those of them that are mapped from pages files and not read.

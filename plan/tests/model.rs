@@ -73,6 +73,7 @@ fn within_budget(cp: &armrest_images::Checkpoint, machine: &Machine, p: &Plan, m
         + p.tables.parks.len()
         + p.tables.unparks.len()
         + unmaps.saturating_sub(2)
+        + p.tables.queued.len()
         + p.tables.closes.len();
     let fixed = m.calls + 1 - rows;
     // 12 under the emulator; a kernel has robust lists and PR_SET_MM_MAP too.

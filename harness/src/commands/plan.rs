@@ -40,6 +40,7 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
         new_namespaces: options.new_namespaces,
         own_ipc: false,
         blob: sizes,
+        ..Options::default()
     };
     let plan = plan(&cp, &machine, &wanted)?;
     let live = cp

@@ -153,6 +153,34 @@ verified() {
     [ "$(tail -n 1 $log)" = PASS ]
 }
 
+# stopped_there NAME [OPTION…]: restores the sample and leaves it stopped before its first instruction; compares it with
+# its images to the last bit, twice: looking changes nothing. What verify said is in /tmp/verify.
+stopped_there() {
+    name=$1
+    shift
+    put_files $name
+    pid=$(root_pid $name)
+    armrest restore -D /images/$name -d -s "$@" || return 1
+    grep -q '^State:.T' /proc/$pid/status || { cat /proc/$pid/status; return 1; }
+    for time in 1 2; do
+        armrest verify -D /images/$name -t $pid >/tmp/verify || { cat /tmp/verify; return 1; }
+        grep -q '^State:.T' /proc/$pid/status || { cat /proc/$pid/status; return 1; }
+    done
+    cat /tmp/verify
+}
+
+# goes_on NAME: a stopped sample runs, is ended, and says PASS.
+goes_on() {
+    pid=$(root_pid $1)
+    log=/samples/run/$1/out.log
+    kill -CONT $pid || return 1
+    usleep 500000
+    kill -TERM $pid || return 1
+    gone $pid || return 1
+    tail -n 3 $log
+    [ "$(tail -n 1 $log)" = PASS ]
+}
+
 # stopped PID: stops it, and waits until it has stopped, 10 s at most.
 stopped() {
     kill -STOP $1 || return 1
