@@ -32,7 +32,7 @@ ON_HOST := CARGO_TARGET_DIR=target/host ARMREST_BLOB=$(ROOT)/target/armrest.bin
 # What the end-to-end tests need to find. A test that cannot prove its point here says so in ARMREST_NOT_PROVED.
 E2E := ARMREST=$(ROOT)/target/armrest QEMU=$(QEMU) ARMREST_NOT_PROVED=$(ROOT)/target/not-proved.txt
 
-.PHONY: build blob harness test bench check fmt clippy doc demo vm test-vm bench-vm clean help FORCE
+.PHONY: build blob harness test bench check fmt clippy doc demo vm test-vm bench-vm dist clean help FORCE
 
 build: harness ## Build target/armrest, target/armrest.bin and target/armrest.elf (the default)
 	@ls -l target/armrest target/armrest.bin target/armrest.elf
@@ -115,6 +115,9 @@ test-vm: harness ## Run the tests that need a real ARMv7 kernel, in qemu-system-
 bench-vm: harness ## Measure on a real ARMv7 kernel, in qemu-system-arm
 	@tools/setup --vm --quiet
 	$(ON_HOST) $(CARGO) run -q -p vm -- bench
+
+dist: harness ## A .deb and a tarball of the products, in target/dist
+	@tools/dist
 
 clean: ## Remove everything that was built
 	rm -rf target
