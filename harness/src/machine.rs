@@ -51,6 +51,7 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         has_timens: probe::timens().is_yes(),
         has_time64: probe::time64().is_yes(),
         has_thp_disable: probe::thp_disable().is_yes(),
+        has_timerfd_ticks: crate::objects::event::can_set_ticks(),
         may_choose_pid: privileged && writable("/proc/sys/kernel/ns_last_pid"),
         may_choose_ids: privileged && probe::shm_next_id().is_yes(),
         ipc: ipc_limits(),

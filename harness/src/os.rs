@@ -39,6 +39,20 @@ pub fn openat(dir: BorrowedFd<'_>, name: &str, flags: i32, mode: u32) -> io::Res
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Open again what `fd` refers to, as a description of its own. Creates, truncates and follows nothing.
+pub fn reopen(fd: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
+    /// The bit that makes O_TMPFILE of O_DIRECTORY.
+    const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+    let never = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let flags = if flags & TMPFILE == 0 {
+        flags
+    } else {
+        flags & !libc::O_TMPFILE
+    };
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    openat(fd, &path, flags & !never | libc::O_NOCTTY, 0)
+}
+
 /// The target of a symbolic link `name` in `dir`.
 pub fn readlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
     let name = c_path(name)?;

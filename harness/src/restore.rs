@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use armrest_images::stats::RestoreStats;
-use armrest_images::{Checkpoint, File, FsDir, LiveTask, Task};
+use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
 use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 
 use crate::cli::{self, RestoreOptions};
@@ -16,7 +16,9 @@ use crate::load::{self, Loaded};
 use crate::machine;
 use crate::namespaces;
 use crate::objects::Objects;
-use crate::objects::file::{self, Compare};
+use crate::objects::file::Compare;
+use crate::objects::ghost::Links;
+use crate::objects::make::Maker;
 use crate::objects::memory::PagesFiles;
 use crate::objects::sysv::{self, Kind, SysV};
 use crate::os;
@@ -115,9 +117,9 @@ fn here(
         restore.say_dry_run(log)?;
         return Ok(0);
     }
-    let made = restore.make(&opened)?;
+    let mut made = restore.make(&opened)?;
     log.phase("make");
-    let mut running = restore.start(opened, &made)?;
+    let mut running = restore.start(opened, &mut made)?;
     log.phase("fork");
     restore.watch(&mut running, &made)?;
     log.phase("task");
@@ -126,6 +128,10 @@ fn here(
     running.child.let_go();
     made.sysv.keep();
     journal.done();
+    for left in made.links.remove() {
+        // The task runs: this is said, and no failure any more.
+        let _ = log.line(0, &format!("warning: {left}"));
+    }
     drop(made.loaded);
     if let Some(tracer) = running.tracer.take() {
         tracer.release();
@@ -189,7 +195,9 @@ struct Restore<'a> {
 struct Opened {
     objects: Objects,
     pages: PagesFiles,
-    cwd: OwnedFd,
+    dirs: Dirs,
+    links: Links,
+    notes: Vec<String>,
     /// The first descriptor number that the task does not use.
     above: u32,
 }
@@ -199,6 +207,7 @@ struct Made {
     allowed: Allowed,
     sysv: SysV,
     loaded: Loaded,
+    links: Links,
     notes: Vec<String>,
 }
 
@@ -224,7 +233,7 @@ impl Restore<'_> {
                 .to_string(),
             why: format!("--root: {e}"),
         })?;
-        let mut compare = Compare::new(&o.allow_changed, o.dry_run)?;
+        let compare = Compare::new(&o.allow_changed, o.dry_run)?;
         let mut objects = Objects::default();
         let above = plan
             .sources
@@ -241,19 +250,30 @@ impl Restore<'_> {
             why: e.to_string(),
         })?;
         let pages = PagesFiles::open(&o.images, cp)?;
-        open_descriptors(cp, live, &root, &mut compare, &mut objects, above)?;
-        open_sources(cp, plan, &root, &mut compare, &pages, &mut objects, above)?;
-        let cwd = open_cwd(cp, live, &root, &mut compare)?;
-        if !compare.changed.is_empty() {
-            return Err(Error::ChangedFiles(compare.changed));
+        let mut maker = Maker::new(cp, &root, &pages, &o.images, compare);
+        let mut dirs = Dirs::default();
+        // First what is only opened and compared, then what leaves traces while it is made.
+        for touching in [false, true] {
+            open_descriptors(live, plan, &mut maker, &mut objects, above, touching)?;
+            open_sources(cp, plan, &mut maker, &pages, &mut objects, above, touching)?;
+            dirs.open(cp, live, &mut maker, touching)?;
+            if !maker.compare.changed.is_empty() {
+                return Err(Error::ChangedFiles(maker.compare.changed));
+            }
         }
-        for w in &compare.warnings {
+        for w in &maker.compare.warnings {
             log.line(0, &format!("warning: {w}"))?;
+        }
+        let (links, notes) = maker.finish()?;
+        if !o.dry_run {
+            objects.lock(cp, &plan.files.locks)?;
         }
         Ok(Opened {
             objects,
             pages,
-            cwd,
+            dirs,
+            links,
+            notes,
             above,
         })
     }
@@ -289,18 +309,23 @@ impl Restore<'_> {
             allowed,
             sysv,
             loaded,
+            links: Links::default(),
             notes,
         })
     }
 
     /// Fork the child, which becomes the task. Objects are its own from now on.
-    fn start(&self, opened: Opened, made: &Made) -> Result<Running, Error> {
+    fn start(&self, opened: Opened, made: &mut Made) -> Result<Running, Error> {
         let Opened {
             mut objects,
-            cwd,
+            dirs,
+            links,
+            notes,
             above,
             pages: _pages,
         } = opened;
+        made.notes.extend(notes);
+        made.links = links;
         let (read, write) = os::pipe().map_err(|e| Error::Machine {
             what: "report pipe".into(),
             why: e.to_string(),
@@ -328,7 +353,8 @@ impl Restore<'_> {
                     live: self.live,
                     plan: &self.plan,
                     objects: &objects,
-                    cwd: &cwd,
+                    cp: self.cp,
+                    dirs: &dirs,
                     report: &objects.open[report],
                     journal: self.journal,
                     emulated: self.machine.emulated,
@@ -459,56 +485,79 @@ fn first(cp: &Checkpoint) -> Result<(&Task, &LiveTask), Error> {
 
 /// Open file descriptions once each, and place every descriptor that shares them.
 fn open_descriptors(
-    cp: &Checkpoint,
     live: &LiveTask,
-    root: &Root,
-    compare: &mut Compare,
+    plan: &Plan,
+    maker: &mut Maker<'_>,
     objects: &mut Objects,
     above: u32,
+    touching: bool,
 ) -> Result<(), Error> {
-    let mut opened: Vec<(u32, usize)> = Vec::new();
-    for fd in &live.fds {
-        let who = format!("fd {}", fd.fd);
-        let index = match opened.iter().find(|o| o.0 == fd.file) {
-            Some(o) => o.1,
-            None => {
-                let Some(File::Reg(reg)) = cp.files.get(&fd.file) else {
-                    return Err(Error::Internal {
-                        what: who,
-                        why: "a kind of file that the plan should have refused".into(),
-                    });
-                };
-                let index = objects.keep(file::reopen(root, reg, &who, compare)?, above)?;
-                opened.push((fd.file, index));
-                index
-            }
-        };
-        objects.place(index, fd.fd, fd.cloexec);
+    for m in &plan.files.makes {
+        if maker.touches(m.file) != touching {
+            continue;
+        }
+        let mut of_task = live.fds.iter().filter(|f| f.file == m.file).peekable();
+        let Some(first) = of_task.peek() else { continue };
+        let who = format!("fd {}", first.fd);
+        let Some(fd) = maker.make(m.file, &who)? else { continue };
+        let index = objects.keep(fd, above)?;
+        for f in of_task {
+            objects.place(index, f.fd, f.cloexec);
+        }
     }
     Ok(())
+}
+
+/// The task's directories.
+#[derive(Default)]
+pub struct Dirs {
+    /// Working directory.
+    pub cwd: Option<OwnedFd>,
+    /// Root directory, if it is not the machine's.
+    pub root: Option<OwnedFd>,
+}
+
+impl Dirs {
+    fn open(
+        &mut self,
+        cp: &Checkpoint,
+        live: &LiveTask,
+        maker: &mut Maker<'_>,
+        touching: bool,
+    ) -> Result<(), Error> {
+        let how = libc::O_RDONLY | libc::O_DIRECTORY;
+        if maker.touches(live.cwd) == touching {
+            self.cwd = Some(maker.open(live.cwd, how, "the working directory")?);
+        }
+        let chroot = armrest_plan::files::chroot(cp, live).is_some();
+        if chroot && maker.touches(live.root) == touching {
+            self.root = Some(maker.open(live.root, how, "the root directory")?);
+        }
+        Ok(())
+    }
 }
 
 fn open_sources(
     cp: &Checkpoint,
     plan: &Plan,
-    root: &Root,
-    compare: &mut Compare,
+    maker: &mut Maker<'_>,
     pages: &PagesFiles,
     objects: &mut Objects,
     above: u32,
+    touching: bool,
 ) -> Result<(), Error> {
-    let reg = |id: u32| match cp.files.get(&id) {
-        Some(File::Reg(f)) => Ok(f),
-        _ => Err(Error::Internal {
-            what: format!("file {id}"),
-            why: "not known by path".into(),
-        }),
-    };
     let output = |name: &str, source| Error::Output {
         path: name.into(),
         source,
     };
+    let touches = |what: &SourceKind, maker: &Maker<'_>| match what {
+        SourceKind::File { file, .. } | SourceKind::Exe { file } => maker.touches(*file),
+        _ => false,
+    };
     for s in &plan.sources {
+        if touches(&s.what, maker) != touching {
+            continue;
+        }
         let fd: OwnedFd = match &s.what {
             SourceKind::Pages(i) => pages.0[*i]
                 .1
@@ -518,54 +567,26 @@ fn open_sources(
             SourceKind::Overlay(bytes) => {
                 os::memfd("armrest-overlay", bytes, false).map_err(|e| output("patched vdso", e))?
             }
-            SourceKind::File { file, access } => file::open(
-                root,
-                reg(*file)?,
-                access.cast_signed() | libc::O_LARGEFILE,
-                "a mapping",
-                compare,
-            )?,
-            SourceKind::Exe { file } => {
-                file::open(root, reg(*file)?, libc::O_RDONLY, "the executable", compare)?
+            SourceKind::File { file, access } => {
+                let flags = access.cast_signed() | libc::O_LARGEFILE;
+                maker.open(*file, flags, "a mapping")?
             }
-            SourceKind::Memfd { inode } => {
-                let m = cp.memfds.get(inode).ok_or_else(|| Error::Internal {
-                    what: format!("memfd {inode}"),
-                    why: "not there".into(),
-                })?;
-                pages.memfd(m, &mut objects.notes)?.into()
-            }
+            SourceKind::Exe { file } => maker.open(*file, libc::O_RDONLY, "the executable")?,
+            SourceKind::Memfd { inode } => maker
+                .memfd(*inode)?
+                .try_clone()
+                .map_err(|e| output("memory file", e))?
+                .into(),
             SourceKind::AnonShared { shmid, size } => {
                 let none = armrest_images::PageMap::default();
                 let contents = cp.anon_shared.get(shmid).unwrap_or(&none);
-                pages.anonymous(*size, contents, &mut objects.notes)?.into()
+                pages.anonymous(*size, contents, &mut maker.notes)?.into()
             }
         };
         let index = objects.keep(fd, above)?;
         objects.place(index, s.fd, false);
     }
     Ok(())
-}
-
-fn open_cwd(
-    cp: &Checkpoint,
-    live: &LiveTask,
-    root: &Root,
-    compare: &mut Compare,
-) -> Result<OwnedFd, Error> {
-    match cp.files.get(&live.cwd) {
-        Some(File::Reg(f)) => file::open(
-            root,
-            f,
-            libc::O_RDONLY | libc::O_DIRECTORY,
-            "the working directory",
-            compare,
-        ),
-        _ => Err(Error::Internal {
-            what: "working directory".into(),
-            why: "not known by path".into(),
-        }),
-    }
 }
 
 /// With `--any-ids` the attaches use the ids that the kernel gave.

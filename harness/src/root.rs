@@ -56,6 +56,23 @@ impl Root {
         }
     }
 
+    /// The directory that holds (or held) the last component of a path, and that component, whatever it is now.
+    pub fn parent(&self, path: &str) -> io::Result<(OwnedFd, String)> {
+        let (dir, name) = path.rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+        if matches!(name, "" | "." | "..") {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match self.walk(dir)? {
+            (dir, None) => Ok((dir, name.to_owned())),
+            _ => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+        }
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
     /// The directory that holds the last component, and that component, which is no link. `None`: the directory itself.
     fn walk(&self, path: &str) -> io::Result<(OwnedFd, Option<String>)> {
         let mut todo: Vec<String> = path.split('/').rev().map(str::to_owned).collect();

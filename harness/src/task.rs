@@ -5,13 +5,15 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use armrest_images::{LiveTask, Task};
+use armrest_images::{Checkpoint, LiveTask, Task};
 use armrest_plan::Plan;
+use armrest_plan::files::Act;
 
 use crate::journal::Journal;
 use crate::load::{Loaded, write_raw};
-use crate::objects::Objects;
+use crate::objects::{Objects, acts};
 use crate::os;
+use crate::restore::Dirs;
 
 /// Status of a child that failed here; its words went to the report pipe.
 pub const FAILED: i32 = 113;
@@ -28,8 +30,10 @@ pub struct Becoming<'a> {
     pub plan: &'a Plan,
     /// Open things.
     pub objects: &'a Objects,
-    /// Working directory.
-    pub cwd: &'a OwnedFd,
+    /// The checkpoint: what its descriptors were.
+    pub cp: &'a Checkpoint,
+    /// Working directory and root.
+    pub dirs: &'a Dirs,
     /// The report pipe's write end.
     pub report: &'a OwnedFd,
     /// Where what was made outside is written down.
@@ -96,9 +100,7 @@ impl Becoming<'_> {
             os::check(unsafe { libc::personality(libc::c_ulong::from(p)) })
                 .map_err(named("personality"))?;
         }
-        // SAFETY: numbers only.
-        os::check(unsafe { libc::fchdir(self.cwd.as_raw_fd()) })
-            .map_err(named("fchdir to the working directory"))?;
+        self.directories().map_err(named("working directory and root"))?;
         if let Some(mask) = self.live.umask {
             // SAFETY: cannot fail.
             unsafe { libc::umask(libc::mode_t::try_from(mask & 0o777).unwrap_or(0o022)) };
@@ -106,7 +108,9 @@ impl Becoming<'_> {
         self.oom().map_err(named("oom_score_adj"))?;
         self.groups().map_err(named("setgroups"))?;
         self.descriptors().map_err(named("descriptors"))?;
+        self.acts(false)?;
         self.limits().map_err(named("resource limits"))?;
+        self.acts(true)?;
         self.grow_brk().map_err(named("brk"))
     }
 
@@ -120,6 +124,33 @@ impl Becoming<'_> {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+
+    /// Root first: the working directory may lie outside of it.
+    fn directories(&self) -> io::Result<()> {
+        if let Some(root) = &self.dirs.root {
+            // SAFETY: numbers, and a constant that ends with NUL.
+            unsafe {
+                os::check(libc::fchdir(root.as_raw_fd()))?;
+                os::check(libc::chroot(c".".as_ptr()))?;
+            }
+        }
+        if let Some(cwd) = &self.dirs.cwd {
+            // SAFETY: numbers only.
+            os::check(unsafe { libc::fchdir(cwd.as_raw_fd()) })?;
+        }
+        Ok(())
+    }
+
+    /// What is done with descriptors at their numbers; timers apart, which begin to run.
+    fn acts(&self, timers: bool) -> Result<(), (String, io::Error)> {
+        let timed = |a: &Act| matches!(a, Act::Timer { .. });
+        for (_, act) in &self.plan.files.acts {
+            if timed(act) == timers {
+                acts::act(self.cp, self.task, act)?;
+            }
+        }
+        Ok(())
     }
 
     fn session(&self) -> io::Result<()> {

@@ -6,6 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::kinds::{
+    Epoll, Eventfd, FifoEnd, FileLock, Ghost, Inotify, PipeContents, PipeEnd, Remap, Signalfd, Timerfd,
+};
+
 /// Bytes of a page.
 pub const PAGE: u32 = 4096;
 
@@ -56,6 +60,14 @@ pub struct Checkpoint {
     pub tasks: Vec<Task>,
     /// Open files and files of mappings, by id.
     pub files: BTreeMap<u32, File>,
+    /// Pipes by their number: what was in them.
+    pub pipes: BTreeMap<u32, PipeContents>,
+    /// FIFOs likewise.
+    pub fifos: BTreeMap<u32, PipeContents>,
+    /// Deleted files that are still open.
+    pub ghosts: BTreeMap<u32, Ghost>,
+    /// Locks on files.
+    pub locks: Vec<FileLock>,
     /// SysV shared memory segments of the dumped IPC namespace.
     pub segments: Vec<Segment>,
     /// SysV semaphore sets of that namespace.
@@ -571,7 +583,21 @@ pub enum File {
         /// Owner.
         owner: FileOwner,
     },
-    /// Any other kind, by its CRIU name ("PIPE", "EVENTFD", "UNIXSK", ...): refused until its issue.
+    /// One end of a pipe.
+    Pipe(PipeEnd),
+    /// An open FIFO.
+    Fifo(FifoEnd),
+    /// An event counter.
+    Eventfd(Eventfd),
+    /// An epoll set.
+    Epoll(Epoll),
+    /// A signal descriptor.
+    Signalfd(Signalfd),
+    /// A timer descriptor.
+    Timerfd(Timerfd),
+    /// A set of inotify watches.
+    Inotify(Inotify),
+    /// Any other kind, by its CRIU name ("UNIXSK", "TTY", ...): refused until its issue.
     Other {
         /// Name.
         kind: &'static str,
@@ -595,8 +621,8 @@ pub struct RegFile {
     pub mode: Option<u32>,
     /// ELF build id.
     pub build_id: Vec<u8>,
-    /// True if a remap entry says that the file has no such name any more (deleted, ghost, link-remap).
-    pub remapped: bool,
+    /// What a remap entry says of a name that is gone.
+    pub remap: Option<Remap>,
     /// Externally supplied (`--external`).
     pub external: bool,
     /// Mount id, -1 = none.

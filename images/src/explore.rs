@@ -331,7 +331,7 @@ fn prot(v: &Vma) -> String {
 /// A file as a user knows it.
 fn name(checkpoint: &Checkpoint, id: u32) -> String {
     match checkpoint.files.get(&id) {
-        Some(File::Reg(r)) if r.remapped => format!("{} (deleted or renamed)", r.path),
+        Some(File::Reg(r)) if r.remap.is_some() => format!("{} (deleted or renamed)", r.path),
         Some(File::Reg(r)) => r.path.clone(),
         Some(File::Memfd { inode, .. }) => {
             let name = checkpoint
@@ -344,7 +344,9 @@ fn name(checkpoint: &Checkpoint, id: u32) -> String {
                 format!("memfd:{name}")
             }
         }
-        Some(File::Other { kind }) => (*kind).to_owned(),
+        Some(File::Pipe(p)) => format!("pipe:[{}]", p.pipe),
+        Some(File::Fifo(f)) => name(checkpoint, f.reg),
+        Some(file) => file.kind().to_owned(),
         None => "?".to_owned(),
     }
 }

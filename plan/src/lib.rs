@@ -9,6 +9,7 @@ pub mod clocks;
 pub mod consts;
 pub mod finish;
 pub mod ipc;
+pub mod files;
 pub mod kernel_pages;
 pub mod lazy;
 pub mod machine;
@@ -59,6 +60,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     };
     refuse::backing(cp, live, &mut refuse);
     special::refuse(live, machine, &mut refuse);
+    refuse.extend(files::rights(cp, live, machine));
     let rights = refuse::rights(task, live, machine, options.any_ids, &mut refuse);
     refuse::cpu(
         &live.mm.auxv,
@@ -339,6 +341,8 @@ impl Draft<'_> {
             options.own_ipc,
         );
         self.notes.append(&mut ipc.notes);
+        let mut files = files::plan(self.cp, self.machine);
+        self.notes.append(&mut files.notes);
         Ok(Plan {
             task: 0,
             ipc,
@@ -356,15 +360,7 @@ impl Draft<'_> {
             frame,
             report_fd,
             sources: self.sources,
-            fds: live
-                .fds
-                .iter()
-                .map(|f| WantedFd {
-                    fd: f.fd,
-                    cloexec: f.cloexec,
-                    file: f.file,
-                })
-                .collect(),
+            files,
             objects: vmas
                 .iter()
                 .map(|v| Object {

@@ -85,6 +85,8 @@ pub struct Machine {
     pub cap_eff: u64,
     /// Our bounding set.
     pub cap_bnd: u64,
+    /// `TFD_IOC_SET_TICKS` exists: unread expiries of a timer descriptor can be set.
+    pub has_timerfd_ticks: bool,
     /// True if we have CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE here.
     pub privileged: bool,
 }
@@ -183,6 +185,7 @@ impl Machine {
             vdso: None,
             sigpage: None,
             svc_by_r7: true,
+            has_timerfd_ticks: true,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a checkpoint holds that a restore cannot put back: everything at once, by name, before anything is touched.
 
-use armrest_images::{Checkpoint, File, LiveTask, Task, TaskState, Thread, VmaKind};
+use armrest_images::{Checkpoint, LiveTask, Task, TaskState, Thread, VmaKind};
 
 use crate::machine::Machine;
 use crate::types::{Refusal, RefusalKind};
@@ -129,64 +129,7 @@ fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(S
             );
         }
     }
-    for fd in &live.fds {
-        match cp.files.get(&fd.file) {
-            Some(File::Reg(f)) => {
-                if f.external {
-                    no(
-                        format!("fd {}: {} is external to the checkpoint", fd.fd, f.path),
-                        later,
-                    );
-                } else if f.remapped {
-                    no(
-                        format!("fd {}: {} was deleted or replaced", fd.fd, f.path),
-                        later,
-                    );
-                } else if f
-                    .mode
-                    .is_some_and(|m| !matches!(m & 0o170_000, 0o100_000 | 0o020_000))
-                {
-                    no(
-                        format!(
-                            "fd {}: {} is neither a regular file nor a character device",
-                            fd.fd, f.path
-                        ),
-                        later,
-                    );
-                } else if f.flags & (crate::consts::O_PATH | crate::consts::O_DIRECTORY) != 0 {
-                    no(
-                        format!("fd {}: {} opened with O_PATH or O_DIRECTORY", fd.fd, f.path),
-                        later,
-                    );
-                } else if f.owner.pid != 0 || f.owner.signum != 0 {
-                    no(
-                        format!("fd {}: {} has a signal owner (F_SETOWN)", fd.fd, f.path),
-                        later,
-                    );
-                }
-            }
-            Some(File::Memfd { .. }) => no(format!("fd {}: a memfd", fd.fd), later),
-            Some(File::Other { kind }) => {
-                no(format!("fd {}: {}", fd.fd, kind.to_lowercase()), later)
-            }
-            None => no(
-                format!("fd {}: file {} is not in the checkpoint", fd.fd, fd.file),
-                "the images are damaged",
-            ),
-        }
-    }
-    for (what, id) in [
-        ("working directory", live.cwd),
-        ("root directory", live.root),
-    ] {
-        match cp.files.get(&id) {
-            Some(File::Reg(f)) if f.remapped => no(format!("{what} {} was deleted", f.path), later),
-            Some(File::Reg(f)) if what == "root directory" && f.path != "/" => {
-                no(format!("{what} is {}", f.path), later)
-            }
-            _ => {}
-        }
-    }
+    crate::files::refuse(cp, live, no);
 }
 
 fn thread(pid: u32, t: &Thread, no: &mut dyn FnMut(String, &str)) {
@@ -361,36 +304,6 @@ pub fn backing(cp: &Checkpoint, live: &LiveTask, out: &mut Vec<Refusal>) {
             out.push(refusal);
         }
     };
-    let mut by_path = |who: &str, id: u32| {
-        if let Some(File::Reg(f)) = cp.files.get(&id)
-            && (f.remapped || f.external)
-        {
-            let how = if f.remapped {
-                "was deleted or replaced"
-            } else {
-                "is external to the checkpoint"
-            };
-            no(format!("{who}: {} {how}", f.path));
-        }
-    };
-    by_path("executable", live.mm.exe);
-    for v in &live.mm.vmas {
-        if let VmaKind::File { file } = v.kind {
-            by_path("mapping", file);
-        }
-    }
-    for v in &live.mm.vmas {
-        if let VmaKind::Memfd { inode, .. } = v.kind
-            && let Some(m) = cp.memfds.get(&inode)
-        {
-            if m.seals > 1 {
-                no(format!("memory file {}: seals {:#x}", m.name, m.seals));
-            }
-            if m.hugetlb != 0 {
-                no(format!("memory file {}: huge pages", m.name));
-            }
-        }
-    }
     for s in cp.segments.iter().filter(|s| s.hugetlb != 0) {
         no(format!("SysV segment {}: huge pages", s.id));
     }

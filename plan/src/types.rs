@@ -125,17 +125,6 @@ pub enum SourceKind {
     },
 }
 
-/// A descriptor of the restored task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedFd {
-    /// Number.
-    pub fd: u32,
-    /// FD_CLOEXEC.
-    pub cloexec: bool,
-    /// File id: descriptors with the same id share one description.
-    pub file: u32,
-}
-
 /// The tables that the blob works through; see `armrest_abi::RestoreArgs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -220,8 +209,8 @@ pub struct Plan {
     pub report_fd: u32,
     /// Helper descriptors.
     pub sources: Vec<Source>,
-    /// Descriptors of the restored task.
-    pub fds: Vec<WantedFd>,
+    /// Descriptors: what is made, and what is done with it.
+    pub files: crate::files::FilesPlan,
     /// Objects that reports name.
     pub objects: Vec<Object>,
     /// Readings with which CLOCK_MONOTONIC and CLOCK_BOOTTIME go on, in a time namespace of the task's own.

@@ -6,7 +6,8 @@ use crate::cli::PlanOptions;
 use crate::error::{Error, printable};
 use crate::{load, machine};
 use armrest_abi::Range;
-use armrest_images::{Checkpoint, File, FsDir, LiveTask};
+use armrest_images::{Checkpoint, File, FsDir, LiveTask, Remap};
+use armrest_plan::files::{Make, lock_words};
 use armrest_plan::record::{Recorded, record};
 use armrest_plan::{Machine, Options, Plan, SourceKind, plan, vma_name, words};
 use serde_json::{Value, json};
@@ -135,6 +136,14 @@ fn files(cp: &Checkpoint, live: &LiveTask, options: &PlanOptions) -> Result<Vec<
         let Some(File::Reg(f)) = cp.files.get(&id) else {
             continue;
         };
+        let f = match f.remap {
+            None => f,
+            Some(Remap::Linked(to)) => match cp.files.get(&to) {
+                Some(File::Reg(link)) => link,
+                _ => continue,
+            },
+            Some(_) => continue,
+        };
         let now = root
             .open_path(&f.path, libc::O_PATH)
             .and_then(|fd| crate::os::fstat(fd.as_fd()))
@@ -240,7 +249,7 @@ impl Report<'_> {
                 .map(|v| u64::from(v.range.size()))
                 .sum()),
             kib(plan.pages * u64::from(armrest_abi::PAGE_SIZE)),
-            count(plan.fds.len(), "descriptor"),
+            count(self.live.fds.len(), "descriptor"),
         );
         let _ = writeln!(
             s,
@@ -314,6 +323,17 @@ impl Report<'_> {
         }
         s.push_str(&t.render());
 
+        s.push_str("\nDescriptors\n");
+        let mut t = Table::new(&["fd", "what"]).right(0);
+        for m in &plan.files.makes {
+            let numbers: Vec<String> = self.numbers(m).iter().map(u32::to_string).collect();
+            t.row([numbers.join(", "), m.name.clone()]);
+        }
+        s.push_str(&t.render());
+        for words in self.acts() {
+            let _ = writeln!(s, "then {words}");
+        }
+
         if !self.files.is_empty() {
             s.push_str("\nFiles\n");
             let mut t = Table::new(&["path", "now"]);
@@ -332,6 +352,19 @@ impl Report<'_> {
             let _ = writeln!(s, "  {}", printable(&words::describe_recorded(c)));
         }
         s
+    }
+
+    /// Descriptor numbers of the task that share a description.
+    fn numbers(&self, m: &Make) -> Vec<u32> {
+        let of_task = m.at.iter().filter(|a| a.0 == self.plan.task);
+        of_task.map(|a| a.1).collect()
+    }
+
+    /// What is done with descriptors once they are there.
+    fn acts(&self) -> impl Iterator<Item = String> {
+        let files = &self.plan.files;
+        let locks = files.locks.iter().map(lock_words);
+        locks.chain(files.acts.iter().map(|(_, a)| a.words(self.cp)))
     }
 
     fn source(&self, what: &SourceKind) -> String {
@@ -407,7 +440,15 @@ impl Report<'_> {
             .iter()
             .map(|s| json!({"fd": s.fd, "what": self.source(&s.what)}))
             .collect();
-        v["fds"] = plan
+        v["descriptions"] = plan
+            .files
+            .makes
+            .iter()
+            .map(|m| json!({"file": m.file, "what": m.name, "fds": self.numbers(m)}))
+            .collect();
+        v["acts"] = self.acts().collect();
+        v["fds"] = self
+            .live
             .fds
             .iter()
             .map(|f| json!({"fd": f.fd, "cloexec": f.cloexec, "file": f.file}))

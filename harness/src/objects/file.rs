@@ -12,7 +12,8 @@ use crate::os;
 use crate::root::Root;
 
 /// Open flags that a reopening must not repeat: creation and truncation happened long ago.
-const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC;
+const ONCE: i32 =
+    libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC | libc::O_ASYNC;
 
 /// Which changes the user accepts, and what was seen so far.
 pub struct Compare {
@@ -44,6 +45,11 @@ impl Compare {
         })
     }
 
+    /// Nothing may be opened for use.
+    pub fn look_only(&self) -> bool {
+        self.look_only
+    }
+
     /// Note a difference: an error, unless the user accepts it or `harmless` says why it does not matter.
     fn differs(&mut self, file: &RegFile, how: String, harmless: Option<&str>) {
         let change = Changed {
@@ -66,7 +72,7 @@ impl Compare {
     }
 
     /// Compare a file with what the image says of it.
-    fn look(&mut self, file: &RegFile, meta: &std::fs::Metadata) {
+    pub fn look(&mut self, file: &RegFile, meta: &std::fs::Metadata) {
         let append = file.flags & libc::O_APPEND.cast_unsigned() != 0 && meta.is_file();
         let harmless = append.then_some("open for appending");
         if let Some(mode) = file.mode.filter(|m| (m ^ meta.mode()) & libc::S_IFMT != 0) {
@@ -98,7 +104,8 @@ impl Compare {
     }
 }
 
-fn failed(path: &str, who: &str, e: &io::Error) -> Error {
+/// A file that cannot be had.
+pub fn failed(path: &str, who: &str, e: &io::Error) -> Error {
     let why = format!("{who}: {e}");
     match e.raw_os_error() {
         Some(libc::ELOOP | libc::ENOTDIR) => Error::BadPath {
@@ -127,6 +134,13 @@ pub fn open(
     let meta = os::fstat(look.as_fd()).map_err(|e| failed(&file.path, who, &e))?;
     compare.look(file, &meta);
     let kind = meta.file_type();
+    if flags & libc::O_PATH != 0 {
+        // The walk does not follow; a description that may follow is another.
+        if compare.look_only || flags & libc::O_NOFOLLOW != 0 {
+            return Ok(look);
+        }
+        return os::reopen(look.as_fd(), flags & !ONCE).map_err(|e| failed(&file.path, who, &e));
+    }
     if kind.is_fifo() || kind.is_socket() || kind.is_block_device() {
         return Err(Error::BadPath {
             path: file.path.clone(),
@@ -157,28 +171,20 @@ pub fn open(
     Ok(fd.into())
 }
 
-/// Open a description as the task had it: flags and position.
-pub fn reopen(
-    root: &Root,
-    file: &RegFile,
-    who: &str,
-    compare: &mut Compare,
-) -> Result<OwnedFd, Error> {
-    let fd = open(root, file, file.flags.cast_signed(), who, compare)?;
-    if let Some(pos) = file.pos.filter(|p| *p != 0 && !compare.look_only) {
-        let pos = i64::try_from(pos).map_err(|_| Error::BadPath {
-            path: file.path.clone(),
-            why: format!("{who}: position {pos}"),
-        })?;
-        // SAFETY: numbers only.
-        let at = unsafe { libc::lseek64(fd.as_raw_fd(), pos, libc::SEEK_SET) };
-        if at != pos {
-            return Err(failed(
-                &file.path,
-                &format!("{who}: seek to {pos}"),
-                &io::Error::last_os_error(),
-            ));
-        }
+/// Put a description at its position.
+pub fn seek(fd: &OwnedFd, pos: Option<u64>, path: &str, who: &str) -> Result<(), Error> {
+    let Some(pos) = pos.filter(|p| *p != 0) else {
+        return Ok(());
+    };
+    let wanted = i64::try_from(pos).map_err(|_| Error::BadPath {
+        path: path.into(),
+        why: format!("{who}: position {pos}"),
+    })?;
+    // SAFETY: numbers only.
+    let at = unsafe { libc::lseek64(fd.as_raw_fd(), wanted, libc::SEEK_SET) };
+    if at == wanted {
+        return Ok(());
     }
-    Ok(fd)
+    let who = format!("{who}: seek to {pos}");
+    Err(failed(path, &who, &io::Error::last_os_error()))
 }

@@ -168,7 +168,7 @@ impl PagesFiles {
 }
 
 /// `len` bytes from one file to another by `sendfile`: they never come here.
-fn send(from: &File, offset: u64, to: &File, at: u64, len: u64) -> io::Result<()> {
+pub fn send(from: &File, offset: u64, to: &File, at: u64, len: u64) -> io::Result<()> {
     let wide = |n: u64| i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let (mut offset, at) = (wide(offset)?, wide(at)?);
     // SAFETY: numbers only.

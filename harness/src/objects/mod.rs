@@ -4,12 +4,21 @@
 //! that only `mmap` makes, [`sysv`] SysV segments.
 
 pub mod anonymous;
+pub mod acts;
 pub mod build_id;
+pub mod event;
 pub mod file;
+pub mod ghost;
+pub mod lock;
+pub mod make;
 pub mod memory;
+pub mod pipe;
 pub mod sysv;
+pub mod watch;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use armrest_images::{Checkpoint, FileLock};
 
 use crate::error::Error;
 use crate::os;
@@ -49,6 +58,30 @@ impl Objects {
         // SAFETY: just made, owned by nobody else.
         self.open.push(unsafe { OwnedFd::from_raw_fd(up) });
         Ok(self.open.len() - 1)
+    }
+
+    /// Take the locks that belong to descriptions, through any descriptor that is placed.
+    pub fn lock(&self, cp: &Checkpoint, locks: &[FileLock]) -> Result<(), Error> {
+        for l in locks {
+            let Some(p) = self.placed.iter().find(|p| p.to == l.fd) else {
+                continue;
+            };
+            let path = cp
+                .tasks
+                .iter()
+                .filter(|t| t.pid == l.pid)
+                .filter_map(|t| t.live.as_ref()?.fds.iter().find(|f| f.fd == l.fd))
+                .map(|f| armrest_plan::files::name(cp, f.file))
+                .next();
+            lock::take(self.open[p.index].as_raw_fd(), l).map_err(|e| Error::Machine {
+                what: format!("fd {}: lock on {}", l.fd, path.unwrap_or_default()),
+                why: match e.raw_os_error() {
+                    Some(libc::EAGAIN | libc::EACCES) => "another process holds one".into(),
+                    _ => e.to_string(),
+                },
+            })?;
+        }
+        Ok(())
     }
 
     /// Place an open description at a number.

@@ -3,9 +3,9 @@
 use std::fs;
 use std::io;
 
-use armrest_images::{Checkpoint, File as ImageFile, LiveTask};
+use armrest_images::{Checkpoint, File as ImageFile, LiveTask, RegFile};
 
-use super::{Finding, Weight, compare, found, key, path_of};
+use super::{Finding, Weight, compare, found, key, path_of, shown};
 
 /// A descriptor as `/proc/PID/fd` and `fdinfo` tell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,29 @@ pub fn descriptors(
         }
     }
     out
+}
+
+/// A file known by path as `/proc/PID/fd` shows it: with its name gone, if it is.
+pub(super) fn reg(r: &RegFile, root: &str) -> String {
+    let gone = if r.remap.is_some() { " (deleted)" } else { "" };
+    format!("{}{gone}", shown(&r.path, root))
+}
+
+/// Where the link of a descriptor without a path of its own points to, if that is known.
+pub(super) fn link(cp: &Checkpoint, file: &ImageFile, root: &str) -> Option<String> {
+    let inode = |kind: &str| Some(format!("anon_inode:{kind}"));
+    match file {
+        ImageFile::Fifo(f) => match cp.files.get(&f.reg)? {
+            ImageFile::Reg(r) => Some(reg(r, root)),
+            _ => None,
+        },
+        ImageFile::Eventfd(_) => inode("[eventfd]"),
+        ImageFile::Epoll(_) => inode("[eventpoll]"),
+        ImageFile::Signalfd(_) => inode("[signalfd]"),
+        ImageFile::Timerfd(_) => inode("[timerfd]"),
+        ImageFile::Inotify(_) => inode("inotify"),
+        _ => None,
+    }
 }
 
 /// Devices come from the host even below a root.

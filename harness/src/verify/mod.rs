@@ -119,11 +119,11 @@ fn shown(path: &str, root: &str) -> String {
 
 fn path_of(cp: &Checkpoint, file: u32, root: &str) -> Option<String> {
     match cp.files.get(&file)? {
-        ImageFile::Reg(r) => Some(shown(&r.path, root)),
+        ImageFile::Reg(r) => Some(fds::reg(r, root)),
         ImageFile::Memfd { inode, .. } => {
             Some(format!("/memfd:{} (deleted)", cp.memfds.get(inode)?.name))
         }
-        ImageFile::Other { .. } => None,
+        file => fds::link(cp, file, root),
     }
 }
 

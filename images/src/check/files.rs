@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::at::{At, need};
+use super::kinds;
 use super::source::Source;
 use crate::checkpoint::{Fd, File, FileOwner, Memfd, RegFile};
 use crate::error::{Error, Fault};
@@ -32,6 +33,13 @@ const KINDS: &[(u32, &str)] = &[
     (20, "PIDFD"),
 ];
 const REG: u32 = 1;
+const PIPE: u32 = 2;
+const FIFO: u32 = 3;
+const EVENTFD: u32 = 6;
+const EVENTPOLL: u32 = 7;
+const INOTIFY: u32 = 8;
+const SIGNALFD: u32 = 9;
+const TIMERFD: u32 = 17;
 const MEMFD: u32 = 18;
 
 fn kind_name(kind: u32) -> Option<&'static str> {
@@ -41,7 +49,7 @@ fn kind_name(kind: u32) -> Option<&'static str> {
         .map(|(_, name)| *name)
 }
 
-/// Reads `files.img` and `remap-fpath.img`.
+/// Reads `files.img`.
 pub(super) fn read(source: &mut Source<'_>) -> Result<BTreeMap<u32, File>, Error> {
     let name = "files.img";
     let file = At::file(name);
@@ -83,13 +91,54 @@ pub(super) fn read(source: &mut Source<'_>) -> Result<BTreeMap<u32, File>, Error
                     owner: owner(&at, memfd.fown)?,
                 }
             }
+            PIPE => {
+                let e = at.req("pipe", e.pipe)?;
+                let at = at.sub("pipe");
+                same_id(&at, e.id, id)?;
+                File::Pipe(kinds::pipe(&at, e)?)
+            }
+            FIFO => {
+                let e = at.req("fifo", e.fifo)?;
+                let at = at.sub("fifo");
+                same_id(&at, e.id, id)?;
+                File::Fifo(kinds::fifo(&at, &e)?)
+            }
+            EVENTFD => {
+                let e = at.req("efd", e.efd)?;
+                let at = at.sub("efd");
+                same_id(&at, e.id, id)?;
+                File::Eventfd(kinds::eventfd(&at, e)?)
+            }
+            EVENTPOLL => {
+                let e = at.req("epfd", e.epfd)?;
+                let at = at.sub("epfd");
+                same_id(&at, e.id, id)?;
+                File::Epoll(kinds::epoll(&at, e)?)
+            }
+            INOTIFY => {
+                let e = at.req("ify", e.ify)?;
+                let at = at.sub("ify");
+                same_id(&at, e.id, id)?;
+                File::Inotify(kinds::inotify(&at, e)?)
+            }
+            SIGNALFD => {
+                let e = at.req("sgfd", e.sgfd)?;
+                let at = at.sub("sgfd");
+                same_id(&at, e.id, id)?;
+                File::Signalfd(kinds::signalfd(&at, e)?)
+            }
+            TIMERFD => {
+                let e = at.req("tfd", e.tfd)?;
+                let at = at.sub("tfd");
+                same_id(&at, e.id, id)?;
+                File::Timerfd(kinds::timerfd(&at, e)?)
+            }
             _ => File::Other { kind: kind_name },
         };
         if files.insert(id, file).is_some() {
             return Err(at.twice("file", id));
         }
     }
-    remaps(source, &mut files)?;
     Ok(files)
 }
 
@@ -102,16 +151,23 @@ fn same_id(at: &At, inner: Option<u32>, outer: u32) -> Result<(), Error> {
     }
 }
 
-fn owner(at: &At, fown: Option<proto::Fown>) -> Result<FileOwner, Error> {
+pub(super) fn owner(at: &At, fown: Option<proto::Fown>) -> Result<FileOwner, Error> {
     let fown = at.req("fown", fown)?;
     let at = at.sub("fown");
-    Ok(FileOwner {
+    let owner = FileOwner {
         uid: need!(at, fown.uid),
         euid: need!(at, fown.euid),
         signum: need!(at, fown.signum),
         pid_type: need!(at, fown.pid_type),
         pid: need!(at, fown.pid),
-    })
+    };
+    if owner.signum > 64 {
+        return Err(at.bad("signum", owner.signum, "no signal"));
+    }
+    if owner.pid != 0 && owner.pid_type > 2 {
+        return Err(at.bad("pid_type", owner.pid_type, "no kind of owner"));
+    }
+    Ok(owner)
 }
 
 fn regular(at: &At, reg: proto::Reg) -> Result<RegFile, Error> {
@@ -151,29 +207,10 @@ fn regular(at: &At, reg: proto::Reg) -> Result<RegFile, Error> {
         size: reg.size,
         mode: reg.mode,
         build_id: reg.build_id.iter().flat_map(|w| w.to_le_bytes()).collect(),
-        remapped: false,
+        remap: None,
         external,
         mnt_id: reg.mnt_id.unwrap_or(-1),
     })
-}
-
-fn remaps(source: &mut Source<'_>, files: &mut BTreeMap<u32, File>) -> Result<(), Error> {
-    let name = "remap-fpath.img";
-    let file = At::file(name);
-    let entries: Vec<proto::RemapFpath> = source.array(name, magic::REMAP_FPATH)?;
-    for (n, e) in entries.into_iter().enumerate() {
-        let at = file.entry(n);
-        let (orig, _remap) = (need!(at, e.orig_id), need!(at, e.remap_id));
-        match e.remap_type {
-            None | Some(0..=2) => {}
-            Some(other) => return Err(at.unknown("remap_type", other)),
-        }
-        match files.get_mut(&orig) {
-            Some(File::Reg(reg)) => reg.remapped = true,
-            _ => return Err(at.dangling("orig_id", "regular file", orig)),
-        }
-    }
-    Ok(())
 }
 
 /// Every open memfd must have its inode.
@@ -215,9 +252,7 @@ pub(super) fn descriptors(
             return Err(at.unknown("type", kind));
         };
         let found = match files.get(&id) {
-            Some(File::Reg(_)) => "REG",
-            Some(File::Memfd { .. }) => "MEMFD",
-            Some(File::Other { kind }) => kind,
+            Some(file) => file.kind(),
             None => "",
         };
         if found != kind {

@@ -4,9 +4,12 @@
 mod at;
 mod files;
 mod ipc;
+mod kinds;
+mod locks;
 mod memory;
 mod objects;
 mod others;
+mod remap;
 mod source;
 mod task;
 
@@ -34,7 +37,11 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
     let ids = namespaces(&mut source, &tree)?;
     let mut others = others::named(&mut source, &inventory, &ids)?;
 
-    let files = files::read(&mut source)?;
+    let mut files = files::read(&mut source)?;
+    let ghosts = remap::read(&mut source, &mut files)?;
+    let [pipes, fifos] = kinds::IMAGES.map(|(name, magic)| kinds::contents(&mut source, name, magic));
+    let (pipes, fifos) = (pipes?, fifos?);
+    kinds::check_pipes(&files, &pipes, &fifos)?;
     let own_ipc_namespace = ids.own(&inventory, |i| i.ipc_ns_id);
     let ipc_ns = ids.of_first(|i| i.ipc_ns_id);
     let segments = objects::segments(&mut source, ipc_ns)?;
@@ -44,6 +51,10 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
     let mut checkpoint = Checkpoint {
         tasks: Vec::new(),
         files,
+        pipes,
+        fifos,
+        ghosts,
+        locks: Vec::new(),
         segments,
         semaphores: ipc::semaphores(&mut source, ipc_ns)?,
         queues: ipc::queues(&mut source, ipc_ns)?,
@@ -66,6 +77,7 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
         let task = task::read(&mut source, &checkpoint, &context, node)?;
         checkpoint.tasks.push(task);
     }
+    checkpoint.locks = locks::read(&mut source, &checkpoint.tasks)?;
     descriptor_tables(&mut source, &checkpoint)?;
     memory::anon_shared(&mut source, &mut checkpoint)?;
     if filters > 0 {

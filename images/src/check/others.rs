@@ -9,12 +9,8 @@ use crate::{proto, view};
 const NAMED: &[(&str, &str)] = &[
     ("tcp-stream-", "tcp-stream"),
     ("cgroup.img", "cgroup"),
-    ("filelocks.img", "file locks"),
-    ("pipes-data.img", "pipe data"),
-    ("fifo-data.img", "fifo data"),
     ("sk-queues.img", "socket queues"),
     ("tty-data.img", "terminal input"),
-    ("ghost-file-", "deleted files"),
     ("bpfmap-file.img", "bpf maps"),
     ("bpfmap-data.img", "bpf map data"),
     ("utsns-", "uts namespace"),

@@ -129,6 +129,22 @@ impl<'a> Source<'a> {
         Ok(entries)
     }
 
+    /// An image that is walked without being read whole: what its messages are followed by may be long.
+    pub fn stream(&mut self, name: &str, magic: u32) -> Result<Stream<'_>, Error> {
+        let size = self.dir.size(name).map_err(|e| io(name, &e))?;
+        let size = size.ok_or_else(|| Error::new(name, Fault::Missing))?;
+        let mut stream = Stream {
+            dir: self.dir,
+            name: name.to_owned(),
+            size,
+            at: 0,
+        };
+        let head = stream.bytes(8)?;
+        Reader::open(name, &head, magic)?;
+        self.bytes = self.bytes.saturating_add(size);
+        Ok(stream)
+    }
+
     /// The page map `name`, with everything that lies in parents resolved; `None` if there is no such image.
     pub fn page_map(&mut self, name: &str, space: Space) -> Result<Option<PageMap>, Error> {
         self.page_map_at(0, name, space)
@@ -284,6 +300,51 @@ impl<'a> Source<'a> {
             bytes.extend_from_slice(&part);
         }
         Ok(Some(bytes))
+    }
+}
+
+/// An image that is walked.
+pub(super) struct Stream<'a> {
+    dir: &'a dyn ImageDir,
+    name: String,
+    size: u64,
+    at: u64,
+}
+
+impl Stream<'_> {
+    /// Bytes that are left.
+    pub fn rest(&self) -> u64 {
+        self.size - self.at
+    }
+    /// Where the next byte is.
+    pub fn offset(&self) -> u64 {
+        self.at
+    }
+    /// Goes on behind `n` bytes.
+    pub fn skip(&mut self, n: u64) -> Result<(), Error> {
+        if n > self.rest() {
+            let (need, have) = (n, self.rest());
+            return Err(Error::new(&self.name, Fault::Truncated { need, have }));
+        }
+        self.at += n;
+        Ok(())
+    }
+    fn bytes(&mut self, n: u64) -> Result<Vec<u8>, Error> {
+        let at = self.at;
+        self.skip(n)?;
+        // A message of more than 1 MiB is none that follows contents.
+        let len = usize::try_from(n).ok().filter(|n| *n <= 1 << 20);
+        let len = len.ok_or_else(|| Error::new(&self.name, Fault::TooLarge))?;
+        self.dir
+            .read_at(&self.name, at, len)
+            .map_err(|e| io(&self.name, &e))
+    }
+    /// The next message.
+    pub fn framed<M: Message + Default>(&mut self) -> Result<M, Error> {
+        let head = self.bytes(4)?;
+        let len = head.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        let body = self.bytes(len)?;
+        M::decode(&body[..]).map_err(|e| Error::new(&self.name, Fault::Damaged(e.to_string())))
     }
 }
 

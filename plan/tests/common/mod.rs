@@ -32,7 +32,7 @@ fn reg(path: &str) -> File {
         size: Some(1 << 20),
         mode: Some(0o100_755),
         build_id: Vec::new(),
-        remapped: false,
+        remap: None,
         external: false,
         mnt_id: 1,
     })
@@ -69,6 +69,10 @@ pub fn checkpoint(
     Checkpoint {
         tasks: vec![task(vmas, runs)],
         files,
+        pipes: BTreeMap::new(),
+        fifos: BTreeMap::new(),
+        ghosts: BTreeMap::new(),
+        locks: Vec::new(),
         segments,
         semaphores: Vec::new(),
         queues: Vec::new(),

@@ -1,0 +1,500 @@
+//! Descriptors: which open file descriptions are made, each once and in which order, who gets them, and what has to be
+//! done where they lie at their numbers. What cannot be made is refused by name.
+//!
+//! A description is made in the harness, by file id, and placed into every table that holds it: so descriptors that
+//! shared a position share it again, and others do not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use armrest_images::{Checkpoint, File, FileLock, FileOwner, LiveTask, LockKind, Remap, VmaKind};
+
+use crate::consts;
+use crate::machine::Machine;
+use crate::types::Refusal;
+
+/// Event bits of an epoll entry that say how, not what: EXCLUSIVE, WAKEUP, ONESHOT, ET.
+pub const EPOLL_HOW: u32 = 0xf000_0000;
+/// Watches are numbered by making and removing others: so many are made at most.
+const MAX_WATCH: u32 = 1 << 20;
+const S_IFMT: u32 = 0o170_000;
+
+/// What is made, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesPlan {
+    /// Open file descriptions, each once.
+    pub makes: Vec<Make>,
+    /// Locks that belong to a description: taken by whoever has it.
+    pub locks: Vec<FileLock>,
+    /// What each task does with its descriptors at their numbers, in order: index of the task, and the act.
+    pub acts: Vec<(usize, Act)>,
+    /// What comes back otherwise than it was, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// One description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Make {
+    /// File id.
+    pub file: u32,
+    /// In the words of a person.
+    pub name: String,
+    /// Where it goes: index of the task, descriptor number.
+    pub at: Vec<(usize, u32)>,
+}
+
+/// What a task does with a descriptor that lies at its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Who gets its signals, and which (F_SETOWN_EX, F_SETSIG), and O_ASYNC.
+    Owner {
+        /// Descriptor.
+        fd: u32,
+        /// As recorded.
+        owner: FileOwner,
+        /// O_ASYNC was set.
+        asynchronous: bool,
+    },
+    /// Entries of an epoll set, under the numbers that they were added as.
+    Epoll {
+        /// The set.
+        fd: u32,
+        /// File id of the set.
+        file: u32,
+    },
+    /// A record lock of the process, or a lease.
+    Lock(FileLock),
+    /// A timer, last of all: the time that is left counts from here.
+    Timer {
+        /// Descriptor.
+        fd: u32,
+        /// File id.
+        file: u32,
+    },
+}
+
+/// Owner and flags of any description.
+pub fn facts(cp: &Checkpoint, file: &File) -> (u32, FileOwner) {
+    match file {
+        File::Reg(r) => (r.flags, r.owner),
+        File::Memfd { flags, owner, .. } => (*flags, *owner),
+        File::Pipe(p) => (p.flags, p.owner),
+        File::Fifo(f) => match cp.files.get(&f.reg) {
+            Some(File::Reg(r)) => (r.flags, r.owner),
+            _ => (0, FileOwner::default()),
+        },
+        File::Eventfd(e) => (e.flags, e.owner),
+        File::Epoll(e) => (e.flags, e.owner),
+        File::Signalfd(s) => (s.flags, s.owner),
+        File::Timerfd(t) => (t.flags, t.owner),
+        File::Inotify(i) => (i.flags, i.owner),
+        File::Other { .. } => (0, FileOwner::default()),
+    }
+}
+
+/// A description in words.
+pub fn name(cp: &Checkpoint, id: u32) -> String {
+    let end = |flags: u32| ["read end", "write end", "both ends", "?"][flags as usize & 3];
+    match cp.files.get(&id) {
+        Some(File::Reg(r)) => match r.remap {
+            None => r.path.clone(),
+            Some(Remap::Ghost(_)) => format!("{} (deleted)", r.path),
+            Some(Remap::Linked(to)) => format!("{} (gone; {})", r.path, name(cp, to)),
+            Some(Remap::Process(pid)) => format!("{} (of dead process {pid})", r.path),
+        },
+        Some(File::Memfd { inode, .. }) => {
+            let name = cp.memfds.get(inode).map_or("?", |m| m.name.as_str());
+            format!("memory file {name}")
+        }
+        Some(File::Pipe(p)) => format!("pipe {}, {}", p.pipe, end(p.flags)),
+        Some(file @ File::Fifo(f)) => {
+            format!("FIFO {}, {}", name(cp, f.reg), end(facts(cp, file).0))
+        }
+        Some(File::Eventfd(e)) => format!("event counter at {}", e.counter),
+        Some(File::Epoll(e)) => format!("epoll set of {}", e.targets.len()),
+        Some(File::Signalfd(s)) => format!("signal descriptor {:#x}", s.mask),
+        Some(File::Timerfd(t)) => format!("timer descriptor of clock {}", t.clock),
+        Some(File::Inotify(i)) => format!("inotify set of {}", i.watches.len()),
+        Some(File::Other { kind }) => unsupported(kind).to_owned(),
+        None => format!("file {id}"),
+    }
+}
+
+/// What a user calls a kind that is not restored.
+fn unsupported(kind: &str) -> &str {
+    match kind {
+        "INETSK" => "an internet socket (TCP or UDP)",
+        "UNIXSK" => "a unix socket",
+        "PACKETSK" => "a packet socket",
+        "NETLINKSK" => "a netlink socket",
+        "TTY" => "a terminal",
+        "FANOTIFY" => "a fanotify group",
+        "NS" => "a namespace",
+        "TUNF" => "a tun or tap device",
+        "EXT" => "a file of a CRIU plugin",
+        "BPFMAP" => "a BPF map",
+        "PIDFD" => "a process descriptor (pidfd)",
+        other => other,
+    }
+}
+
+/// Collects refusals.
+type No<'a> = &'a mut dyn FnMut(String, &str);
+
+/// What of a task's descriptors and fs state cannot be restored.
+pub fn refuse(cp: &Checkpoint, live: &LiveTask, no: No<'_>) {
+    for fd in &live.fds {
+        let who = format!("fd {}", fd.fd);
+        let Some(file) = cp.files.get(&fd.file) else {
+            let hint = "the images are damaged";
+            no(format!("{who}: file {} is not in the checkpoint", fd.file), hint);
+            continue;
+        };
+        one(cp, live, &who, file, no);
+        owned(cp, &who, facts(cp, file).1, no);
+    }
+    for (who, id) in [("working directory", live.cwd), ("root directory", live.root)] {
+        if let Some(File::Reg(f)) = cp.files.get(&id) {
+            by_path(cp, who, f, no);
+        }
+    }
+    by_id(cp, "executable", live.mm.exe, no);
+    let mut seen = BTreeSet::new();
+    for v in &live.mm.vmas {
+        match v.kind {
+            VmaKind::File { file } if seen.insert(file) => by_id(cp, "mapping", file, no),
+            VmaKind::Memfd { file, inode } if seen.insert(file) => {
+                memfd(cp, live, "mapping", inode, no);
+            }
+            _ => {}
+        }
+    }
+    locks(cp, live, no);
+}
+
+fn by_id(cp: &Checkpoint, who: &str, id: u32, no: No<'_>) {
+    if let Some(File::Reg(f)) = cp.files.get(&id) {
+        by_path(cp, who, f, no);
+    }
+}
+
+fn by_path(cp: &Checkpoint, who: &str, f: &armrest_images::RegFile, no: No<'_>) {
+    let later = "this version does not restore it";
+    if f.external {
+        no(
+            format!("{who}: {} is external to the checkpoint", f.path),
+            "give it: --inherit-fd fd[N]:ID",
+        );
+    }
+    match f.remap {
+        Some(Remap::Process(pid)) => no(
+            format!("{who}: {} of a process {pid} that was dead at the dump", f.path),
+            later,
+        ),
+        Some(Remap::Ghost(id)) => {
+            let mode = cp.ghosts.get(&id).map_or(0, |g| g.mode & S_IFMT);
+            if !matches!(mode, 0o100_000 | 0o040_000 | 0o010_000) {
+                no(
+                    format!("{who}: {} was deleted, and is no file, directory or FIFO", f.path),
+                    later,
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
+    let later = "this version does not restore it";
+    match file {
+        File::Reg(f) => {
+            by_path(cp, who, f, no);
+            let kind = f.mode.map_or(0o100_000, |m| m & S_IFMT);
+            if !matches!(kind, 0o100_000 | 0o020_000 | 0o040_000) && f.flags & consts::O_PATH == 0 {
+                let what = format!("{who}: {} is a device or socket of a kind of its own", f.path);
+                no(what, later);
+            }
+        }
+        File::Fifo(f) => by_id(cp, who, f.reg, no),
+        File::Memfd { inode, .. } => memfd(cp, live, who, *inode, no),
+        File::Epoll(e) => {
+            for t in &e.targets {
+                if !live.fds.iter().any(|f| f.fd == t.fd) {
+                    no(
+                        format!("{who}: its epoll set watches descriptor {}, which is closed", t.fd),
+                        "a duplicate of it is watched under a number that is gone",
+                    );
+                }
+            }
+        }
+        File::Inotify(i) => {
+            if let Some(w) = i.watches.last().filter(|w| w.wd > MAX_WATCH) {
+                no(format!("{who}: inotify watch number {}", w.wd), "too many to count up to");
+            }
+            for w in i.watches.iter().filter(|w| w.path.is_none() && w.handle.is_none()) {
+                no(
+                    format!("{who}: inotify watch {} of an unknown file", w.wd),
+                    "dump with --force-irmap",
+                );
+            }
+        }
+        File::Other { kind } => no(format!("{who}: {}", unsupported(kind)), later),
+        _ => {}
+    }
+}
+
+/// Seals that kernels have: SEAL, SHRINK, GROW, WRITE, FUTURE_WRITE, EXEC.
+const SEALS: u32 = 0x3f;
+const SEAL_FUTURE_WRITE: u32 = 0x10;
+
+fn memfd(cp: &Checkpoint, live: &LiveTask, who: &str, inode: u32, no: No<'_>) {
+    let later = "this version does not restore it";
+    let Some(m) = cp.memfds.get(&inode) else { return };
+    if m.hugetlb != 0 {
+        no(format!("{who}: memory file {}: huge pages", m.name), later);
+    }
+    if m.seals & !SEALS != 0 {
+        no(format!("{who}: memory file {}: seals {:#x}", m.name, m.seals), later);
+    }
+    let mapped = |v: &armrest_images::Vma| {
+        v.shared
+            && v.access != Some(0)
+            && matches!(v.kind, VmaKind::Memfd { inode: i, .. } if i == inode)
+    };
+    if m.seals & SEAL_FUTURE_WRITE != 0 && live.mm.vmas.iter().any(mapped) {
+        no(
+            format!(
+                "{who}: memory file {} is sealed against future writes, and mapped to write",
+                m.name
+            ),
+            later,
+        );
+    }
+}
+
+/// Signals go to tasks and groups of the checkpoint, or to nobody.
+fn owned(cp: &Checkpoint, who: &str, owner: FileOwner, no: No<'_>) {
+    let there = match owner.pid_type {
+        2 => cp.tasks.iter().any(|t| t.pgid == owner.pid && cp.tasks.iter().any(|l| l.pid == t.pgid)),
+        _ => cp.tasks.iter().any(|t| t.pid == owner.pid),
+    };
+    if owner.pid != 0 && !there {
+        let kind = ["thread", "process", "process group"];
+        let kind = kind.get(owner.pid_type as usize).copied().unwrap_or("?");
+        no(
+            format!(
+                "{who}: its signals went to {kind} {}, which is not in the checkpoint (F_SETOWN)",
+                owner.pid
+            ),
+            "this version does not restore it",
+        );
+    }
+}
+
+/// A lock of a process is lost when it closes any descriptor of the file, and the blob closes those of mappings.
+fn locks(cp: &Checkpoint, live: &LiveTask, no: No<'_>) {
+    let path = |id: u32| match cp.files.get(&id) {
+        Some(File::Reg(f)) => Some(f.path.as_str()),
+        _ => None,
+    };
+    let mapped: BTreeSet<&str> = live
+        .mm
+        .vmas
+        .iter()
+        .filter_map(|v| match v.kind {
+            VmaKind::File { file } => path(file),
+            _ => None,
+        })
+        .chain(path(live.mm.exe))
+        .collect();
+    for l in &cp.locks {
+        let file = live.fds.iter().find(|f| f.fd == l.fd).and_then(|f| path(f.file));
+        let Some(file) = file else {
+            no(format!("fd {}: a lock on something that is no file", l.fd), "the images are damaged");
+            continue;
+        };
+        if matches!(l.kind, LockKind::Posix | LockKind::Lease) && mapped.contains(file) {
+            no(
+                format!("fd {}: {file} is locked by the process and mapped too", l.fd),
+                "this version does not restore both",
+            );
+        }
+    }
+}
+
+/// What this machine's rights do not allow.
+pub fn rights(cp: &Checkpoint, live: &LiveTask, machine: &Machine) -> Option<Refusal> {
+    const CAP_SYS_CHROOT: u64 = 1 << 18;
+    let root = chroot(cp, live)?;
+    (machine.cap_eff & CAP_SYS_CHROOT == 0).then(|| Refusal {
+        kind: crate::types::RefusalKind::Machine,
+        what: format!("the root directory is {root}, and chroot is not allowed here"),
+        hint: "needs CAP_SYS_CHROOT".into(),
+    })
+}
+
+/// The root directory of the task, if it is not that of the machine.
+pub fn chroot<'a>(cp: &'a Checkpoint, live: &LiveTask) -> Option<&'a str> {
+    match cp.files.get(&live.root) {
+        Some(File::Reg(f)) if f.path != "/" => Some(&f.path),
+        _ => None,
+    }
+}
+
+/// Decide what is made and done. The checkpoint was not refused.
+pub fn plan(cp: &Checkpoint, machine: &Machine) -> FilesPlan {
+    let mut at: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
+    for (task, live) in lives(cp) {
+        for fd in &live.fds {
+            at.entry(fd.file).or_default().push((task, fd.fd));
+        }
+    }
+    let mut out = FilesPlan {
+        locks: cp
+            .locks
+            .iter()
+            .filter(|l| matches!(l.kind, LockKind::Flock | LockKind::Ofd))
+            .copied()
+            .collect(),
+        ..FilesPlan::default()
+    };
+    for (file, at) in at {
+        let name = name(cp, file);
+        out.makes.push(Make { file, name, at });
+    }
+    // Watches come last, so that making the rest is not what they see.
+    out.makes.sort_by_key(|m| match cp.files.get(&m.file) {
+        Some(File::Inotify(_)) => 2,
+        Some(File::Epoll(_)) => 1,
+        _ => 0,
+    });
+    acts(cp, &mut out);
+    notes(cp, machine, &mut out);
+    out
+}
+
+fn lives(cp: &Checkpoint) -> impl Iterator<Item = (usize, &LiveTask)> {
+    let all = cp.tasks.iter().enumerate();
+    all.filter_map(|(i, t)| Some((i, t.live.as_ref()?)))
+}
+
+/// Every description's own acts are done once, by the first task that has it.
+fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
+    const O_ASYNC: u32 = 0o20000;
+    let (mut owners, mut sets, mut timers) = (Vec::new(), Vec::new(), Vec::new());
+    for m in &out.makes {
+        let (Some(file), Some(&(task, fd))) = (cp.files.get(&m.file), m.at.first()) else {
+            continue;
+        };
+        let (flags, owner) = facts(cp, file);
+        let asynchronous = flags & O_ASYNC != 0;
+        if owner.pid != 0 || owner.signum != 0 || asynchronous {
+            let act = Act::Owner {
+                fd,
+                owner,
+                asynchronous,
+            };
+            owners.push((task, act));
+        }
+        match file {
+            File::Epoll(_) => sets.push((task, Act::Epoll { fd, file: m.file })),
+            File::Timerfd(_) => timers.push((task, Act::Timer { fd, file: m.file })),
+            _ => {}
+        }
+    }
+    let locks = cp.locks.iter().filter_map(|l| {
+        let task = cp.tasks.iter().position(|t| t.pid == l.pid)?;
+        matches!(l.kind, LockKind::Posix | LockKind::Lease).then_some((task, Act::Lock(*l)))
+    });
+    // A lease makes the caller the owner of its signals if there is none: it comes before owners are set.
+    let (leases, records): (Vec<_>, Vec<_>) = locks.partition(
+        |(_, a)| matches!(a, Act::Lock(l) if l.kind == LockKind::Lease),
+    );
+    out.acts = [leases, owners, sets, records, timers].concat();
+}
+
+fn notes(cp: &Checkpoint, machine: &Machine, out: &mut FilesPlan) {
+    const O_DIRECT: u32 = 0o200_000;
+    let mut note = |text: String| {
+        if !out.notes.contains(&text) {
+            out.notes.push(text);
+        }
+    };
+    for m in &out.makes {
+        let fd = m.at.first().map_or(0, |a| a.1);
+        match cp.files.get(&m.file) {
+            Some(File::Eventfd(_)) => note(
+                "the images do not say whether an eventfd is a semaphore: it comes back as none".into(),
+            ),
+            Some(File::Pipe(p)) if p.flags & O_DIRECT != 0 => {
+                let filled = cp.pipes.get(&p.pipe).is_some_and(|c| !c.bytes.is_empty());
+                if filled {
+                    note(format!("fd {fd}: what the pipe holds has lost its packet boundaries"));
+                }
+            }
+            Some(File::Inotify(i)) if !i.watches.is_empty() => {
+                note("events that inotify had queued are not in the images".into());
+            }
+            Some(File::Timerfd(t)) if t.ticks > 0 && !machine.has_timerfd_ticks => {
+                // One expiry comes back by letting the timer expire.
+                if t.ticks > 1 || t.value != (0, 0) {
+                    note(format!("fd {fd}: {} unread timer expiries cannot be set here", t.ticks));
+                }
+            }
+            Some(File::Epoll(e)) if e.targets.iter().any(|t| t.events & !EPOLL_HOW == 0) => {
+                note(format!(
+                    "fd {fd}: an epoll entry that was used up (EPOLLONESHOT) and is not ready now still tells of hang-ups"
+                ));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Act {
+    /// In the words of `armrest plan`.
+    pub fn words(&self, cp: &Checkpoint) -> String {
+        match self {
+            Act::Owner {
+                fd,
+                owner,
+                asynchronous,
+            } => {
+                let who = match (owner.pid, owner.pid_type) {
+                    (0, _) => "nobody".to_owned(),
+                    (pid, 2) => format!("process group {pid}"),
+                    (pid, 0) => format!("thread {pid}"),
+                    (pid, _) => format!("process {pid}"),
+                };
+                let on = if *asynchronous { ", O_ASYNC" } else { "" };
+                format!("fd {fd}: signals to {who}, number {}{on}", owner.signum)
+            }
+            Act::Epoll { fd, file } => {
+                let n = match cp.files.get(file) {
+                    Some(File::Epoll(e)) => e.targets.len(),
+                    _ => 0,
+                };
+                format!("fd {fd}: {n} entries of the epoll set")
+            }
+            Act::Lock(l) => lock_words(l),
+            Act::Timer { fd, file } => match cp.files.get(file) {
+                Some(File::Timerfd(t)) => format!(
+                    "fd {fd}: timer, {}.{:09} s left, every {}.{:09} s, {} expiries unread",
+                    t.value.0, t.value.1, t.interval.0, t.interval.1, t.ticks
+                ),
+                _ => format!("fd {fd}: timer"),
+            },
+        }
+    }
+}
+
+/// A lock in the words of `armrest plan`.
+pub fn lock_words(l: &FileLock) -> String {
+    let kind = match l.kind {
+        LockKind::Posix => "record lock",
+        LockKind::Flock => "flock",
+        LockKind::Ofd => "record lock of the description",
+        LockKind::Lease => "lease",
+    };
+    let how = if l.write { "exclusive" } else { "shared" };
+    format!("fd {}: {how} {kind}, {} bytes from {}", l.fd, l.len, l.start)
+}
