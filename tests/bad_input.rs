@@ -543,9 +543,8 @@ fn unsupported_things_are_named_all_at_once() {
     if !provable("unsupported checkpoints") {
         return;
     }
-    let samples: [(&str, &[&str]); 7] = [
+    let samples: [(&str, &[&str]); 6] = [
         ("threads", &["6 threads"]),
-        ("task", &["pending signals"]),
         ("family", &["6 processes", "a unix socket"]),
         ("handlers", &["2 threads"]),
         ("sockets", &["a unix socket"]),

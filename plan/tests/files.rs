@@ -1,0 +1,224 @@
+//! Descriptors: made once each, in an order that works, acted upon where they lie, or refused by name.
+
+mod common;
+
+use armrest_images::{
+    AddrRange, Checkpoint, Epoll, EpollTarget, Eventfd, Fd, File, FileLock, FileOwner, Ghost, Inotify, LockKind,
+    PipeContents, PipeEnd, Remap, Timerfd, Vma, VmaKind, Watch,
+};
+use armrest_plan::files::{Act, FilesPlan};
+use armrest_plan::{Machine, plan};
+use common::*;
+
+/// A checkpoint of a task with these descriptions at these numbers; several numbers share one.
+fn with(all: Vec<(&[u32], File)>) -> Checkpoint {
+    let mut cp = checkpoint(vec![anon(0x2_0000, 4, 3)], vec![], vec![]);
+    let live = cp.tasks[0].live.as_mut().unwrap();
+    live.fds.clear();
+    for (id, (numbers, file)) in (100..).zip(all) {
+        cp.files.insert(id, file);
+        for fd in numbers {
+            live.fds.push(Fd { fd: *fd, cloexec: false, file: id });
+        }
+    }
+    live.fds.sort_by_key(|f| f.fd);
+    cp
+}
+
+fn planned(cp: &Checkpoint) -> FilesPlan {
+    plan(cp, &Machine::generic(), &options()).unwrap_or_else(|r| panic!("{r:?}")).files
+}
+
+#[track_caller]
+fn refused(cp: &Checkpoint, words: &str) {
+    let r = plan(cp, &Machine::generic(), &options()).map(|_| ()).expect_err(words);
+    assert!(r.0.iter().any(|r| r.what.contains(words)), "{words}: {r:?}");
+}
+
+fn event(owner: FileOwner, flags: u32) -> File {
+    File::Eventfd(Eventfd { flags, owner, counter: 1 })
+}
+
+fn epoll(targets: &[u32]) -> File {
+    File::Epoll(Epoll {
+        flags: 2,
+        owner: FileOwner::default(),
+        targets: targets.iter().map(|fd| EpollTarget { fd: *fd, events: 1, data: 5 }).collect(),
+    })
+}
+
+fn inotify(wd: u32, path: Option<&str>) -> File {
+    File::Inotify(Inotify {
+        flags: 0,
+        owner: FileOwner::default(),
+        watches: vec![Watch { wd, mask: 2, ino: 1, path: path.map(str::to_owned), handle: None }],
+    })
+}
+
+fn plain() -> File {
+    File::Pipe(PipeEnd { pipe: 1, flags: 0, owner: FileOwner::default() })
+}
+
+fn owner(pid: u32, pid_type: u32) -> FileOwner {
+    FileOwner { signum: 36, pid, pid_type, ..FileOwner::default() }
+}
+
+#[test]
+fn each_description_is_made_once_and_watches_come_last() {
+    let cp = with(vec![
+        (&[9], inotify(1, Some("/a"))),
+        (&[8], epoll(&[3, 9])),
+        (&[3, 4, 40], plain()),
+        (&[5], plain()),
+        (&[6], event(FileOwner::default(), 2)),
+    ]);
+    let p = planned(&cp);
+    let order: Vec<_> = p.makes.iter().map(|m| m.at.iter().map(|a| a.1).collect::<Vec<_>>()).collect();
+    assert_eq!(order, [vec![3, 4, 40], vec![5], vec![6], vec![8], vec![9]]);
+    let notes = plan(&cp, &Machine::generic(), &options()).unwrap().notes;
+    assert!(notes.iter().any(|n| n.contains("semaphore")), "{notes:?}");
+    assert!(notes.iter().any(|n| n.contains("inotify")), "{notes:?}");
+}
+
+/// Leases name an owner if there is none, so owners come after them; timers begin to run, so they come last.
+#[test]
+fn acts_are_in_order() {
+    let timer = File::Timerfd(Timerfd {
+        flags: 2,
+        owner: FileOwner::default(),
+        clock: 1,
+        ticks: 2,
+        settime: 0,
+        value: (0, 0),
+        interval: (0, 50_000_000),
+    });
+    let mut cp = with(vec![
+        (&[3], timer),
+        (&[4], epoll(&[5])),
+        (&[5, 6], event(owner(136, 1), 0o20002)),
+        (&[7], cp_file()),
+    ]);
+    let lock = |kind| FileLock { kind, write: true, pid: 136, fd: 7, start: 1, len: 2 };
+    cp.locks = [LockKind::Posix, LockKind::Flock, LockKind::Lease, LockKind::Ofd].map(lock).to_vec();
+    let p = planned(&cp);
+    let acts: Vec<_> = p.acts.iter().map(|(task, a)| (*task, a.clone())).collect();
+    assert_eq!(
+        acts,
+        [
+            (0, Act::Lock(lock(LockKind::Lease))),
+            (0, Act::Owner { fd: 5, owner: owner(136, 1), asynchronous: true }),
+            (0, Act::Epoll { fd: 4, file: 101 }),
+            (0, Act::Lock(lock(LockKind::Posix))),
+            (0, Act::Timer { fd: 3, file: 100 }),
+        ]
+    );
+    assert_eq!(p.locks, [lock(LockKind::Flock), lock(LockKind::Ofd)]);
+    let notes = |m: &Machine| plan(&cp, m, &options()).unwrap().notes;
+    assert!(!notes(&Machine::generic()).iter().any(|n| n.contains("unread timer")));
+    let old = Machine { has_timerfd_ticks: false, ..Machine::generic() };
+    let notes = notes(&old);
+    assert!(notes.iter().any(|n| n.contains("2 unread timer expiries")), "{notes:?}");
+}
+
+fn cp_file() -> File {
+    checkpoint(vec![], vec![], vec![]).files[&2].clone()
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    for (kind, words) in [
+        ("INETSK", "fd 3: an internet socket (TCP or UDP)"),
+        ("PACKETSK", "a packet socket"),
+        ("NETLINKSK", "a netlink socket"),
+        ("FANOTIFY", "a fanotify group"),
+        ("NS", "a namespace"),
+        ("TUNF", "a tun or tap device"),
+        ("EXT", "a file of a CRIU plugin"),
+        ("BPFMAP", "a BPF map"),
+        ("PIDFD", "a process descriptor (pidfd)"),
+    ] {
+        refused(&with(vec![(&[3], File::Other { kind })]), words);
+    }
+    refused(&with(vec![(&[3], epoll(&[9]))]), "watches descriptor 9, which is closed");
+    refused(&with(vec![(&[3], inotify(1 << 21, Some("/a")))]), "watch number 2097152");
+    refused(&with(vec![(&[3], inotify(1, None))]), "watch 1 of an unknown file");
+    refused(&with(vec![(&[3], event(owner(7, 1), 2))]), "signals went to process 7");
+    refused(&with(vec![(&[3], event(owner(137, 0), 2))]), "signals went to thread 137");
+    refused(&with(vec![(&[3], event(owner(7, 2), 2))]), "signals went to process group 7");
+
+    let File::Reg(mut reg) = cp_file() else { panic!() };
+    reg.external = true;
+    refused(&with(vec![(&[3], File::Reg(reg.clone()))]), "is external");
+    reg.external = false;
+    reg.remap = Some(Remap::Process(5));
+    refused(&with(vec![(&[3], File::Reg(reg.clone()))]), "of a process 5 that was dead");
+    reg.remap = Some(Remap::Ghost(1));
+    let mut cp = with(vec![(&[3], File::Reg(reg.clone()))]);
+    let ghost = |mode| Ghost {
+        image: "ghost-file-1.img".into(),
+        uid: 0,
+        gid: 0,
+        mode,
+        times: None,
+        size: 0,
+        pieces: vec![],
+    };
+    cp.ghosts.insert(1, ghost(0o060_600));
+    refused(&cp, "no file, directory or FIFO");
+    for mode in [0o100_600, 0o040_700, 0o010_600] {
+        cp.ghosts.insert(1, ghost(mode));
+        planned(&cp);
+    }
+    reg.remap = None;
+    reg.mode = Some(0o140_755);
+    refused(&with(vec![(&[3], File::Reg(reg.clone()))]), "of a kind of its own");
+    reg.flags = 0o10_000_000;
+    planned(&with(vec![(&[3], File::Reg(reg))]));
+}
+
+/// A record lock goes when the process closes any descriptor of the file, and mappings are made through some.
+#[test]
+fn a_locked_file_that_is_mapped_too_is_refused() {
+    let mut cp = with(vec![(&[3], cp_file())]);
+    cp.locks = vec![FileLock { kind: LockKind::Posix, write: false, pid: 136, fd: 3, start: 0, len: 0 }];
+    planned(&cp);
+    let live = cp.tasks[0].live.as_mut().unwrap();
+    let range = AddrRange::new(0x10_0000, 0x10_1000).unwrap();
+    live.mm.vmas.push(Vma { range, kind: VmaKind::File { file: 2 }, ..anon(0x10_0000, 1, 1) });
+    refused(&cp, "locked by the process and mapped too");
+    cp.locks[0].kind = LockKind::Flock;
+    planned(&cp);
+}
+
+#[test]
+fn memory_files_that_cannot_be() {
+    let file = File::Memfd { inode: 7, flags: 2, pos: 0, owner: FileOwner::default() };
+    let mut cp = with(vec![(&[3], file)]);
+    let mut sealed = |seals| {
+        cp.memfds.get_mut(&7).unwrap().seals = seals;
+        cp.clone()
+    };
+    planned(&sealed(0xf));
+    planned(&sealed(0x10));
+    refused(&sealed(0x40), "seals 0x40");
+    let mut cp = sealed(0x10);
+    let live = cp.tasks[0].live.as_mut().unwrap();
+    let kind = VmaKind::Memfd { file: 5, inode: 7 };
+    let v = Vma { kind, shared: true, access: Some(2), ..anon(0x10_0000, 1, 3) };
+    live.mm.vmas.push(v);
+    refused(&cp, "sealed against future writes");
+}
+
+#[test]
+fn a_root_of_its_own_needs_the_right() {
+    let mut cp = with(vec![]);
+    cp.pipes.insert(1, PipeContents::default());
+    let File::Reg(mut root) = cp.files[&6].clone() else { panic!() };
+    root.path = "/jail".into();
+    cp.files.insert(7, File::Reg(root));
+    cp.tasks[0].live.as_mut().unwrap().root = 7;
+    planned(&cp);
+    let m = Machine { cap_eff: !(1 << 18), ..Machine::generic() };
+    let r = plan(&cp, &m, &options()).map(|_| ()).expect_err("no chroot");
+    assert!(r.0.iter().any(|r| r.what.contains("root directory is /jail")), "{r:?}");
+}
