@@ -434,11 +434,12 @@ fn notes(cp: &Checkpoint, machine: &Machine, out: &mut FilesPlan) {
             Some(File::Inotify(i)) if !i.watches.is_empty() => {
                 note("events that inotify had queued are not in the images".into());
             }
-            Some(File::Timerfd(t)) if t.ticks > 0 && !machine.has_timerfd_ticks => {
-                // One expiry comes back by letting the timer expire.
-                if t.ticks > 1 || t.value != (0, 0) {
-                    note(format!("fd {fd}: {} unread timer expiries cannot be set here", t.ticks));
-                }
+            // One expiry comes back by letting the timer expire.
+            Some(File::Timerfd(t))
+                if !machine.has_timerfd_ticks
+                    && (t.ticks > 1 || t.ticks == 1 && t.value != (0, 0)) =>
+            {
+                note(format!("fd {fd}: {} unread timer expiries cannot be set here", t.ticks));
             }
             Some(File::Epoll(e)) if e.targets.iter().any(|t| t.events & !EPOLL_HOW == 0) => {
                 note(format!(

@@ -108,7 +108,7 @@ fn fill(set: RawFd, e: &Epoll) -> io::Result<()> {
 type Spec = [i64; 4];
 
 fn arm(fd: RawFd, t: &Timerfd) -> io::Result<()> {
-    let (mut value, interval) = (t.value, t.interval);
+    let mut value = t.value;
     if value == (0, 0) && t.ticks > 0 {
         // It has expired and was not read: a periodic one goes on from its interval. That one expiry is unread comes
         // back by letting it expire at once; more are set below, where the kernel can.
@@ -117,9 +117,6 @@ fn arm(fd: RawFd, t: &Timerfd) -> io::Result<()> {
     if value == (0, 0) {
         return Ok(());
     }
-    let ns = |v: (u64, u32)| i64::try_from(v.0).map(|s| (s, i64::from(v.1)));
-    let wide = |v| ns(v).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let (mut value, interval) = (wide(value)?, wide(interval)?);
     if t.settime & 1 != 0 {
         // What the images hold of an absolute timer is the time that is left.
         let mut now = libc::timespec {
@@ -128,12 +125,15 @@ fn arm(fd: RawFd, t: &Timerfd) -> io::Result<()> {
         };
         // SAFETY: `now` is writable.
         os::check(unsafe { libc::clock_gettime(t.clock.cast_signed(), &mut now) })?;
-        let nsec = value.1 + i64::from(now.tv_nsec);
-        value = (
-            value.0 + i64::from(now.tv_sec) + nsec / 1_000_000_000,
-            nsec % 1_000_000_000,
-        );
+        let secs = u64::try_from(now.tv_sec).unwrap_or(0);
+        let nsec = value.1 + u32::try_from(now.tv_nsec).unwrap_or(0);
+        value = (value.0 + secs + u64::from(nsec / 1_000_000_000), nsec % 1_000_000_000);
     }
+    let wide = |(s, ns): (u64, u32)| {
+        let s = i64::try_from(s).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        io::Result::Ok((s, i64::from(ns)))
+    };
+    let (value, interval) = (wide(value)?, wide(t.interval)?);
     set(fd, t.settime, [interval.0, interval.1, value.0, value.1])?;
     if t.ticks > 0 {
         // Where the kernel cannot, the plan has said so.
