@@ -497,9 +497,13 @@ fn open_descriptors(
             continue;
         }
         let mut of_task = live.fds.iter().filter(|f| f.file == m.file).peekable();
-        let Some(first) = of_task.peek() else { continue };
+        let Some(first) = of_task.peek() else {
+            continue;
+        };
         let who = format!("fd {}", first.fd);
-        let Some(fd) = maker.make(m.file, &who)? else { continue };
+        let Some(fd) = maker.make(m.file, &who)? else {
+            continue;
+        };
         let index = objects.keep(fd, above)?;
         for f in of_task {
             objects.place(index, f.fd, f.cloexec);

@@ -100,13 +100,15 @@ impl Becoming<'_> {
             os::check(unsafe { libc::personality(libc::c_ulong::from(p)) })
                 .map_err(named("personality"))?;
         }
-        self.directories().map_err(named("working directory and root"))?;
         if let Some(mask) = self.live.umask {
             // SAFETY: cannot fail.
             unsafe { libc::umask(libc::mode_t::try_from(mask & 0o777).unwrap_or(0o022)) };
         }
         self.oom().map_err(named("oom_score_adj"))?;
         self.groups().map_err(named("setgroups"))?;
+        // Behind a root of its own there may be no /proc.
+        self.directories()
+            .map_err(named("working directory and root"))?;
         self.descriptors().map_err(named("descriptors"))?;
         self.acts(false)?;
         self.limits().map_err(named("resource limits"))?;
@@ -356,13 +358,26 @@ pub fn set_limit(pid: libc::pid_t, resource: u32, (cur, max): (u64, u64)) -> io:
     Ok(())
 }
 
+/// Number of RLIMIT_NOFILE.
+const NOFILE: u32 = 7;
+
 /// Close all descriptors from `first` to `last`, by `close_range` or, where that is missing, one by one.
 fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: this child uses none of them any more.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return Ok(());
     }
-    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+    let Ok(listed) = std::fs::read_dir("/proc/self/fd") else {
+        // Behind a root of its own: every number that there may be.
+        let (most, _) = get_limit(NOFILE)?;
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        for fd in first..=last.min(most) {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
+        }
+        return Ok(());
+    };
+    let open: Vec<RawFd> = listed
         .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
         .filter(|fd| (first..=last).contains(fd))
         .collect();

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::kinds::{
-    Epoll, Eventfd, FifoEnd, FileLock, Ghost, Inotify, PipeContents, PipeEnd, Remap, Signalfd, Timerfd,
+    Epoll, Eventfd, FifoEnd, FileLock, Ghost, Inotify, PipeContents, PipeEnd, Remap, Signalfd,
+    Timerfd,
 };
 
 /// Bytes of a page.

@@ -195,7 +195,15 @@ fn unsupported_things_are_named() {
             .values()
             .any(|f| *f == File::Other { kind: "UNIXSK" })
     );
-    for quiet in ["counter", "memory", "sysvshm", "sysvsplit", "dyn", "files", "task"] {
+    for quiet in [
+        "counter",
+        "memory",
+        "sysvshm",
+        "sysvsplit",
+        "dyn",
+        "files",
+        "task",
+    ] {
         assert_eq!(sample(quiet).others, Vec::<String>::new(), "{quiet}");
     }
 }

@@ -146,13 +146,19 @@ pub fn refuse(cp: &Checkpoint, live: &LiveTask, no: No<'_>) {
         let who = format!("fd {}", fd.fd);
         let Some(file) = cp.files.get(&fd.file) else {
             let hint = "the images are damaged";
-            no(format!("{who}: file {} is not in the checkpoint", fd.file), hint);
+            no(
+                format!("{who}: file {} is not in the checkpoint", fd.file),
+                hint,
+            );
             continue;
         };
         one(cp, live, &who, file, no);
         owned(cp, &who, facts(cp, file).1, no);
     }
-    for (who, id) in [("working directory", live.cwd), ("root directory", live.root)] {
+    for (who, id) in [
+        ("working directory", live.cwd),
+        ("root directory", live.root),
+    ] {
         if let Some(File::Reg(f)) = cp.files.get(&id) {
             by_path(cp, who, f, no);
         }
@@ -187,14 +193,20 @@ fn by_path(cp: &Checkpoint, who: &str, f: &armrest_images::RegFile, no: No<'_>) 
     }
     match f.remap {
         Some(Remap::Process(pid)) => no(
-            format!("{who}: {} of a process {pid} that was dead at the dump", f.path),
+            format!(
+                "{who}: {} of a process {pid} that was dead at the dump",
+                f.path
+            ),
             later,
         ),
         Some(Remap::Ghost(id)) => {
             let mode = cp.ghosts.get(&id).map_or(0, |g| g.mode & S_IFMT);
             if !matches!(mode, 0o100_000 | 0o040_000 | 0o010_000) {
                 no(
-                    format!("{who}: {} was deleted, and is no file, directory or FIFO", f.path),
+                    format!(
+                        "{who}: {} was deleted, and is no file, directory or FIFO",
+                        f.path
+                    ),
                     later,
                 );
             }
@@ -210,7 +222,10 @@ fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
             by_path(cp, who, f, no);
             let kind = f.mode.map_or(0o100_000, |m| m & S_IFMT);
             if !matches!(kind, 0o100_000 | 0o020_000 | 0o040_000) && f.flags & consts::O_PATH == 0 {
-                let what = format!("{who}: {} is a device or socket of a kind of its own", f.path);
+                let what = format!(
+                    "{who}: {} is a device or socket of a kind of its own",
+                    f.path
+                );
                 no(what, later);
             }
         }
@@ -220,7 +235,10 @@ fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
             for t in &e.targets {
                 if !live.fds.iter().any(|f| f.fd == t.fd) {
                     no(
-                        format!("{who}: its epoll set watches descriptor {}, which is closed", t.fd),
+                        format!(
+                            "{who}: its epoll set watches descriptor {}, which is closed",
+                            t.fd
+                        ),
                         "a duplicate of it is watched under a number that is gone",
                     );
                 }
@@ -228,9 +246,16 @@ fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
         }
         File::Inotify(i) => {
             if let Some(w) = i.watches.last().filter(|w| w.wd > MAX_WATCH) {
-                no(format!("{who}: inotify watch number {}", w.wd), "too many to count up to");
+                no(
+                    format!("{who}: inotify watch number {}", w.wd),
+                    "too many to count up to",
+                );
             }
-            for w in i.watches.iter().filter(|w| w.path.is_none() && w.handle.is_none()) {
+            for w in i
+                .watches
+                .iter()
+                .filter(|w| w.path.is_none() && w.handle.is_none())
+            {
                 no(
                     format!("{who}: inotify watch {} of an unknown file", w.wd),
                     "dump with --force-irmap",
@@ -248,12 +273,17 @@ const SEAL_FUTURE_WRITE: u32 = 0x10;
 
 fn memfd(cp: &Checkpoint, live: &LiveTask, who: &str, inode: u32, no: No<'_>) {
     let later = "this version does not restore it";
-    let Some(m) = cp.memfds.get(&inode) else { return };
+    let Some(m) = cp.memfds.get(&inode) else {
+        return;
+    };
     if m.hugetlb != 0 {
         no(format!("{who}: memory file {}: huge pages", m.name), later);
     }
     if m.seals & !SEALS != 0 {
-        no(format!("{who}: memory file {}: seals {:#x}", m.name, m.seals), later);
+        no(
+            format!("{who}: memory file {}: seals {:#x}", m.name, m.seals),
+            later,
+        );
     }
     let mapped = |v: &armrest_images::Vma| {
         v.shared
@@ -274,7 +304,10 @@ fn memfd(cp: &Checkpoint, live: &LiveTask, who: &str, inode: u32, no: No<'_>) {
 /// Signals go to tasks and groups of the checkpoint, or to nobody.
 fn owned(cp: &Checkpoint, who: &str, owner: FileOwner, no: No<'_>) {
     let there = match owner.pid_type {
-        2 => cp.tasks.iter().any(|t| t.pgid == owner.pid && cp.tasks.iter().any(|l| l.pid == t.pgid)),
+        2 => cp
+            .tasks
+            .iter()
+            .any(|t| t.pgid == owner.pid && cp.tasks.iter().any(|l| l.pid == t.pgid)),
         _ => cp.tasks.iter().any(|t| t.pid == owner.pid),
     };
     if owner.pid != 0 && !there {
@@ -307,14 +340,24 @@ fn locks(cp: &Checkpoint, live: &LiveTask, no: No<'_>) {
         .chain(path(live.mm.exe))
         .collect();
     for l in &cp.locks {
-        let file = live.fds.iter().find(|f| f.fd == l.fd).and_then(|f| path(f.file));
+        let file = live
+            .fds
+            .iter()
+            .find(|f| f.fd == l.fd)
+            .and_then(|f| path(f.file));
         let Some(file) = file else {
-            no(format!("fd {}: a lock on something that is no file", l.fd), "the images are damaged");
+            no(
+                format!("fd {}: a lock on something that is no file", l.fd),
+                "the images are damaged",
+            );
             continue;
         };
         if matches!(l.kind, LockKind::Posix | LockKind::Lease) && mapped.contains(file) {
             no(
-                format!("fd {}: {file} is locked by the process and mapped too", l.fd),
+                format!(
+                    "fd {}: {file} is locked by the process and mapped too",
+                    l.fd
+                ),
                 "this version does not restore both",
             );
         }
@@ -406,9 +449,8 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
         matches!(l.kind, LockKind::Posix | LockKind::Lease).then_some((task, Act::Lock(*l)))
     });
     // A lease makes the caller the owner of its signals if there is none: it comes before owners are set.
-    let (leases, records): (Vec<_>, Vec<_>) = locks.partition(
-        |(_, a)| matches!(a, Act::Lock(l) if l.kind == LockKind::Lease),
-    );
+    let (leases, records): (Vec<_>, Vec<_>) =
+        locks.partition(|(_, a)| matches!(a, Act::Lock(l) if l.kind == LockKind::Lease));
     out.acts = [leases, owners, sets, records, timers].concat();
 }
 
@@ -423,12 +465,15 @@ fn notes(cp: &Checkpoint, machine: &Machine, out: &mut FilesPlan) {
         let fd = m.at.first().map_or(0, |a| a.1);
         match cp.files.get(&m.file) {
             Some(File::Eventfd(_)) => note(
-                "the images do not say whether an eventfd is a semaphore: it comes back as none".into(),
+                "the images do not say whether an eventfd is a semaphore: it comes back as none"
+                    .into(),
             ),
             Some(File::Pipe(p)) if p.flags & O_DIRECT != 0 => {
                 let filled = cp.pipes.get(&p.pipe).is_some_and(|c| !c.bytes.is_empty());
                 if filled {
-                    note(format!("fd {fd}: what the pipe holds has lost its packet boundaries"));
+                    note(format!(
+                        "fd {fd}: what the pipe holds has lost its packet boundaries"
+                    ));
                 }
             }
             Some(File::Inotify(i)) if !i.watches.is_empty() => {
@@ -439,7 +484,10 @@ fn notes(cp: &Checkpoint, machine: &Machine, out: &mut FilesPlan) {
                 if !machine.has_timerfd_ticks
                     && (t.ticks > 1 || t.ticks == 1 && t.value != (0, 0)) =>
             {
-                note(format!("fd {fd}: {} unread timer expiries cannot be set here", t.ticks));
+                note(format!(
+                    "fd {fd}: {} unread timer expiries cannot be set here",
+                    t.ticks
+                ));
             }
             Some(File::Epoll(e)) if e.targets.iter().any(|t| t.events & !EPOLL_HOW == 0) => {
                 note(format!(
@@ -497,5 +545,8 @@ pub fn lock_words(l: &FileLock) -> String {
         LockKind::Lease => "lease",
     };
     let how = if l.write { "exclusive" } else { "shared" };
-    format!("fd {}: {how} {kind}, {} bytes from {}", l.fd, l.len, l.start)
+    format!(
+        "fd {}: {how} {kind}, {} bytes from {}",
+        l.fd, l.len, l.start
+    )
 }

@@ -7,9 +7,9 @@
 pub mod args;
 pub mod clocks;
 pub mod consts;
+pub mod files;
 pub mod finish;
 pub mod ipc;
-pub mod files;
 pub mod kernel_pages;
 pub mod lazy;
 pub mod machine;

@@ -3,8 +3,8 @@
 mod common;
 
 use armrest_images::{
-    AddrRange, Checkpoint, Epoll, EpollTarget, Eventfd, Fd, File, FileLock, FileOwner, Ghost, Inotify, LockKind,
-    PipeContents, PipeEnd, Remap, Timerfd, Vma, VmaKind, Watch,
+    AddrRange, Checkpoint, Epoll, EpollTarget, Eventfd, Fd, File, FileLock, FileOwner, Ghost,
+    Inotify, LockKind, PipeContents, PipeEnd, Remap, Timerfd, Vma, VmaKind, Watch,
 };
 use armrest_plan::files::{Act, FilesPlan};
 use armrest_plan::{Machine, plan};
@@ -18,7 +18,11 @@ fn with(all: Vec<(&[u32], File)>) -> Checkpoint {
     for (id, (numbers, file)) in (100..).zip(all) {
         cp.files.insert(id, file);
         for fd in numbers {
-            live.fds.push(Fd { fd: *fd, cloexec: false, file: id });
+            live.fds.push(Fd {
+                fd: *fd,
+                cloexec: false,
+                file: id,
+            });
         }
     }
     live.fds.sort_by_key(|f| f.fd);
@@ -26,24 +30,39 @@ fn with(all: Vec<(&[u32], File)>) -> Checkpoint {
 }
 
 fn planned(cp: &Checkpoint) -> FilesPlan {
-    plan(cp, &Machine::generic(), &options()).unwrap_or_else(|r| panic!("{r:?}")).files
+    plan(cp, &Machine::generic(), &options())
+        .unwrap_or_else(|r| panic!("{r:?}"))
+        .files
 }
 
 #[track_caller]
 fn refused(cp: &Checkpoint, words: &str) {
-    let r = plan(cp, &Machine::generic(), &options()).map(|_| ()).expect_err(words);
+    let r = plan(cp, &Machine::generic(), &options())
+        .map(|_| ())
+        .expect_err(words);
     assert!(r.0.iter().any(|r| r.what.contains(words)), "{words}: {r:?}");
 }
 
 fn event(owner: FileOwner, flags: u32) -> File {
-    File::Eventfd(Eventfd { flags, owner, counter: 1 })
+    File::Eventfd(Eventfd {
+        flags,
+        owner,
+        counter: 1,
+    })
 }
 
 fn epoll(targets: &[u32]) -> File {
     File::Epoll(Epoll {
         flags: 2,
         owner: FileOwner::default(),
-        targets: targets.iter().map(|fd| EpollTarget { fd: *fd, events: 1, data: 5 }).collect(),
+        targets: targets
+            .iter()
+            .map(|fd| EpollTarget {
+                fd: *fd,
+                events: 1,
+                data: 5,
+            })
+            .collect(),
     })
 }
 
@@ -51,16 +70,31 @@ fn inotify(wd: u32, path: Option<&str>) -> File {
     File::Inotify(Inotify {
         flags: 0,
         owner: FileOwner::default(),
-        watches: vec![Watch { wd, mask: 2, ino: 1, path: path.map(str::to_owned), handle: None }],
+        watches: vec![Watch {
+            wd,
+            mask: 2,
+            ino: 1,
+            path: path.map(str::to_owned),
+            handle: None,
+        }],
     })
 }
 
 fn plain() -> File {
-    File::Pipe(PipeEnd { pipe: 1, flags: 0, owner: FileOwner::default() })
+    File::Pipe(PipeEnd {
+        pipe: 1,
+        flags: 0,
+        owner: FileOwner::default(),
+    })
 }
 
 fn owner(pid: u32, pid_type: u32) -> FileOwner {
-    FileOwner { signum: 36, pid, pid_type, ..FileOwner::default() }
+    FileOwner {
+        signum: 36,
+        pid,
+        pid_type,
+        ..FileOwner::default()
+    }
 }
 
 #[test]
@@ -73,7 +107,11 @@ fn each_description_is_made_once_and_watches_come_last() {
         (&[6], event(FileOwner::default(), 2)),
     ]);
     let p = planned(&cp);
-    let order: Vec<_> = p.makes.iter().map(|m| m.at.iter().map(|a| a.1).collect::<Vec<_>>()).collect();
+    let order: Vec<_> = p
+        .makes
+        .iter()
+        .map(|m| m.at.iter().map(|a| a.1).collect::<Vec<_>>())
+        .collect();
     assert_eq!(order, [vec![3, 4, 40], vec![5], vec![6], vec![8], vec![9]]);
     let notes = plan(&cp, &Machine::generic(), &options()).unwrap().notes;
     assert!(notes.iter().any(|n| n.contains("semaphore")), "{notes:?}");
@@ -98,15 +136,36 @@ fn acts_are_in_order() {
         (&[5, 6], event(owner(136, 1), 0o20002)),
         (&[7], cp_file()),
     ]);
-    let lock = |kind| FileLock { kind, write: true, pid: 136, fd: 7, start: 1, len: 2 };
-    cp.locks = [LockKind::Posix, LockKind::Flock, LockKind::Lease, LockKind::Ofd].map(lock).to_vec();
+    let lock = |kind| FileLock {
+        kind,
+        write: true,
+        pid: 136,
+        fd: 7,
+        start: 1,
+        len: 2,
+    };
+    cp.locks = [
+        LockKind::Posix,
+        LockKind::Flock,
+        LockKind::Lease,
+        LockKind::Ofd,
+    ]
+    .map(lock)
+    .to_vec();
     let p = planned(&cp);
     let acts: Vec<_> = p.acts.iter().map(|(task, a)| (*task, a.clone())).collect();
     assert_eq!(
         acts,
         [
             (0, Act::Lock(lock(LockKind::Lease))),
-            (0, Act::Owner { fd: 5, owner: owner(136, 1), asynchronous: true }),
+            (
+                0,
+                Act::Owner {
+                    fd: 5,
+                    owner: owner(136, 1),
+                    asynchronous: true
+                }
+            ),
             (0, Act::Epoll { fd: 4, file: 101 }),
             (0, Act::Lock(lock(LockKind::Posix))),
             (0, Act::Timer { fd: 3, file: 100 }),
@@ -114,10 +173,20 @@ fn acts_are_in_order() {
     );
     assert_eq!(p.locks, [lock(LockKind::Flock), lock(LockKind::Ofd)]);
     let notes = |m: &Machine| plan(&cp, m, &options()).unwrap().notes;
-    assert!(!notes(&Machine::generic()).iter().any(|n| n.contains("unread timer")));
-    let old = Machine { has_timerfd_ticks: false, ..Machine::generic() };
+    assert!(
+        !notes(&Machine::generic())
+            .iter()
+            .any(|n| n.contains("unread timer"))
+    );
+    let old = Machine {
+        has_timerfd_ticks: false,
+        ..Machine::generic()
+    };
     let notes = notes(&old);
-    assert!(notes.iter().any(|n| n.contains("2 unread timer expiries")), "{notes:?}");
+    assert!(
+        notes.iter().any(|n| n.contains("2 unread timer expiries")),
+        "{notes:?}"
+    );
 }
 
 fn cp_file() -> File {
@@ -139,19 +208,42 @@ fn what_cannot_be_is_refused_by_name() {
     ] {
         refused(&with(vec![(&[3], File::Other { kind })]), words);
     }
-    refused(&with(vec![(&[3], epoll(&[9]))]), "watches descriptor 9, which is closed");
-    refused(&with(vec![(&[3], inotify(1 << 21, Some("/a")))]), "watch number 2097152");
-    refused(&with(vec![(&[3], inotify(1, None))]), "watch 1 of an unknown file");
-    refused(&with(vec![(&[3], event(owner(7, 1), 2))]), "signals went to process 7");
-    refused(&with(vec![(&[3], event(owner(137, 0), 2))]), "signals went to thread 137");
-    refused(&with(vec![(&[3], event(owner(7, 2), 2))]), "signals went to process group 7");
+    refused(
+        &with(vec![(&[3], epoll(&[9]))]),
+        "watches descriptor 9, which is closed",
+    );
+    refused(
+        &with(vec![(&[3], inotify(1 << 21, Some("/a")))]),
+        "watch number 2097152",
+    );
+    refused(
+        &with(vec![(&[3], inotify(1, None))]),
+        "watch 1 of an unknown file",
+    );
+    refused(
+        &with(vec![(&[3], event(owner(7, 1), 2))]),
+        "signals went to process 7",
+    );
+    refused(
+        &with(vec![(&[3], event(owner(137, 0), 2))]),
+        "signals went to thread 137",
+    );
+    refused(
+        &with(vec![(&[3], event(owner(7, 2), 2))]),
+        "signals went to process group 7",
+    );
 
-    let File::Reg(mut reg) = cp_file() else { panic!() };
+    let File::Reg(mut reg) = cp_file() else {
+        panic!()
+    };
     reg.external = true;
     refused(&with(vec![(&[3], File::Reg(reg.clone()))]), "is external");
     reg.external = false;
     reg.remap = Some(Remap::Process(5));
-    refused(&with(vec![(&[3], File::Reg(reg.clone()))]), "of a process 5 that was dead");
+    refused(
+        &with(vec![(&[3], File::Reg(reg.clone()))]),
+        "of a process 5 that was dead",
+    );
     reg.remap = Some(Remap::Ghost(1));
     let mut cp = with(vec![(&[3], File::Reg(reg.clone()))]);
     let ghost = |mode| Ghost {
@@ -171,7 +263,10 @@ fn what_cannot_be_is_refused_by_name() {
     }
     reg.remap = None;
     reg.mode = Some(0o140_755);
-    refused(&with(vec![(&[3], File::Reg(reg.clone()))]), "of a kind of its own");
+    refused(
+        &with(vec![(&[3], File::Reg(reg.clone()))]),
+        "of a kind of its own",
+    );
     reg.flags = 0o10_000_000;
     planned(&with(vec![(&[3], File::Reg(reg))]));
 }
@@ -180,11 +275,22 @@ fn what_cannot_be_is_refused_by_name() {
 #[test]
 fn a_locked_file_that_is_mapped_too_is_refused() {
     let mut cp = with(vec![(&[3], cp_file())]);
-    cp.locks = vec![FileLock { kind: LockKind::Posix, write: false, pid: 136, fd: 3, start: 0, len: 0 }];
+    cp.locks = vec![FileLock {
+        kind: LockKind::Posix,
+        write: false,
+        pid: 136,
+        fd: 3,
+        start: 0,
+        len: 0,
+    }];
     planned(&cp);
     let live = cp.tasks[0].live.as_mut().unwrap();
     let range = AddrRange::new(0x10_0000, 0x10_1000).unwrap();
-    live.mm.vmas.push(Vma { range, kind: VmaKind::File { file: 2 }, ..anon(0x10_0000, 1, 1) });
+    live.mm.vmas.push(Vma {
+        range,
+        kind: VmaKind::File { file: 2 },
+        ..anon(0x10_0000, 1, 1)
+    });
     refused(&cp, "locked by the process and mapped too");
     cp.locks[0].kind = LockKind::Flock;
     planned(&cp);
@@ -192,7 +298,12 @@ fn a_locked_file_that_is_mapped_too_is_refused() {
 
 #[test]
 fn memory_files_that_cannot_be() {
-    let file = File::Memfd { inode: 7, flags: 2, pos: 0, owner: FileOwner::default() };
+    let file = File::Memfd {
+        inode: 7,
+        flags: 2,
+        pos: 0,
+        owner: FileOwner::default(),
+    };
     let mut cp = with(vec![(&[3], file)]);
     let mut sealed = |seals| {
         cp.memfds.get_mut(&7).unwrap().seals = seals;
@@ -204,7 +315,12 @@ fn memory_files_that_cannot_be() {
     let mut cp = sealed(0x10);
     let live = cp.tasks[0].live.as_mut().unwrap();
     let kind = VmaKind::Memfd { file: 5, inode: 7 };
-    let v = Vma { kind, shared: true, access: Some(2), ..anon(0x10_0000, 1, 3) };
+    let v = Vma {
+        kind,
+        shared: true,
+        access: Some(2),
+        ..anon(0x10_0000, 1, 3)
+    };
     live.mm.vmas.push(v);
     refused(&cp, "sealed against future writes");
 }
@@ -213,12 +329,23 @@ fn memory_files_that_cannot_be() {
 fn a_root_of_its_own_needs_the_right() {
     let mut cp = with(vec![]);
     cp.pipes.insert(1, PipeContents::default());
-    let File::Reg(mut root) = cp.files[&6].clone() else { panic!() };
+    let File::Reg(mut root) = cp.files[&6].clone() else {
+        panic!()
+    };
     root.path = "/jail".into();
     cp.files.insert(7, File::Reg(root));
     cp.tasks[0].live.as_mut().unwrap().root = 7;
     planned(&cp);
-    let m = Machine { cap_eff: !(1 << 18), ..Machine::generic() };
-    let r = plan(&cp, &m, &options()).map(|_| ()).expect_err("no chroot");
-    assert!(r.0.iter().any(|r| r.what.contains("root directory is /jail")), "{r:?}");
+    let m = Machine {
+        cap_eff: !(1 << 18),
+        ..Machine::generic()
+    };
+    let r = plan(&cp, &m, &options())
+        .map(|_| ())
+        .expect_err("no chroot");
+    assert!(
+        r.0.iter()
+            .any(|r| r.what.contains("root directory is /jail")),
+        "{r:?}"
+    );
 }

@@ -24,7 +24,9 @@ pub fn act(cp: &Checkpoint, task: &Task, act: &Act) -> Result<(), (String, io::E
             fd,
             owner: who,
             asynchronous,
-        } => owner(number(*fd), task, who, *asynchronous).map_err(named(*fd, "owner of its signals")),
+        } => {
+            owner(number(*fd), task, who, *asynchronous).map_err(named(*fd, "owner of its signals"))
+        }
         Act::Epoll { fd, file } => match cp.files.get(file) {
             Some(File::Epoll(e)) => fill(number(*fd), e).map_err(named(*fd, "epoll set")),
             _ => Ok(()),
@@ -90,7 +92,13 @@ fn fill(set: RawFd, e: &Epoll) -> io::Result<()> {
     let used = |t: &&armrest_images::EpollTarget| t.events & !EPOLL_HOW == 0;
     let any = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP).cast_unsigned();
     for t in e.targets.iter().filter(used) {
-        control(set, libc::EPOLL_CTL_ADD, t.fd.cast_signed(), t.events | any, t.data)?;
+        control(
+            set,
+            libc::EPOLL_CTL_ADD,
+            t.fd.cast_signed(),
+            t.events | any,
+            t.data,
+        )?;
     }
     for t in e.targets.iter().filter(used) {
         let mut got = libc::epoll_event { events: 0, u64: 0 };
@@ -99,7 +107,13 @@ fn fill(set: RawFd, e: &Epoll) -> io::Result<()> {
         let _ = t;
     }
     for t in e.targets.iter().filter(|t| !used(t)) {
-        control(set, libc::EPOLL_CTL_ADD, t.fd.cast_signed(), t.events, t.data)?;
+        control(
+            set,
+            libc::EPOLL_CTL_ADD,
+            t.fd.cast_signed(),
+            t.events,
+            t.data,
+        )?;
     }
     Ok(())
 }
@@ -127,7 +141,10 @@ fn arm(fd: RawFd, t: &Timerfd) -> io::Result<()> {
         os::check(unsafe { libc::clock_gettime(t.clock.cast_signed(), &mut now) })?;
         let secs = u64::try_from(now.tv_sec).unwrap_or(0);
         let nsec = value.1 + u32::try_from(now.tv_nsec).unwrap_or(0);
-        value = (value.0 + secs + u64::from(nsec / 1_000_000_000), nsec % 1_000_000_000);
+        value = (
+            value.0 + secs + u64::from(nsec / 1_000_000_000),
+            nsec % 1_000_000_000,
+        );
     }
     let wide = |(s, ns): (u64, u32)| {
         let s = i64::try_from(s).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -149,10 +166,17 @@ fn set(fd: RawFd, flags: u32, spec: Spec) -> io::Result<()> {
     let ret = unsafe { libc::syscall(SYS_TIMERFD_SETTIME64, fd, flags, spec.as_ptr(), 0) };
     match os::check_long(ret) {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-            let narrow = |n: i64| i32::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-            let spec = [narrow(spec[0])?, narrow(spec[1])?, narrow(spec[2])?, narrow(spec[3])?];
+            let narrow =
+                |n: i64| i32::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+            let spec = [
+                narrow(spec[0])?,
+                narrow(spec[1])?,
+                narrow(spec[2])?,
+                narrow(spec[3])?,
+            ];
             // SAFETY: the structure is four 32-bit words, as the older call takes it.
-            let ret = unsafe { libc::syscall(libc::SYS_timerfd_settime, fd, flags, spec.as_ptr(), 0) };
+            let ret =
+                unsafe { libc::syscall(libc::SYS_timerfd_settime, fd, flags, spec.as_ptr(), 0) };
             os::check_long(ret).map(drop)
         }
         done => done.map(drop),

@@ -55,7 +55,8 @@ pub fn set_ticks(fd: RawFd, ticks: u64) -> io::Result<bool> {
 pub fn can_set_ticks() -> bool {
     // SAFETY: numbers only.
     let fd = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) });
-    fd.and_then(|fd| set_ticks(fd.as_raw_fd(), 1)).unwrap_or(false)
+    fd.and_then(|fd| set_ticks(fd.as_raw_fd(), 1))
+        .unwrap_or(false)
 }
 
 /// An epoll set that is empty yet.

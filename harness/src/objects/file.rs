@@ -12,8 +12,7 @@ use crate::os;
 use crate::root::Root;
 
 /// Open flags that a reopening must not repeat: creation and truncation happened long ago.
-const ONCE: i32 =
-    libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC | libc::O_ASYNC;
+const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC | libc::O_ASYNC;
 
 /// Which changes the user accepts, and what was seen so far.
 pub struct Compare {

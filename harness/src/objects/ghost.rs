@@ -106,14 +106,29 @@ fn create(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
         libc::S_IFDIR => {
             // SAFETY: `c_name` is NUL-terminated; `dir` is open.
             os::check(unsafe { libc::mkdirat(dir.as_raw_fd(), c_name.as_ptr(), 0o700) })?;
-            os::openat(dir, name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+            os::openat(
+                dir,
+                name,
+                libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW,
+                0,
+            )
         }
         libc::S_IFIFO => {
             // SAFETY: as above.
             os::check(unsafe { libc::mkfifoat(dir.as_raw_fd(), c_name.as_ptr(), 0o600) })?;
-            os::openat(dir, name, libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW, 0)
+            os::openat(
+                dir,
+                name,
+                libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW,
+                0,
+            )
         }
-        _ => os::openat(dir, name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600),
+        _ => os::openat(
+            dir,
+            name,
+            libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+            0o600,
+        ),
     };
     let remove = if mode & libc::S_IFMT == libc::S_IFDIR {
         libc::AT_REMOVEDIR
@@ -201,7 +216,8 @@ impl Links {
             return l.file.try_clone().map_err(wrong);
         }
         let (dir, name) = root.parent(&link.path).map_err(wrong)?;
-        let found = os::openat(dir.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0).map_err(wrong)?;
+        let found =
+            os::openat(dir.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0).map_err(wrong)?;
         compare.look(reg, &os::fstat(found.as_fd()).map_err(wrong)?);
         let file = if compare.look_only() {
             found

@@ -14,7 +14,11 @@ const F_SETLK64: libc::c_int = 13;
 pub fn take(fd: RawFd, lock: &FileLock) -> io::Result<()> {
     match lock.kind {
         LockKind::Flock => {
-            let how = if lock.write { libc::LOCK_EX } else { libc::LOCK_SH };
+            let how = if lock.write {
+                libc::LOCK_EX
+            } else {
+                libc::LOCK_SH
+            };
             // SAFETY: numbers only.
             os::check(unsafe { libc::flock(fd, how | libc::LOCK_NB) }).map(drop)
         }
@@ -45,7 +49,10 @@ fn record(fd: RawFd, cmd: libc::c_int, lock: &FileLock) -> io::Result<()> {
     let nr = libc::SYS_fcntl64;
     // The crate also builds for 64-bit hosts, for its tests.
     #[cfg(not(target_pointer_width = "32"))]
-    let (nr, cmd) = (libc::SYS_fcntl, if cmd == F_SETLK64 { libc::F_SETLK } else { cmd });
+    let (nr, cmd) = (
+        libc::SYS_fcntl,
+        if cmd == F_SETLK64 { libc::F_SETLK } else { cmd },
+    );
     // SAFETY: the structure is the one that this call takes, and lives through it.
     os::check_long(unsafe { libc::syscall(nr, fd, cmd, std::ptr::from_mut(&mut l)) }).map(drop)
 }

@@ -139,7 +139,11 @@ impl<'a> Maker<'a> {
         Ok(Some(fd))
     }
 
-    fn contents<'c>(&self, all: &'c BTreeMap<u32, PipeContents>, id: u32) -> Option<&'c PipeContents> {
+    fn contents<'c>(
+        &self,
+        all: &'c BTreeMap<u32, PipeContents>,
+        id: u32,
+    ) -> Option<&'c PipeContents> {
         all.get(&id)
     }
 

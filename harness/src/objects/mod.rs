@@ -3,8 +3,8 @@
 //! One file a kind: [`mod@file`] opens what is known by path, [`memory`] makes memory objects, [`mod@anonymous`] those
 //! that only `mmap` makes, [`sysv`] SysV segments.
 
-pub mod anonymous;
 pub mod acts;
+pub mod anonymous;
 pub mod build_id;
 pub mod event;
 pub mod file;

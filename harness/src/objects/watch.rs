@@ -12,8 +12,12 @@ use crate::os;
 use crate::root::Root;
 
 /// What inotify_add_watch is not asked again: how the path was looked up, and what only the kernel says.
-const NOT_ASKED: u32 =
-    libc::IN_DONT_FOLLOW | 0x2000_0000 | 0x1000_0000 | libc::IN_UNMOUNT | libc::IN_Q_OVERFLOW | libc::IN_IGNORED;
+const NOT_ASKED: u32 = libc::IN_DONT_FOLLOW
+    | 0x2000_0000
+    | 0x1000_0000
+    | libc::IN_UNMOUNT
+    | libc::IN_Q_OVERFLOW
+    | libc::IN_IGNORED;
 
 /// A set with all its watches. Making them leaves events behind: see [`drain`].
 pub fn inotify(i: &Inotify, root: &Root, who: &str) -> Result<OwnedFd, Error> {
@@ -63,7 +67,10 @@ fn find(w: &Watch, root: &Root, who: &str) -> Result<OwnedFd, Error> {
     }
     let missing = |why: String| Error::MissingFile {
         path: format!("inode {}", w.ino),
-        why: format!("{who}: inotify watch {}: {why}; dump with --force-irmap", w.wd),
+        why: format!(
+            "{who}: inotify watch {}: {why}; dump with --force-irmap",
+            w.wd
+        ),
     };
     let Some((kind, bytes)) = &w.handle else {
         return Err(missing("neither path nor file handle".into()));
@@ -71,7 +78,10 @@ fn find(w: &Watch, root: &Root, who: &str) -> Result<OwnedFd, Error> {
     let fd = by_handle(root, *kind, bytes).map_err(|e| missing(format!("by file handle: {e}")))?;
     let meta = os::fstat(fd.as_fd()).map_err(|e| missing(e.to_string()))?;
     if meta.ino() != w.ino {
-        return Err(missing(format!("its file handle is inode {} now", meta.ino())));
+        return Err(missing(format!(
+            "its file handle is inode {} now",
+            meta.ino()
+        )));
     }
     Ok(fd)
 }

@@ -237,11 +237,12 @@ pub(super) fn check_pipes(
             _ => {}
         }
     }
-    let stray = |all: &BTreeMap<u32, PipeContents>, used: &BTreeSet<u32>, name: &str| {
-        match all.keys().find(|p| !used.contains(p)) {
-            Some(p) => Err(At::file(name).dangling("pipe_id", "open end", *p)),
-            None => Ok(()),
-        }
+    let stray = |all: &BTreeMap<u32, PipeContents>, used: &BTreeSet<u32>, name: &str| match all
+        .keys()
+        .find(|p| !used.contains(p))
+    {
+        Some(p) => Err(At::file(name).dangling("pipe_id", "open end", *p)),
+        None => Ok(()),
     };
     stray(pipes, &of_pipes, "pipes-data.img")?;
     stray(fifos, &of_fifos, "fifo-data.img")

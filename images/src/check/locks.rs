@@ -42,7 +42,10 @@ pub(super) fn read(source: &mut Source<'_>, tasks: &[Task]) -> Result<Vec<FileLo
         let Some((pid, live)) = table else {
             return Err(at.dangling("pid", "task", pid.unsigned_abs()));
         };
-        let Some(fd) = u32::try_from(fd).ok().filter(|f| live.fds.iter().any(|d| d.fd == *f)) else {
+        let Some(fd) = u32::try_from(fd)
+            .ok()
+            .filter(|f| live.fds.iter().any(|d| d.fd == *f))
+        else {
             return Err(at.dangling("fd", "descriptor", fd.unsigned_abs()));
         };
         locks.push(FileLock {

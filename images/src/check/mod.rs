@@ -39,7 +39,8 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
 
     let mut files = files::read(&mut source)?;
     let ghosts = remap::read(&mut source, &mut files)?;
-    let [pipes, fifos] = kinds::IMAGES.map(|(name, magic)| kinds::contents(&mut source, name, magic));
+    let [pipes, fifos] =
+        kinds::IMAGES.map(|(name, magic)| kinds::contents(&mut source, name, magic));
     let (pipes, fifos) = (pipes?, fifos?);
     kinds::check_pipes(&files, &pipes, &fifos)?;
     let own_ipc_namespace = ids.own(&inventory, |i| i.ipc_ns_id);

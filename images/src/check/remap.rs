@@ -78,7 +78,10 @@ fn ghost(source: &mut Source<'_>, id: u32) -> Result<Ghost, Error> {
             None => Err(at.bad("tv_usec", usec, "a second or more")),
         }
     };
-    let times = match (time("atim", e.atim.as_ref())?, time("mtim", e.mtim.as_ref())?) {
+    let times = match (
+        time("atim", e.atim.as_ref())?,
+        time("mtim", e.mtim.as_ref())?,
+    ) {
         (Some(a), Some(m)) => Some([a, m]),
         _ => None,
     };
@@ -88,7 +91,11 @@ fn ghost(source: &mut Source<'_>, id: u32) -> Result<Ghost, Error> {
     if e.chunks != Some(true) {
         if rest > 0 {
             let from = image.offset();
-            pieces.push(GhostPiece { from, to: 0, len: rest });
+            pieces.push(GhostPiece {
+                from,
+                to: 0,
+                len: rest,
+            });
         }
         end = rest;
     } else {
@@ -97,7 +104,10 @@ fn ghost(source: &mut Source<'_>, id: u32) -> Result<Ghost, Error> {
             let (to, len) = (need!(at, c.off), need!(at, c.len));
             let from = image.offset();
             image.skip(len)?;
-            let Some(after) = to.checked_add(len).filter(|a| *a <= i64::MAX.cast_unsigned()) else {
+            let Some(after) = to
+                .checked_add(len)
+                .filter(|a| *a <= i64::MAX.cast_unsigned())
+            else {
                 return Err(at.bad("off", to, "beyond the end of any file"));
             };
             if to < end {
