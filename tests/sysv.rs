@@ -81,3 +81,44 @@ fn limits_of_the_namespace_of_others() {
         ],
     );
 }
+
+/// An ordinary user with any ids: objects that cannot have their creator or owner have the user's, and that is said.
+#[test]
+fn an_ordinary_user() {
+    if !provable("any ids as an ordinary user") {
+        return;
+    }
+    if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) != 0 {
+        not_proved("any ids as an ordinary user: only root becomes one");
+        return;
+    }
+    let wrap = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+    ];
+    let setup = Setup {
+        before: r#"chmod -R a+rwX "$S""#,
+        wrap: &wrap,
+        hold: false,
+    };
+    for (name, said) in [
+        (
+            "shm300",
+            "this user is that of SysV segment 0 (of 0:0), SysV segment 1 (of 0:0)",
+        ),
+        ("memory", " belongs to uid 65534 gid 65534, not to uid 0 gid 0"),
+    ] {
+        let s = Scratch::new(name);
+        let mut run = s.start_with(&setup, &["--any-pid", "--any-ids"]);
+        run.restored();
+        let done = run.term();
+        assert!(done.stderr.contains(said), "{done:?}");
+        if name == "memory" {
+            done.passed();
+        }
+    }
+}

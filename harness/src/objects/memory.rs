@@ -148,7 +148,8 @@ impl PagesFiles {
         let now = file.metadata().map_err(failed)?;
         if (now.uid(), now.gid()) != (m.uid, m.gid) {
             match std::os::unix::fs::fchown(&file, Some(m.uid), Some(m.gid)) {
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => notes.push(format!(
+                // InvalidInput: an id that this user namespace does not have.
+                Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => notes.push(format!(
                     "memory object {} belongs to uid {} gid {}, not to uid {} gid {}",
                     m.name,
                     now.uid(),

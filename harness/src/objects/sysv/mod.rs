@@ -118,6 +118,8 @@ struct Maker<'a> {
     any_ids: bool,
     journal: &'a Journal,
     made: &'a mut Vec<Made>,
+    /// Objects whose creator is this user instead of the checkpoint's.
+    lost: Vec<String>,
     notes: &'a mut Vec<String>,
 }
 
@@ -135,6 +137,7 @@ impl SysV {
             any_ids,
             journal,
             made: &mut all.made,
+            lost: Vec::new(),
             notes: &mut all.notes,
         };
         let attached: BTreeSet<u32> = cp
@@ -161,6 +164,20 @@ impl SysV {
         for q in ascending(&cp.queues, |q| q.perm.id) {
             go_on()?;
             msg::make(q, &mut maker)?;
+        }
+        let Maker { mut lost, .. } = maker;
+        if !lost.is_empty() {
+            /// More are counted.
+            const NAMED: usize = 4;
+            let more = lost.len().saturating_sub(NAMED);
+            lost.truncate(NAMED);
+            if more > 0 {
+                lost.push(format!("{more} more"));
+            }
+            all.notes.push(format!(
+                "only root makes objects in the name of another creator; this user is that of {}",
+                lost.join(", ")
+            ));
         }
         Ok(all)
     }
@@ -233,8 +250,8 @@ impl Maker<'_> {
         let id = match as_creator(perm, || kind.get(key, size, flags)) {
             Ok((id, true)) => id,
             Ok((id, false)) => {
-                self.notes.push(format!(
-                    "{} {}: its creator is this user, not {}:{}",
+                self.lost.push(format!(
+                    "{} {} (of {}:{})",
                     kind.name(),
                     perm.id,
                     perm.cuid,
