@@ -110,7 +110,10 @@ fn an_ordinary_user() {
             "shm300",
             "this user is that of SysV segment 0 (of 0:0), SysV segment 1 (of 0:0)",
         ),
-        ("memory", " belongs to uid 65534 gid 65534, not to uid 0 gid 0"),
+        (
+            "memory",
+            " belongs to uid 65534 gid 65534, not to uid 0 gid 0",
+        ),
     ] {
         let s = Scratch::new(name);
         let mut run = s.start_with(&setup, &["--any-pid", "--any-ids"]);

@@ -297,6 +297,7 @@ impl Draft<'_> {
         space.take(area.all);
         let facts = shm::ShmFacts {
             space: &space,
+            tight: &self.before_other_memory(&area),
             vmas,
             task_size: self.machine.task_size,
             own: &[&[area.all][..], &self.own_kept()].concat(),
@@ -549,6 +550,23 @@ impl Draft<'_> {
             .chain(&self.kernel.in_place)
             .copied()
             .collect()
+    }
+
+    /// What is taken while attachments are made: old memory is gone, and other memory of the checkpoint is yet to come.
+    fn before_other_memory(&self, area: &Area) -> Space {
+        let low = self.machine.mmap_min_addr.max(0x1_0000);
+        let mut space = Space::new(low, self.machine.task_size);
+        space.take(area.all);
+        for r in self.own_kept() {
+            space.take(r);
+        }
+        for a in shm::attachments(self.cp, &self.live.mm.vmas) {
+            space.take(Range {
+                start: a.base,
+                end: a.base.saturating_add(a.len),
+            });
+        }
+        space
     }
 
     /// Everything below the end of the highest mapping of ours, without the area and without `[vectors]`.

@@ -68,6 +68,8 @@ pub fn attachments(cp: &Checkpoint, vmas: &[Vma]) -> Vec<Attachment> {
 pub struct ShmFacts<'a> {
     /// Old and new mappings, the area, everything that a scratch range must avoid.
     pub space: &'a Space,
+    /// The same, without memory that comes later: for an address space that is full.
+    pub tight: &'a Space,
     /// All target VMAs.
     pub vmas: &'a [Vma],
     /// First byte after the last mappable one.
@@ -110,7 +112,9 @@ pub fn plan_shm(
         .map(|(a, _)| a.len)
         .max();
     if let Some(len) = longest {
-        out.scratch = facts.space.find(len, consts::SHMLBA);
+        let find = |space: &Space| space.find(len, consts::SHMLBA);
+        // Nothing of the scratch range is left when the other memory is mapped.
+        out.scratch = find(facts.space).or_else(|| find(facts.tight));
         if out.scratch.is_none() {
             refuse.push(Refusal {
                 kind: RefusalKind::Machine,

@@ -149,14 +149,21 @@ impl PagesFiles {
         if (now.uid(), now.gid()) != (m.uid, m.gid) {
             match std::os::unix::fs::fchown(&file, Some(m.uid), Some(m.gid)) {
                 // InvalidInput: an id that this user namespace does not have.
-                Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => notes.push(format!(
-                    "memory object {} belongs to uid {} gid {}, not to uid {} gid {}",
-                    m.name,
-                    now.uid(),
-                    now.gid(),
-                    m.uid,
-                    m.gid
-                )),
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+                    ) =>
+                {
+                    notes.push(format!(
+                        "memory object {} belongs to uid {} gid {}, not to uid {} gid {}",
+                        m.name,
+                        now.uid(),
+                        now.gid(),
+                        m.uid,
+                        m.gid
+                    ))
+                }
                 done => done.map_err(failed)?,
             }
         }
