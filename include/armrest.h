@@ -60,6 +60,12 @@
 /* Timers: armed by `timer_settime64`. */
 #define ARMREST_WANT_TIME64 0x40u
 
+/* Threads: they are made by `clone3` with `set_tid`. */
+#define ARMREST_WANT_SET_TID 0x80u
+
+/* Threads: `last_pid_fd` is written before each is made. With neither bit they get the ids that the kernel gives. */
+#define ARMREST_WANT_LAST_PID 0x10000u
+
 /* Thread: `set_robust_list(robust_head, robust_len)`. */
 #define ARMREST_WANT_ROBUST 0x100u
 
@@ -68,6 +74,12 @@
 
 /* Creds, by each thread: `prctl(PR_SET_PDEATHSIG)`. */
 #define ARMREST_WANT_PDEATH 0x400u
+
+/* Thread: `sched_setscheduler(policy, priority)`. */
+#define ARMREST_WANT_SCHED 0x800u
+
+/* Thread: `setpriority(nice)`. */
+#define ARMREST_WANT_NICE 0x1000u
 
 /* The steps of a restore in the order in which the blob takes them. */
 enum armrest_step {
@@ -121,6 +133,8 @@ enum armrest_report_kind {
     ARMREST_REPORT_KIND_OUT_OF_HEAP = 5,
     /* The blob panicked. `result` is the line. */
     ARMREST_REPORT_KIND_PANIC = 6,
+    /* A new thread got another id than the checkpoint's: `result` is that id. */
+    ARMREST_REPORT_KIND_WRONG_TID = 7,
 };
 
 /* A half-open range of target addresses, page-aligned in every table of this ABI. */
@@ -429,7 +443,7 @@ struct armrest_blob_header {
     uint32_t rw_size;
     /* Offset of the ARM-state entry point: r0 = address of `RestoreArgs`, r1 = top of the blob's stack; a C function `void entry(uint32_t args, uint32_t stack_top)` that does not return. */
     uint32_t entry_offset;
-    /* Offset of the thread entry point (ARM state), or 0 if this blob cannot start threads. */
+    /* Offset at which the blob's own threads begin (ARM state), or 0 if it cannot start threads. */
     uint32_t thread_entry_offset;
     /* Offset of the exit routine in page 0 (ARM state). */
     uint32_t exit_offset;
@@ -439,8 +453,10 @@ struct armrest_blob_header {
     uint32_t stack_size;
     /* Bytes of arena that a loader must give the blob's heap. */
     uint32_t heap_size;
+    /* Bytes of stack that a loader must give each further thread. */
+    uint32_t thread_stack_size;
     /* Reserved, zero. */
-    uint32_t reserved[3];
+    uint32_t reserved[2];
 };
 _Static_assert(sizeof(struct armrest_blob_header) == 64, "size of BlobHeader");
 _Static_assert(offsetof(struct armrest_blob_header, magic) == 0, "BlobHeader.magic");
@@ -456,7 +472,8 @@ _Static_assert(offsetof(struct armrest_blob_header, exit_offset) == 36, "BlobHea
 _Static_assert(offsetof(struct armrest_blob_header, frame_offset) == 40, "BlobHeader.frame_offset");
 _Static_assert(offsetof(struct armrest_blob_header, stack_size) == 44, "BlobHeader.stack_size");
 _Static_assert(offsetof(struct armrest_blob_header, heap_size) == 48, "BlobHeader.heap_size");
-_Static_assert(offsetof(struct armrest_blob_header, reserved) == 52, "BlobHeader.reserved");
+_Static_assert(offsetof(struct armrest_blob_header, thread_stack_size) == 52, "BlobHeader.thread_stack_size");
+_Static_assert(offsetof(struct armrest_blob_header, reserved) == 56, "BlobHeader.reserved");
 
 /* The one record that a failing blob writes to the report descriptor before it exits with `Report::EXIT_CODE`. */
 struct armrest_report {
@@ -535,8 +552,49 @@ _Static_assert(offsetof(struct armrest_rseq, addr) == 0, "Rseq.addr");
 _Static_assert(offsetof(struct armrest_rseq, len) == 4, "Rseq.len");
 _Static_assert(offsetof(struct armrest_rseq, sig) == 8, "Rseq.sig");
 
+/* Rows of a table of `RestoreArgs`. */
+struct armrest_rows {
+    /* Index of the first. */
+    uint32_t first;
+    /* How many. */
+    uint32_t count;
+};
+_Static_assert(sizeof(struct armrest_rows) == 8, "size of Rows");
+_Static_assert(offsetof(struct armrest_rows, first) == 0, "Rows.first");
+_Static_assert(offsetof(struct armrest_rows, count) == 4, "Rows.count");
+
+/* `struct clone_args` of Linux 5.5 (include/uapi/linux/sched.h): `clone3` with `set_tid`. */
+struct armrest_clone_args {
+    /* `CLONE_*`. */
+    uint64_t flags;
+    /* Not used: pidfd, child_tid, parent_tid, exit_signal. */
+    uint64_t unused[4];
+    /* Lowest byte of the stack. */
+    uint64_t stack;
+    /* Bytes of it. */
+    uint64_t stack_size;
+    /* Not used: tls. */
+    uint64_t tls;
+    /* Address of the wanted id. */
+    uint64_t set_tid;
+    /* Ids there: 1. */
+    uint64_t set_tid_size;
+};
+_Static_assert(sizeof(struct armrest_clone_args) == 80, "size of CloneArgs");
+_Static_assert(offsetof(struct armrest_clone_args, flags) == 0, "CloneArgs.flags");
+_Static_assert(offsetof(struct armrest_clone_args, unused) == 8, "CloneArgs.unused");
+_Static_assert(offsetof(struct armrest_clone_args, stack) == 40, "CloneArgs.stack");
+_Static_assert(offsetof(struct armrest_clone_args, stack_size) == 48, "CloneArgs.stack_size");
+_Static_assert(offsetof(struct armrest_clone_args, tls) == 56, "CloneArgs.tls");
+_Static_assert(offsetof(struct armrest_clone_args, set_tid) == 64, "CloneArgs.set_tid");
+_Static_assert(offsetof(struct armrest_clone_args, set_tid_size) == 72, "CloneArgs.set_tid_size");
+
 /* What one thread puts back for itself. */
 struct armrest_thread_args {
+    /* Argument of the `clone3` that makes it; `set_tid` is the address of `tid` below. The leader's is not looked at. */
+    struct armrest_clone_args clone;
+    /* What is written to `last_pid_fd` before a `clone`: `tid` - 1 in decimal digits after blanks. */
+    uint8_t last_pid[12];
     /* Thread id in the checkpoint's pid namespace; the leader's is the pid. */
     uint32_t tid;
     /* Bits of `want`: which of the fields below are applied. */
@@ -553,28 +611,45 @@ struct armrest_thread_args {
     struct armrest_rseq rseq;
     /* `PR_SET_NAME`: NUL-terminated. */
     uint8_t comm[16];
-    /* Address of the signal frame with which the thread enters the restored program, 8-aligned. */
+    /* Address of the signal frame with which the thread enters the restored program, 8-aligned: in the kept page, or with `exit_frame` anywhere in the area. */
     uint32_t frame;
+    /* Where in the task's own memory the frame is copied to before the thread leaves, 8-aligned; 0 = it is used where it is. All threads have one if `RestoreArgs::exit_svc` is set. */
+    uint32_t exit_frame;
+    /* End of the thread's stack in the area, 8-aligned. The leader's is not looked at: it runs on the blob's stack. */
+    uint32_t stack;
     /* `PR_SET_PDEATHSIG` number. */
     uint32_t pdeath;
-    /* Pending signals, of `Queued`. */
-    struct armrest_table queue;
+    /* `sched_setscheduler`: `SCHED_*`, with its flags. */
+    uint32_t policy;
+    /* Its real-time priority. */
+    uint32_t priority;
+    /* `setpriority`: nice value. */
+    int32_t nice;
+    /* Pending signals: rows of `RestoreArgs::queued`. */
+    struct armrest_rows queue;
     /* Reserved, zero. */
-    uint32_t reserved[2];
+    uint32_t reserved[5];
 };
-_Static_assert(sizeof(struct armrest_thread_args) == 76, "size of ThreadArgs");
-_Static_assert(offsetof(struct armrest_thread_args, tid) == 0, "ThreadArgs.tid");
-_Static_assert(offsetof(struct armrest_thread_args, want) == 4, "ThreadArgs.want");
-_Static_assert(offsetof(struct armrest_thread_args, tls) == 8, "ThreadArgs.tls");
-_Static_assert(offsetof(struct armrest_thread_args, clear_tid) == 12, "ThreadArgs.clear_tid");
-_Static_assert(offsetof(struct armrest_thread_args, robust_head) == 16, "ThreadArgs.robust_head");
-_Static_assert(offsetof(struct armrest_thread_args, robust_len) == 20, "ThreadArgs.robust_len");
-_Static_assert(offsetof(struct armrest_thread_args, rseq) == 24, "ThreadArgs.rseq");
-_Static_assert(offsetof(struct armrest_thread_args, comm) == 36, "ThreadArgs.comm");
-_Static_assert(offsetof(struct armrest_thread_args, frame) == 52, "ThreadArgs.frame");
-_Static_assert(offsetof(struct armrest_thread_args, pdeath) == 56, "ThreadArgs.pdeath");
-_Static_assert(offsetof(struct armrest_thread_args, queue) == 60, "ThreadArgs.queue");
-_Static_assert(offsetof(struct armrest_thread_args, reserved) == 68, "ThreadArgs.reserved");
+_Static_assert(sizeof(struct armrest_thread_args) == 200, "size of ThreadArgs");
+_Static_assert(offsetof(struct armrest_thread_args, clone) == 0, "ThreadArgs.clone");
+_Static_assert(offsetof(struct armrest_thread_args, last_pid) == 80, "ThreadArgs.last_pid");
+_Static_assert(offsetof(struct armrest_thread_args, tid) == 92, "ThreadArgs.tid");
+_Static_assert(offsetof(struct armrest_thread_args, want) == 96, "ThreadArgs.want");
+_Static_assert(offsetof(struct armrest_thread_args, tls) == 100, "ThreadArgs.tls");
+_Static_assert(offsetof(struct armrest_thread_args, clear_tid) == 104, "ThreadArgs.clear_tid");
+_Static_assert(offsetof(struct armrest_thread_args, robust_head) == 108, "ThreadArgs.robust_head");
+_Static_assert(offsetof(struct armrest_thread_args, robust_len) == 112, "ThreadArgs.robust_len");
+_Static_assert(offsetof(struct armrest_thread_args, rseq) == 116, "ThreadArgs.rseq");
+_Static_assert(offsetof(struct armrest_thread_args, comm) == 128, "ThreadArgs.comm");
+_Static_assert(offsetof(struct armrest_thread_args, frame) == 144, "ThreadArgs.frame");
+_Static_assert(offsetof(struct armrest_thread_args, exit_frame) == 148, "ThreadArgs.exit_frame");
+_Static_assert(offsetof(struct armrest_thread_args, stack) == 152, "ThreadArgs.stack");
+_Static_assert(offsetof(struct armrest_thread_args, pdeath) == 156, "ThreadArgs.pdeath");
+_Static_assert(offsetof(struct armrest_thread_args, policy) == 160, "ThreadArgs.policy");
+_Static_assert(offsetof(struct armrest_thread_args, priority) == 164, "ThreadArgs.priority");
+_Static_assert(offsetof(struct armrest_thread_args, nice) == 168, "ThreadArgs.nice");
+_Static_assert(offsetof(struct armrest_thread_args, queue) == 172, "ThreadArgs.queue");
+_Static_assert(offsetof(struct armrest_thread_args, reserved) == 180, "ThreadArgs.reserved");
 
 /* The restore arguments: one structure at the start of the tables, all of it inside `RestoreArgs::area`. */
 struct armrest_restore_args {
@@ -632,6 +707,8 @@ struct armrest_restore_args {
     struct armrest_table timers;
     /* `PosixTimer`s, by ascending number. */
     struct armrest_table posix_timers;
+    /* `Queued`, of all threads. */
+    struct armrest_table queued;
     /* The old program's registration, taken back in the detach step. */
     struct armrest_rseq old_rseq;
     /* `PR_SET_DUMPABLE` value. */
@@ -640,12 +717,12 @@ struct armrest_restore_args {
     struct armrest_mm_map mm;
     /* Address of the `svc` behind `mov r7, #119` in the kernel's sigpage, where it lies for the task; 0 = keep a page. With it the exit routine leaves nothing of ours behind: see arch/arm/exit.S. */
     uint32_t exit_svc;
-    /* Where in the task's own memory the signal frame is copied to for that, 8-aligned. */
-    uint32_t exit_frame;
+    /* Descriptor of /proc/sys/kernel/ns_last_pid, or -1. */
+    int32_t last_pid_fd;
     /* Reserved, zero. */
     uint32_t reserved[2];
 };
-_Static_assert(sizeof(struct armrest_restore_args) == 328, "size of RestoreArgs");
+_Static_assert(sizeof(struct armrest_restore_args) == 336, "size of RestoreArgs");
 _Static_assert(offsetof(struct armrest_restore_args, magic) == 0, "RestoreArgs.magic");
 _Static_assert(offsetof(struct armrest_restore_args, version) == 4, "RestoreArgs.version");
 _Static_assert(offsetof(struct armrest_restore_args, size) == 8, "RestoreArgs.size");
@@ -673,11 +750,12 @@ _Static_assert(offsetof(struct armrest_restore_args, closes) == 160, "RestoreArg
 _Static_assert(offsetof(struct armrest_restore_args, threads) == 168, "RestoreArgs.threads");
 _Static_assert(offsetof(struct armrest_restore_args, timers) == 176, "RestoreArgs.timers");
 _Static_assert(offsetof(struct armrest_restore_args, posix_timers) == 184, "RestoreArgs.posix_timers");
-_Static_assert(offsetof(struct armrest_restore_args, old_rseq) == 192, "RestoreArgs.old_rseq");
-_Static_assert(offsetof(struct armrest_restore_args, dumpable) == 204, "RestoreArgs.dumpable");
-_Static_assert(offsetof(struct armrest_restore_args, mm) == 208, "RestoreArgs.mm");
-_Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 312, "RestoreArgs.exit_svc");
-_Static_assert(offsetof(struct armrest_restore_args, exit_frame) == 316, "RestoreArgs.exit_frame");
-_Static_assert(offsetof(struct armrest_restore_args, reserved) == 320, "RestoreArgs.reserved");
+_Static_assert(offsetof(struct armrest_restore_args, queued) == 192, "RestoreArgs.queued");
+_Static_assert(offsetof(struct armrest_restore_args, old_rseq) == 200, "RestoreArgs.old_rseq");
+_Static_assert(offsetof(struct armrest_restore_args, dumpable) == 212, "RestoreArgs.dumpable");
+_Static_assert(offsetof(struct armrest_restore_args, mm) == 216, "RestoreArgs.mm");
+_Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 320, "RestoreArgs.exit_svc");
+_Static_assert(offsetof(struct armrest_restore_args, last_pid_fd) == 324, "RestoreArgs.last_pid_fd");
+_Static_assert(offsetof(struct armrest_restore_args, reserved) == 328, "RestoreArgs.reserved");
 
 #endif

@@ -22,9 +22,9 @@ pub enum Check {
     AreaParts = 3,
     /// A table does not lie in the area, or is not aligned to 8.
     Table = 4,
-    /// Not exactly one thread.
+    /// There is no thread, or one's stack or queue does not lie in the area or in the table.
     Threads = 5,
-    /// The signal frame is not 8-aligned in the kept page.
+    /// A signal frame is not 8-aligned in the area, or is not copied out of it although it does not stay.
     Frame = 6,
     /// A row is not page-aligned, is empty or wraps.
     RowShape = 7,
@@ -87,8 +87,7 @@ pub struct Args<'a> {
     pub threads: &'a [ThreadArgs],
     pub timers: &'a [Timer],
     pub posix_timers: &'a [PosixTimer],
-    /// The pending signals of the leader.
-    pub queue: &'a [Queued],
+    pub queued: &'a [Queued],
 }
 
 impl<'a> Args<'a> {
@@ -114,7 +113,7 @@ impl<'a> Args<'a> {
             threads: &[],
             timers: &[],
             posix_timers: &[],
-            queue: &[],
+            queued: &[],
         }
     }
 
@@ -135,12 +134,7 @@ impl<'a> Args<'a> {
         let mut places = [Place::NONE; SIZES.len()];
         find(fixed, &mut places)?;
         // SAFETY: each place was found in the area, which the caller vouches for.
-        let mut args = unsafe { all(fixed, &places) };
-        if let Some(leader) = args.threads.first() {
-            let queue = place(fixed.area, leader.queue, size_of::<Queued>())?;
-            // SAFETY: as above.
-            args.queue = unsafe { queue.rows() };
-        }
+        let args = unsafe { all(fixed, &places) };
         Ok(f(&args))
     }
 }
@@ -152,14 +146,14 @@ macro_rules! tables {
         const SIZES: &[u8] = &[$(size_of::<$record>().to_le_bytes()[0]),*];
         $(const _: () = assert!(size_of::<$record>() < 256 && at($index) == offset_of!(RestoreArgs, $field));)*
 
-        /// Every table as a slice; the queue is another matter.
+        /// Every table as a slice.
         ///
         /// # Safety
         /// The places were found for these tables, in an area for which the caller of [`Args::in_area`] vouches.
         #[inline(never)]
         unsafe fn all<'a>(fixed: &'a RestoreArgs, places: &[Place; SIZES.len()]) -> Args<'a> {
             // SAFETY: handed on from the caller.
-            Args { fixed, queue: &[], $($field: unsafe { places[$index].rows() }),* }
+            Args { fixed, $($field: unsafe { places[$index].rows() }),* }
         }
     };
 }
@@ -172,7 +166,7 @@ const fn at(index: usize) -> usize {
 tables!(
     0 unmaps Range, 1 parks Move, 2 attaches Attach, 3 pieces Move, 4 holes Range, 5 removes Remove, 6 maps Map,
     7 iovecs Iovec, 8 batches Batch, 9 protects Protect, 10 flushes Flush, 11 unparks Move, 12 advises Advise,
-    13 locks Lock, 14 closes u32, 15 threads ThreadArgs, 16 timers Timer, 17 posix_timers PosixTimer,
+    13 locks Lock, 14 closes u32, 15 threads ThreadArgs, 16 timers Timer, 17 posix_timers PosixTimer, 18 queued Queued,
 );
 
 /// Address and number of the records of a table that lies in the area.

@@ -4,14 +4,17 @@
 //! with a model of an address space. A step never knows which.
 
 use armrest_abi::consts::{
-    IPC_64, IPC_RMID, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP,
-    PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, PR_TIMER_CREATE_RESTORE_IDS,
+    CLONE_FOR_THREAD, IPC_64, IPC_RMID, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_DUMPABLE, PR_SET_MM,
+    PR_SET_MM_MAP, PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, PR_TIMER_CREATE_RESTORE_IDS,
     ROBUST_LIST_HEAD_SIZE, SS_DISABLE,
 };
 use armrest_abi::{
     Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Progress, Protect, Queued,
-    Range, Report, Rseq, Step, Timer, bytes_of, bytes_of_slice,
+    Range, Report, Rseq, Step, ThreadArgs, Timer, bytes_of, bytes_of_slice, want,
 };
+
+use crate::args::Args;
+use crate::run::Stop;
 
 /// A kernel error number (1 to 4095). A whole word, so that a [`Res`] travels in two registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +37,23 @@ pub mod nr {
     #![allow(missing_docs)]
     pub const WRITE: u32 = 4;
     pub const CLOSE: u32 = 6;
+    pub const GETPID: u32 = 20;
     pub const MUNMAP: u32 = 91;
+    pub const SETPRIORITY: u32 = 97;
     pub const SETITIMER: u32 = 104;
+    pub const CLONE: u32 = 120;
     pub const MPROTECT: u32 = 125;
     pub const MLOCK: u32 = 150;
+    pub const SCHED_SETSCHEDULER: u32 = 156;
     pub const MREMAP: u32 = 163;
     pub const PRCTL: u32 = 172;
     pub const RT_SIGRETURN: u32 = 173;
     pub const RT_SIGQUEUEINFO: u32 = 178;
+    pub const PWRITE64: u32 = 181;
     pub const SIGALTSTACK: u32 = 186;
     pub const MMAP2: u32 = 192;
     pub const MADVISE: u32 = 220;
+    pub const FUTEX: u32 = 240;
     pub const EXIT_GROUP: u32 = 248;
     pub const SET_TID_ADDRESS: u32 = 256;
     pub const TIMER_CREATE: u32 = 257;
@@ -57,8 +66,25 @@ pub mod nr {
     pub const RT_TGSIGQUEUEINFO: u32 = 363;
     pub const RSEQ: u32 = 398;
     pub const TIMER_SETTIME64: u32 = 409;
+    pub const CLONE3: u32 = 435;
     pub const CACHEFLUSH: u32 = 0x000f_0002;
     pub const SET_TLS: u32 = 0x000f_0005;
+}
+
+/// Where all threads wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All threads are there, and each has registered what is its own.
+    Register,
+    /// Each has the ids and rights that it keeps.
+    Ids,
+    /// Each of the others has done everything and has left the area. Only the leader waits for it.
+    Last,
+}
+
+impl Stage {
+    /// All, in order.
+    pub const ALL: [Stage; 3] = [Stage::Register, Stage::Ids, Stage::Last];
 }
 
 /// The kernel as the steps see it. Addresses are the task's, whoever answers.
@@ -66,6 +92,21 @@ pub trait Kernel {
     /// Issue call `nr` with `args` in r0 to r5. If `data` is there, the address of its bytes replaces `args[data.arg]`.
     /// An implementation remembers a failing call, for the report.
     fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res;
+    /// A [`Kernel::call`] that makes a thread: the new one runs [`crate::thread`] of `row` for each stage in turn, on a
+    /// kernel of its own. For the leader alone; returns the new thread's id.
+    fn start(
+        &mut self,
+        nr: u32,
+        args: [u32; 6],
+        data: Option<Data<'_>>,
+        of: &Args<'_>,
+        row: usize,
+    ) -> Res;
+    /// So many threads will be started. An error if they could not leave together.
+    fn expect_threads(&mut self, others: usize) -> Res;
+    /// The leader has come to the end of `stage`: wait for the others. Where they do not run at once, run them now:
+    /// [`crate::threads_in_turn`].
+    fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Stop>;
     /// Show where the restore is. Costs no call.
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.
@@ -197,6 +238,42 @@ pub trait Kernel {
                 bytes: name,
             }),
         )
+    }
+    /// `getpid`.
+    fn getpid(&mut self) -> Res {
+        self.call3(nr::GETPID, 0, 0, 0)
+    }
+    /// `pwrite64` of a number to the sysctl, at offset 0.
+    fn set_last_pid(&mut self, fd: i32, digits: &[u8; 12]) -> Res {
+        let data = Data {
+            arg: 1,
+            bytes: digits,
+        };
+        let args = [fd.cast_unsigned(), 0, len32(digits.len()), 0, 0, 0];
+        self.call(nr::PWRITE64, args, Some(data))
+    }
+    /// `clone3` with `set_tid`, or `clone`: the thread of row `row`.
+    fn spawn(&mut self, of: &Args<'_>, row: usize, t: &ThreadArgs) -> Res {
+        let (nr, args, data) = if of.fixed.want & want::SET_TID == 0 {
+            (nr::CLONE, [CLONE_FOR_THREAD, t.stack], None)
+        } else {
+            let bytes = bytes_of(&t.clone);
+            let data = Data { arg: 0, bytes };
+            (nr::CLONE3, [0, len32(bytes.len())], Some(data))
+        };
+        self.start(nr, [args[0], args[1], 0, 0, 0, 0], data, of, row)
+    }
+    /// `sched_setscheduler` of the caller.
+    fn set_scheduler(&mut self, policy: u32, priority: u32) -> Res {
+        let data = Data {
+            arg: 2,
+            bytes: bytes_of(&priority),
+        };
+        self.call(nr::SCHED_SETSCHEDULER, [0, policy, 0, 0, 0, 0], Some(data))
+    }
+    /// `setpriority` of the calling thread.
+    fn set_nice(&mut self, nice: i32) -> Res {
+        self.call3(nr::SETPRIORITY, 0, 0, nice.cast_unsigned())
     }
     /// `prctl(PR_SET_MM, PR_SET_MM_MAP)`.
     fn set_mm_map(&mut self, mm: &MmMap) -> Res {

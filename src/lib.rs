@@ -23,7 +23,7 @@ pub use run::Stop;
 pub use step::enter::Entry;
 
 use heap::Heap;
-use kernel::Kernel;
+use kernel::{Kernel, Stage};
 use run::{Done, Run};
 
 /// Make the caller the task that `args` describe, up to the point where only [`Entry`] is left to do.
@@ -57,6 +57,16 @@ fn steps<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, heap: &mut H
     step::timers::run(run, args)?;
     step::creds::run(run, args)?;
     step::enter::run(run, args)
+}
+
+/// What thread number `row` of the table does in a stage; the leader has [`restore`].
+pub fn thread<K: Kernel>(k: &mut K, args: &Args<'_>, row: usize, stage: Stage) -> Result<(), Stop> {
+    step::threads::thread(k, args, row, stage)
+}
+
+/// The same for all threads, one after the other: how a kernel that runs nothing at once answers [`Kernel::meet`].
+pub fn threads_in_turn<K: Kernel>(k: &mut K, args: &Args<'_>, stage: Stage) -> Result<(), Stop> {
+    (1..args.threads.len()).try_for_each(|row| thread(k, args, row, stage))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod arena;
 mod raw;
 mod report;
+mod threads;
 
 use arena::Arena;
 use armrest_abi::{ARGS_MAGIC, Report, ReportKind, RestoreArgs, Step};
@@ -38,6 +39,7 @@ unsafe extern "C" fn armrest_main(fixed: &'static RestoreArgs) -> ! {
             object: Report::NO_OBJECT,
             row: 0,
             result: check.number(),
+            tid: 0,
         },
     };
     report::fail(&mut k, &stop, stop.step.number())

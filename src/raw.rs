@@ -1,8 +1,9 @@
 //! The kernel itself: the only file with raw system calls.
 
-use armrest_abi::{Progress, Report, Step};
-use armrest_blob::Entry;
-use armrest_blob::kernel::{Data, Errno, Kernel, Res, nr};
+use crate::threads;
+use armrest_abi::{Progress, Report, Step, ThreadArgs};
+use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
+use armrest_blob::{Args, Entry, Stop};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use syscalls::raw::{syscall1, syscall6};
 
@@ -10,7 +11,8 @@ use syscalls::raw::{syscall1, syscall6};
 static REPORT_FD: AtomicI32 = AtomicI32::new(-1);
 static STEP: AtomicU32 = AtomicU32::new(Step::Start.number());
 
-/// A call as it was made.
+/// A call as it was made; arch/arm/thread.S reads it.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
     /// Number.
@@ -42,6 +44,10 @@ impl Raw {
             },
         }
     }
+    /// The kernel of another thread: it shows no progress.
+    pub fn of_thread() -> Raw {
+        Raw::new(REPORT_FD.load(Ordering::Relaxed), 0)
+    }
     /// As the panic handler finds it.
     pub fn after_panic() -> (Raw, u32) {
         (
@@ -55,6 +61,7 @@ impl Raw {
     }
     /// Write the report, if it can be written, and exit.
     pub fn exit(&mut self, report: &Report) -> ! {
+        threads::first_to_fail();
         // Nothing can be done about an error here; the exit code tells the harness that the report is missing.
         let _ = self.write_report(self.report_fd, report);
         exit_group()
@@ -72,7 +79,8 @@ impl Raw {
                 svc: u32,
             ) -> !;
         }
-        // SAFETY: the routine lies in the kept page and uses nothing of what it unmaps; nothing of ours runs after it.
+        // SAFETY: the routine lies in the kept page and uses nothing of what it unmaps; nothing of ours runs after it,
+        // as all other threads have left.
         unsafe {
             armrest_exit(
                 e.unmap.start,
@@ -86,23 +94,84 @@ impl Raw {
     }
 }
 
-impl Kernel for Raw {
-    #[inline(never)]
-    fn call(&mut self, nr: u32, mut args: [u32; 6], data: Option<Data<'_>>) -> Res {
+impl Raw {
+    fn remember(&mut self, nr: u32, mut args: [u32; 6], data: Option<Data<'_>>) {
         if let Some(data) = data
             && let Some(slot) = args.get_mut(data.arg)
         {
             *slot = word(data.bytes.as_ptr().addr());
         }
         self.last = Call { nr, args };
-        let [a, b, c, d, e, f] = args.map(|a| a as usize);
+    }
+}
+
+/// What a call returned, in words.
+fn answer(result: u32) -> Res {
+    match result.wrapping_neg() {
+        errno @ 1..=4095 => Err(Errno(errno)),
+        _ => Ok(result),
+    }
+}
+
+/// A call on memory that is the blob's own.
+pub fn futex(word_at: &AtomicU32, op: u32, value: u32) -> u32 {
+    let at = core::ptr::from_ref(word_at).addr();
+    // SAFETY: the kernel reads the word, or does to it what other threads may do to an atomic at any time.
+    let result = unsafe {
+        syscall6(
+            nr::FUTEX as usize,
+            at,
+            (op | threads::PRIVATE) as usize,
+            value as usize,
+            0,
+            at,
+            threads::ADD_NOTHING as usize,
+        )
+    };
+    word(result)
+}
+
+impl Kernel for Raw {
+    #[inline(never)]
+    fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res {
+        self.remember(nr, args, data);
+        let [a, b, c, d, e, f] = self.last.args.map(|a| a as usize);
         // SAFETY: the steps ask only for calls on memory outside the bootstrap area, where no Rust object lies (the
         // verify step has seen to that), and for reads of `data`, which is borrowed until the call is over.
-        let result = word(unsafe { syscall6(nr as usize, a, b, c, d, e, f) });
-        match result.wrapping_neg() {
-            errno @ 1..=4095 => Err(Errno(errno)),
-            _ => Ok(result),
+        answer(word(unsafe { syscall6(nr as usize, a, b, c, d, e, f) }))
+    }
+
+    fn start(
+        &mut self,
+        nr: u32,
+        args: [u32; 6],
+        data: Option<Data<'_>>,
+        of: &Args<'_>,
+        row: usize,
+    ) -> Res {
+        unsafe extern "C" {
+            /// arch/arm/thread.S
+            fn armrest_spawn(call: &Call, of: *const (), row: usize) -> u32;
         }
+        self.remember(nr, args, data);
+        // SAFETY: the call gives the new thread the stack of its row, which the verify step has found in the area and
+        // which nobody else uses. `of` lives on the leader's stack, which the leader leaves when all others are gone.
+        answer(unsafe { armrest_spawn(&self.last, core::ptr::from_ref(of).cast(), row) })
+    }
+
+    fn expect_threads(&mut self, others: usize) -> Res {
+        self.last.nr = nr::FUTEX;
+        answer(threads::expect(word(others)))
+    }
+
+    fn meet(&mut self, _: &Args<'_>, stage: Stage) -> Result<(), Stop> {
+        // A thread that fails ends all of them.
+        if stage == Stage::Last {
+            threads::wait_alone();
+        } else {
+            threads::meet(stage);
+        }
+        Ok(())
     }
 
     fn place_of(&mut self, word: &mut u32) -> u32 {
@@ -121,6 +190,17 @@ impl Kernel for Raw {
         STEP.store(step.number(), Ordering::Relaxed);
         self.shows = step != Step::Verify;
     }
+}
+
+/// Leave the area for good: the thread's frame is loaded.
+pub fn leave(args: &Args<'_>, t: &ThreadArgs) -> ! {
+    unsafe extern "C" {
+        /// arch/arm/exit.S
+        fn armrest_leave(frame: u32, to: u32, svc: u32, left: &AtomicU32) -> !;
+    }
+    // SAFETY: the routine lies in the kept page. It writes the frame where the plan has found room for it, and uses
+    // nothing of the area once its one call has counted this thread out.
+    unsafe { armrest_leave(t.frame, t.exit_frame, args.fixed.exit_svc, threads::left()) }
 }
 
 /// End without a word.

@@ -17,7 +17,7 @@ pub fn fail(k: &mut Raw, stop: &Stop, step: u32) -> ! {
         syscall: last.nr,
         args: last.args,
         result: stop.result.cast_signed(),
-        tid: 0,
+        tid: stop.tid,
         reserved: 0,
     };
     k.exit(&report)
@@ -32,6 +32,7 @@ pub fn panicked() -> ! {
         object: Report::NO_OBJECT,
         row: 0,
         result: 0,
+        tid: 0,
     };
     fail(&mut k, &stop, step)
 }

@@ -1,6 +1,7 @@
 //! Where a restore stands: shared by all steps, so that a failure knows its step, row and object.
 
-use crate::kernel::{Kernel, Res};
+use crate::args::Args;
+use crate::kernel::{Kernel, Res, Stage};
 use armrest_abi::{Progress, Report, ReportKind, Step};
 
 /// Why a restore stopped. The kernel's side adds the call that it made last.
@@ -14,8 +15,10 @@ pub struct Stop {
     pub object: u32,
     /// Row in the step's table.
     pub row: u32,
-    /// What [`ReportKind`] says: a negative errno, an address, a number of a check, a size.
+    /// What [`ReportKind`] says: a negative errno, an address, a number of a check, a size, a thread's id.
     pub result: u32,
+    /// Which thread, 0 = the leader.
+    pub tid: u32,
 }
 
 /// A step that failed: the [`Stop`] waits in [`Run`], so that nothing big is handed up.
@@ -43,6 +46,7 @@ impl<'k, K: Kernel> Run<'k, K> {
             object,
             row: 0,
             result: 0,
+            tid: 0,
         };
         Run {
             k,
@@ -54,6 +58,14 @@ impl<'k, K: Kernel> Run<'k, K> {
             object,
             why,
         }
+    }
+    /// The same for another thread than the leader: its number in the table of threads, its id, and what it is at.
+    pub fn thread(k: &'k mut K, row: usize, tid: u32, step: Step) -> Self {
+        let mut run = Run::new(k);
+        run.why.tid = tid;
+        run.why.step = step;
+        run.at.row = u32::try_from(row).unwrap_or(u32::MAX);
+        run
     }
     /// A step begins.
     #[inline(never)]
@@ -85,6 +97,7 @@ impl<'k, K: Kernel> Run<'k, K> {
             object: self.object,
             row: self.at.row,
             result,
+            tid: self.why.tid,
         };
         Stopped
     }
@@ -95,6 +108,16 @@ impl<'k, K: Kernel> Run<'k, K> {
     /// The result of a call that had to return `want`.
     pub fn at(&mut self, res: Res, want: u32) -> Done {
         at(res, self, want)
+    }
+    /// All threads have come to the end of `stage`.
+    pub fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Done {
+        if args.threads.len() < 2 {
+            return Ok(());
+        }
+        self.k.meet(args, stage).map_err(|why| {
+            self.why = why;
+            Stopped
+        })
     }
     /// Why a step failed.
     pub fn why(&self) -> Stop {

@@ -1,7 +1,7 @@
 //! The steps on a small recording kernel: order, every failing call named, short reads, wrong addresses, bad arguments.
 
 use crate::heap::{Heap, NoHeap};
-use crate::kernel::{Data, Errno, Kernel, Res, nr};
+use crate::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use crate::{Args, Check, Entry, Stop, restore};
 use armrest_abi::consts::*;
 use armrest_abi::*;
@@ -16,6 +16,8 @@ struct Recorder {
     calls: Vec<(Step, Call)>,
     step: Option<Step>,
     shown: Vec<Progress>,
+    /// Where all threads waited for each other.
+    met: Vec<(usize, Stage)>,
     /// Fail the n-th call with this errno.
     fail: Option<(usize, u32)>,
     /// Return this from the n-th call.
@@ -46,6 +48,25 @@ impl Kernel for Recorder {
             (_, Some((at, other))) if at == n => Ok(other),
             _ => Ok(result),
         }
+    }
+    fn start(
+        &mut self,
+        nr: u32,
+        args: [u32; 6],
+        data: Option<Data<'_>>,
+        of: &Args<'_>,
+        row: usize,
+    ) -> Res {
+        let other = self.instead.filter(|(at, _)| *at == self.calls.len());
+        self.call(nr, args, data)?;
+        Ok(other.map_or(of.threads[row].tid, |(_, other)| other))
+    }
+    fn expect_threads(&mut self, others: usize) -> Res {
+        self.call(nr::FUTEX, [u32::try_from(others).unwrap(); 6], None)
+    }
+    fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Stop> {
+        self.met.push((self.calls.len(), stage));
+        crate::threads_in_turn(self, args, stage)
     }
     fn progress(&mut self, progress: Progress) {
         self.shown.push(progress);
@@ -82,7 +103,7 @@ struct Case {
     threads: Vec<ThreadArgs>,
     timers: Vec<Timer>,
     posix_timers: Vec<PosixTimer>,
-    queue: Vec<Queued>,
+    queued: Vec<Queued>,
 }
 
 fn fixed() -> RestoreArgs {
@@ -121,6 +142,7 @@ fn fixed() -> RestoreArgs {
         threads: none,
         timers: none,
         posix_timers: none,
+        queued: none,
         old_rseq: Rseq {
             addr: 0x7000,
             len: 32,
@@ -132,7 +154,7 @@ fn fixed() -> RestoreArgs {
             ..MmMap::default()
         },
         exit_svc: 0,
-        exit_frame: 0,
+        last_pid_fd: -1,
         reserved: [0; 2],
     }
 }
@@ -153,6 +175,7 @@ fn case() -> Case {
         comm: *b"counter\0\0\0\0\0\0\0\0\0",
         frame: AREA.start + FRAME_OFFSET,
         pdeath: 15,
+        queue: Rows { first: 0, count: 2 },
         ..ThreadArgs::default()
     };
     let queued = |private| Queued {
@@ -322,7 +345,7 @@ fn case() -> Case {
             event: [9; 16],
             value: [8; 8],
         }],
-        queue: vec![queued(0), queued(1)],
+        queued: vec![queued(0), queued(1)],
     }
 }
 
@@ -348,7 +371,7 @@ impl Case {
             threads: &self.threads,
             timers: &self.timers,
             posix_timers: &self.posix_timers,
-            queue: &self.queue,
+            queued: &self.queued,
         }
     }
     fn run(&self, k: &mut Recorder) -> Result<Entry, Stop> {
@@ -493,8 +516,10 @@ fn without_options_a_restore_has_few_fixed_calls() {
     let mut c = case();
     c.fixed.want = 0;
     c.threads[0].want = 0;
+    c.threads[0].queue.count = 0;
     let mut args = Args::empty(&c.fixed);
     args.threads = &c.threads;
+    args.queued = &c.queued;
     let mut k = Recorder::default();
     restore(&mut k, &args, &mut NoHeap::default()).unwrap();
     // sigaltstack, set_tid_address, name, set_tid_address, set_tls; the exit routine adds three.
@@ -739,7 +764,48 @@ fn arguments_that_contradict_themselves_are_refused() {
         Check::AreaParts
     );
     assert_eq!(refused(|c| c.threads.clear()), Check::Threads);
-    assert_eq!(refused(|c| c.threads.push(c.threads[0])), Check::Threads);
+    assert_eq!(
+        refused(|c| c.threads.push(c.threads[0])),
+        Check::Threads,
+        "no stack"
+    );
+    assert_eq!(refused(|c| c.threads[0].queue.count = 3), Check::Threads);
+    assert_eq!(refused(|c| c.threads[0].exit_frame = 0x7000), Check::Frame);
+    assert_eq!(refused(|c| c.fixed.exit_svc = 0x9000), Check::Frame);
+    let thread = |f: fn(&mut Case)| {
+        let mut c = case();
+        with_threads(&mut c);
+        assert!(c.run(&mut Recorder::default()).is_ok());
+        f(&mut c);
+        c.refused()
+    };
+    assert_eq!(thread(|c| c.threads[1].stack += 4), Check::Threads);
+    assert_eq!(
+        thread(|c| c.threads[1].stack = AREA.end + 8),
+        Check::Threads
+    );
+    assert_eq!(thread(|c| c.threads[2].stack = 0), Check::Threads);
+    assert_eq!(
+        thread(|c| c.threads[2].queue = Rows {
+            first: u32::MAX,
+            count: 1
+        }),
+        Check::Threads
+    );
+    assert_eq!(thread(|c| c.threads[1].exit_frame += 4), Check::Frame);
+    assert_eq!(
+        thread(|c| c.threads[1].exit_frame = AREA.end - 8),
+        Check::Frame
+    );
+    assert_eq!(
+        thread(|c| c.threads[1].exit_frame = AREA.start - 880),
+        Check::Frame
+    );
+    assert_eq!(
+        thread(|c| c.threads[1].frame = AREA.end - 880),
+        Check::Frame
+    );
+    assert_eq!(thread(|c| c.threads[1].exit_frame = 0), Check::Frame);
     assert_eq!(refused(|c| c.threads[0].frame += 4), Check::Frame);
     assert_eq!(
         refused(|c| c.threads[0].frame = AREA.start + 0x1000 - 880),
@@ -861,4 +927,140 @@ fn checks_and_steps_have_numbers_that_come_back() {
         assert_eq!(Check::from_number(check.number()), Some(check));
     }
     assert_eq!(Check::from_number(0), None);
+}
+
+/// Two more threads, made by `ns_last_pid`.
+fn with_threads(c: &mut Case) {
+    let more = |tid: u32, queue| ThreadArgs {
+        tid,
+        last_pid: *b"          41",
+        clone: CloneArgs {
+            set_tid: u64::from(tid),
+            ..CloneArgs::default()
+        },
+        want: want::SCHED | want::NICE,
+        policy: 3,
+        nice: -5,
+        tls: 0x100 * tid,
+        stack: AREA.start + 0x100 * tid,
+        frame: AREA.start + 0x2000,
+        exit_frame: 0x8000 + 0x1000 * tid,
+        queue,
+        ..ThreadArgs::default()
+    };
+    c.fixed.want |= want::LAST_PID;
+    c.fixed.last_pid_fd = 77;
+    c.threads.extend([
+        more(43, Rows { first: 1, count: 1 }),
+        more(45, Rows::default()),
+    ]);
+}
+
+#[test]
+fn threads_are_made_then_go_through_the_stages_together() {
+    let mut c = case();
+    with_threads(&mut c);
+    let mut k = Recorder::default();
+    c.run(&mut k).unwrap();
+    let of = |step: Step| -> Vec<(u32, [u32; 6])> {
+        let of_step = k.calls.iter().filter(|c| c.0 == step);
+        of_step.map(|c| (c.1.0, c.1.1)).collect()
+    };
+    let registered = |tid: u32| {
+        [
+            (nr::PRCTL, [PR_SET_NAME, 0, 0, 0, 0, 0]),
+            (nr::SET_TID_ADDRESS, [0; 6]),
+            (nr::SET_TLS, [0x100 * tid, 0, 0, 0, 0, 0]),
+            (nr::SCHED_SETSCHEDULER, [0, 3, 0, 0, 0, 0]),
+            (nr::SETPRIORITY, [0, 0, 0u32.wrapping_sub(5), 0, 0, 0]),
+        ]
+    };
+    let made = |tid: u32| {
+        let stack = AREA.start + 0x100 * tid;
+        [
+            (nr::PWRITE64, [77, 0, 12, 0, 0, 0]),
+            (nr::CLONE, [CLONE_FOR_THREAD, stack, 0, 0, 0, 0]),
+        ]
+    };
+    let mut want = vec![(nr::FUTEX, [2; 6])];
+    want.extend(made(43).into_iter().chain(made(45)));
+    want.extend(registered(43));
+    want.extend([
+        (nr::GETPID, [0; 6]),
+        (nr::RT_TGSIGQUEUEINFO, [0, 77, 11, 0, 0, 0]),
+    ]);
+    want.extend(registered(45));
+    assert_eq!(
+        of(Step::Threads)[5..],
+        want,
+        "after what the leader registers"
+    );
+    let digits = k.calls.iter().find(|c| c.1.0 == nr::PWRITE64);
+    assert_eq!(digits.unwrap().1.2, b"          41");
+    let stages: Vec<Stage> = k.met.iter().map(|m| m.1).collect();
+    assert_eq!(stages, Stage::ALL);
+    // All threads are there before signals and timers; the last meeting is the end.
+    assert_eq!(k.calls[k.met[0].0 - 1].1.0, nr::CLONE);
+    assert_eq!(k.met[2].0, k.calls.len());
+}
+
+#[test]
+fn with_set_tid_each_thread_is_made_by_the_argument_in_its_row() {
+    let mut c = case();
+    with_threads(&mut c);
+    c.fixed.want = want::SET_TID;
+    let mut k = Recorder::default();
+    c.run(&mut k).unwrap();
+    let made: Vec<&Call> = (k.calls.iter().map(|c| &c.1))
+        .filter(|c| c.0 == nr::CLONE3)
+        .collect();
+    assert_eq!(made.len(), 2);
+    for (call, t) in made.iter().zip(&c.threads[1..]) {
+        assert_eq!(call.1, [0, 80, 0, 0, 0, 0]);
+        assert_eq!(call.2, bytes_of(&t.clone));
+    }
+}
+
+#[test]
+fn a_thread_with_another_id_stops_unless_any_will_do() {
+    let mut c = case();
+    with_threads(&mut c);
+    let run = |c: &Case| {
+        let mut all = Recorder::default();
+        c.run(&mut all).unwrap();
+        let clone = all.calls.iter().position(|c| c.1.0 == nr::CLONE).unwrap();
+        c.run(&mut Recorder {
+            instead: Some((clone, 99)),
+            ..Recorder::default()
+        })
+    };
+    let stop = run(&c).unwrap_err();
+    assert_eq!(
+        (stop.kind, stop.step, stop.row, stop.result),
+        (ReportKind::WrongTid, Step::Threads, 1, 99)
+    );
+    c.fixed.want &= !want::LAST_PID;
+    assert!(run(&c).is_ok());
+}
+
+#[test]
+fn a_failure_in_a_thread_names_it() {
+    let mut c = case();
+    with_threads(&mut c);
+    let mut all = Recorder::default();
+    c.run(&mut all).unwrap();
+    let calls = all.calls.iter().enumerate();
+    let nice: Vec<usize> = calls
+        .filter(|(_, c)| c.1.0 == nr::SETPRIORITY)
+        .map(|(n, _)| n)
+        .collect();
+    for (n, tid) in nice.into_iter().zip([43, 45]) {
+        let mut k = Recorder {
+            fail: Some((n, 13)),
+            ..Recorder::default()
+        };
+        let stop = c.run(&mut k).unwrap_err();
+        assert_eq!((stop.tid, stop.step), (tid, Step::Threads));
+        assert_eq!(k.calls.len(), n + 1, "nothing is called after a failure");
+    }
 }

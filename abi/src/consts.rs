@@ -36,6 +36,9 @@ pub const PR_SET_MM_MAP: u32 = 14;
 pub const PR_SET_THP_DISABLE: u32 = 41;
 pub const PR_TIMER_CREATE_RESTORE_IDS: u32 = 77;
 
+/// What a thread shares with its leader: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM.
+pub const CLONE_FOR_THREAD: u32 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
+
 pub const SS_ONSTACK: u32 = 1;
 pub const SS_DISABLE: u32 = 2;
 pub const RSEQ_FLAG_UNREGISTER: u32 = 1;

@@ -36,7 +36,7 @@ pub struct BlobHeader {
     /// Offset of the ARM-state entry point: r0 = address of `RestoreArgs`, r1 = top of the blob's stack; a C function
     /// `void entry(uint32_t args, uint32_t stack_top)` that does not return.
     pub entry_offset: u32,
-    /// Offset of the thread entry point (ARM state), or 0 if this blob cannot start threads.
+    /// Offset at which the blob's own threads begin (ARM state), or 0 if it cannot start threads.
     pub thread_entry_offset: u32,
     /// Offset of the exit routine in page 0 (ARM state).
     pub exit_offset: u32,
@@ -46,8 +46,10 @@ pub struct BlobHeader {
     pub stack_size: u32,
     /// Bytes of arena that a loader must give the blob's heap.
     pub heap_size: u32,
+    /// Bytes of stack that a loader must give each further thread.
+    pub thread_stack_size: u32,
     /// Reserved, zero.
-    pub reserved: [u32; 3],
+    pub reserved: [u32; 2],
 }
 
 impl BlobHeader {
@@ -72,6 +74,7 @@ impl BlobHeader {
             frame_offset,
             stack_size,
             heap_size,
+            thread_stack_size,
             reserved @ ..,
         ] = words;
         Some(BlobHeader {
@@ -88,6 +91,7 @@ impl BlobHeader {
             frame_offset,
             stack_size,
             heap_size,
+            thread_stack_size,
             reserved,
         })
     }

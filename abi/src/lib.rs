@@ -16,11 +16,11 @@ mod restore;
 pub use bytes::{Plain, bytes_of, bytes_of_slice, words_of_slice};
 pub use header::{BLOB_MAGIC, BlobHeader, EXIT_CODE_LIMIT, FRAME_OFFSET, FRAME_SIZE};
 pub use records::{
-    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Queued,
-    Range, Remove, Timer,
+    Advise, Attach, Batch, CloneArgs, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect,
+    Queued, Range, Remove, Timer,
 };
 pub use report::{Progress, Report, ReportKind, Step};
-pub use restore::{ARGS_MAGIC, RestoreArgs, Rseq, Table, ThreadArgs, want};
+pub use restore::{ARGS_MAGIC, RestoreArgs, Rows, Rseq, Table, ThreadArgs, want};
 
 /// Version of every structure in this crate. A blob refuses arguments of another version.
 pub const ABI_VERSION: u32 = 1;

@@ -260,6 +260,26 @@ pub struct MmMap {
     pub pad: u32,
 }
 
+/// `struct clone_args` of Linux 5.5 (include/uapi/linux/sched.h): `clone3` with `set_tid`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CloneArgs {
+    /// `CLONE_*`.
+    pub flags: u64,
+    /// Not used: pidfd, child_tid, parent_tid, exit_signal.
+    pub unused: [u64; 4],
+    /// Lowest byte of the stack.
+    pub stack: u64,
+    /// Bytes of it.
+    pub stack_size: u64,
+    /// Not used: tls.
+    pub tls: u64,
+    /// Address of the wanted id.
+    pub set_tid: u64,
+    /// Ids there: 1.
+    pub set_tid_size: u64,
+}
+
 macro_rules! plain {
     ($($name:ident = $size:literal),* $(,)?) => {$(
         // SAFETY: repr(C) of fixed-width integers; the assertion below shows that the fields fill the size.
@@ -283,6 +303,7 @@ plain!(
     PosixTimer = 112,
     Queued = 136,
     MmMap = 104,
+    CloneArgs = 80,
 );
 // SAFETY: integers without padding.
 unsafe impl Plain for u32 {}

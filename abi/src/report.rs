@@ -92,6 +92,8 @@ pub enum ReportKind {
     OutOfHeap = 5,
     /// The blob panicked. `result` is the line.
     Panic = 6,
+    /// A new thread got another id than the checkpoint's: `result` is that id.
+    WrongTid = 7,
 }
 
 impl ReportKind {
@@ -104,6 +106,7 @@ impl ReportKind {
             4 => Some(ReportKind::BadArgs),
             5 => Some(ReportKind::OutOfHeap),
             6 => Some(ReportKind::Panic),
+            7 => Some(ReportKind::WrongTid),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! The restore-args: everything that the blob is told.
 
-use crate::{MmMap, Plain, Range};
+use crate::{CloneArgs, MmMap, Plain, Range};
 
 /// First word of [`RestoreArgs`]: the bytes `ARMA`.
 pub const ARGS_MAGIC: u32 = u32::from_le_bytes(*b"ARMA");
@@ -27,10 +27,24 @@ pub struct Rseq {
     pub sig: u32,
 }
 
+/// Rows of a table of [`RestoreArgs`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Rows {
+    /// Index of the first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
 /// What one thread puts back for itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ThreadArgs {
+    /// Argument of the `clone3` that makes it; `set_tid` is the address of `tid` below. The leader's is not looked at.
+    pub clone: CloneArgs,
+    /// What is written to `last_pid_fd` before a `clone`: `tid` - 1 in decimal digits after blanks.
+    pub last_pid: [u8; 12],
     /// Thread id in the checkpoint's pid namespace; the leader's is the pid.
     pub tid: u32,
     /// Bits of [`want`]: which of the fields below are applied.
@@ -47,14 +61,26 @@ pub struct ThreadArgs {
     pub rseq: Rseq,
     /// `PR_SET_NAME`: NUL-terminated.
     pub comm: [u8; 16],
-    /// Address of the signal frame with which the thread enters the restored program, 8-aligned.
+    /// Address of the signal frame with which the thread enters the restored program, 8-aligned: in the kept page, or
+    /// with `exit_frame` anywhere in the area.
     pub frame: u32,
+    /// Where in the task's own memory the frame is copied to before the thread leaves, 8-aligned; 0 = it is used where it
+    /// is. All threads have one if [`RestoreArgs::exit_svc`] is set.
+    pub exit_frame: u32,
+    /// End of the thread's stack in the area, 8-aligned. The leader's is not looked at: it runs on the blob's stack.
+    pub stack: u32,
     /// `PR_SET_PDEATHSIG` number.
     pub pdeath: u32,
-    /// Pending signals, of [`crate::Queued`].
-    pub queue: Table,
+    /// `sched_setscheduler`: `SCHED_*`, with its flags.
+    pub policy: u32,
+    /// Its real-time priority.
+    pub priority: u32,
+    /// `setpriority`: nice value.
+    pub nice: i32,
+    /// Pending signals: rows of [`RestoreArgs::queued`].
+    pub queue: Rows,
     /// Reserved, zero.
-    pub reserved: [u32; 2],
+    pub reserved: [u32; 5],
 }
 
 /// Bits that say which optional call the plan asks for. A kernel that lacks one gets a plan without it, named in the
@@ -74,12 +100,20 @@ pub mod want {
     pub const TIMER_IDS: u32 = 1 << 5;
     /// Timers: armed by `timer_settime64`.
     pub const TIME64: u32 = 1 << 6;
+    /// Threads: they are made by `clone3` with `set_tid`.
+    pub const SET_TID: u32 = 1 << 7;
+    /// Threads: `last_pid_fd` is written before each is made. With neither bit they get the ids that the kernel gives.
+    pub const LAST_PID: u32 = 1 << 16;
     /// Thread: `set_robust_list(robust_head, robust_len)`.
     pub const ROBUST: u32 = 1 << 8;
     /// Thread: `rseq(rseq)`.
     pub const RSEQ: u32 = 1 << 9;
     /// Creds, by each thread: `prctl(PR_SET_PDEATHSIG)`.
     pub const PDEATH: u32 = 1 << 10;
+    /// Thread: `sched_setscheduler(policy, priority)`.
+    pub const SCHED: u32 = 1 << 11;
+    /// Thread: `setpriority(nice)`.
+    pub const NICE: u32 = 1 << 12;
 }
 
 /// The restore arguments: one structure at the start of the tables, all of it inside [`RestoreArgs::area`].
@@ -140,6 +174,8 @@ pub struct RestoreArgs {
     pub timers: Table,
     /// [`crate::PosixTimer`]s, by ascending number.
     pub posix_timers: Table,
+    /// [`crate::Queued`], of all threads.
+    pub queued: Table,
     /// The old program's registration, taken back in the detach step.
     pub old_rseq: Rseq,
     /// `PR_SET_DUMPABLE` value.
@@ -149,8 +185,8 @@ pub struct RestoreArgs {
     /// Address of the `svc` behind `mov r7, #119` in the kernel's sigpage, where it lies for the task; 0 = keep a page.
     /// With it the exit routine leaves nothing of ours behind: see arch/arm/exit.S.
     pub exit_svc: u32,
-    /// Where in the task's own memory the signal frame is copied to for that, 8-aligned.
-    pub exit_frame: u32,
+    /// Descriptor of /proc/sys/kernel/ns_last_pid, or -1.
+    pub last_pid_fd: i32,
     /// Reserved, zero.
     pub reserved: [u32; 2],
 }
@@ -158,13 +194,16 @@ pub struct RestoreArgs {
 // SAFETY: repr(C) of 32-bit fields, no padding (asserted below).
 unsafe impl Plain for Table {}
 // SAFETY: repr(C) of 32-bit fields, no padding (asserted below).
+unsafe impl Plain for Rows {}
+// SAFETY: repr(C) of 32-bit fields, no padding (asserted below).
 unsafe impl Plain for Rseq {}
-// SAFETY: repr(C) of 32-bit fields and 16 bytes, no padding (asserted below).
+// SAFETY: repr(C) of ten 64-bit fields, then bytes and 32-bit fields, no padding (asserted below).
 unsafe impl Plain for ThreadArgs {}
 // SAFETY: repr(C); `mm` begins at a multiple of 8 and the rest are 32-bit fields, no padding (asserted below).
 unsafe impl Plain for RestoreArgs {}
 const _: () = assert!(size_of::<Table>() == 8);
 const _: () = assert!(size_of::<Rseq>() == 12);
-const _: () = assert!(size_of::<ThreadArgs>() == 76);
-const _: () = assert!(core::mem::offset_of!(RestoreArgs, mm) == 208);
-const _: () = assert!(size_of::<RestoreArgs>() == 208 + 104 + 16);
+const _: () = assert!(size_of::<ThreadArgs>() == 200);
+const _: () = assert!(size_of::<Rows>() == 8);
+const _: () = assert!(core::mem::offset_of!(RestoreArgs, mm) == 216);
+const _: () = assert!(size_of::<RestoreArgs>() == 216 + 104 + 16);

@@ -71,4 +71,46 @@ armrest_exit:
         bx      r9
         .size   armrest_exit, . - armrest_exit
 
+@ armrest_leave: how every thread but the leader leaves
+@   in:       r0 = address of its signal frame, 8-aligned
+@             r1 = where the frame is copied to, in the task's memory; 0 = it is used where it is, in this page
+@             r2 = address of the svc in the kernel's sigpage as above, or 0: this page stays
+@             r3 = address of the word that counts the threads that have not left
+@   out:      does not return: the thread runs with the frame's registers
+@   clobbers: everything
+@ The kernel counts it out: futex(word + 4, FUTEX_WAKE_OP, 1, 1, word, add -1 and wake if it was 1). When the word has
+@ changed the thread is in the kernel, and comes back to the sigpage or this page, never to the rest of the area.
+        .equ    NR_futex, 240
+        .equ    WAKE_OP_PRIVATE, 0x85
+        .global armrest_leave
+        .hidden armrest_leave
+        .type   armrest_leave, %function
+armrest_leave:
+        mov     sp, r0
+        cmp     r1, #0
+        beq     6f
+        mov     sp, r1
+        add     r6, r0, #888            @ FRAME_SIZE
+5:      ldr     ip, [r0], #4
+        str     ip, [r1], #4
+        cmp     r0, r6
+        bne     5b
+6:      mov     r6, r2
+        mov     r4, r3
+        add     r0, r3, #4              @ where nobody waits
+        mov     r1, #WAKE_OP_PRIVATE
+        mov     r2, #1
+        mov     r3, #1
+        movw    r5, #0xf001
+        movt    r5, #0x10ff
+        mov     r7, #NR_futex
+        cmp     r6, #0
+        cmpne   r7, #0                  @ greater: LE is false
+        bxne    r6
+        svc     #0
+        mov     r7, #NR_rt_sigreturn
+        svc     #0                      @ does not come back
+        b       1b
+        .size   armrest_leave, . - armrest_leave
+
         .section .note.GNU-stack, "", %progbits

@@ -34,12 +34,14 @@ pub fn sizes() -> BlobSizes {
             rw: h.rw_size,
             stack: h.stack_size,
             heap: h.heap_size,
+            thread_stack: h.thread_stack_size,
         },
         Err(_) => BlobSizes {
             rx: 0x3000,
             rw: 0x1000,
             stack: 0x2000,
             heap: 0x4000,
+            thread_stack: 0x400,
         },
     }
 }
@@ -105,7 +107,7 @@ impl Loaded {
             (
                 a.keep.start + FRAME_OFFSET,
                 a.keep.len() - FRAME_OFFSET,
-                plan.frame.as_slice(),
+                plan.frames[0].as_slice(),
             ),
             (a.args.start, a.args.len(), args.as_slice()),
         ] {

@@ -10,7 +10,8 @@ use armrest_plan::Machine;
 use crate::error::Error;
 use crate::os;
 
-const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+/// The sysctl.
+pub const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 /// Other processes of the system fork too: how often to try again.
 const TRIES: u32 = 20;
 
@@ -53,16 +54,28 @@ pub fn fork(want: Option<u32>, machine: &Machine) -> Result<Side, Error> {
         }
     }
     by_last_pid(want).map_err(|e| match e {
-        Last::Write(e) => Error::MayNotChoose {
-            what: format!("pid {want}"),
-            why: format!("{LAST_PID}: {e}"),
-        },
+        Last::Write(e) => may_not(&format!("pid {want}"), &e),
         Last::Fork(e) => fork_failed(e),
         Last::Raced(got) => Error::PidTaken {
             pid: want,
             by: format!("someone else: the kernel gave {got} {TRIES} times over"),
         },
     })?
+}
+
+/// Where the id of the next process or thread is chosen.
+pub fn last_pid_file() -> Result<File, Error> {
+    OpenOptions::new()
+        .write(true)
+        .open(LAST_PID)
+        .map_err(|e| may_not("ids of threads", &e))
+}
+
+fn may_not(what: &str, e: &io::Error) -> Error {
+    Error::MayNotChoose {
+        what: what.into(),
+        why: format!("{LAST_PID}: {e}"),
+    }
 }
 
 enum Last {

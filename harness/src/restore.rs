@@ -571,6 +571,7 @@ fn open_sources(
             SourceKind::Overlay(bytes) => {
                 os::memfd("armrest-overlay", bytes, false).map_err(|e| output("patched vdso", e))?
             }
+            SourceKind::LastPid => pid::last_pid_file()?.into(),
             SourceKind::File { file, access } => {
                 let flags = access.cast_signed() | libc::O_LARGEFILE;
                 maker.open(*file, flags, "a mapping")?

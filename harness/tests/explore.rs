@@ -91,12 +91,12 @@ fn a_plan_says_what_would_be_done() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let dir = sample("threads");
+    let dir = sample("family");
     let o = armrest(&["plan", "-D", dir.to_str().expect("UTF-8")]);
     assert_eq!(o.status.code(), Some(94));
     let text = String::from_utf8_lossy(&o.stderr).into_owned();
     assert!(
-        text.contains("threads") && text.starts_with("armrest: plan: "),
+        text.contains("6 processes") && text.starts_with("armrest: plan: "),
         "{text}"
     );
 }

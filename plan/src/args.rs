@@ -1,18 +1,22 @@
 //! The bytes of the restore-args: tables laid out behind the structure, as they will lie in the task.
 
-use armrest_abi::{ABI_VERSION, ARGS_MAGIC, Plain, RestoreArgs, Table, bytes_of, bytes_of_slice};
+use armrest_abi::{
+    ABI_VERSION, ARGS_MAGIC, CloneArgs, Plain, RestoreArgs, Table, ThreadArgs, bytes_of,
+    bytes_of_slice,
+};
+use std::mem::offset_of;
 
 use crate::types::{Plan, Tables};
 use crate::u32_of;
 
-/// Bytes that structure and tables need.
-pub fn size(tables: &Tables, auxv: &[u32]) -> u64 {
+/// Bytes that structure, tables and frames need.
+pub fn size(tables: &Tables, auxv: &[u32], frames: &[Vec<u8>]) -> u64 {
     let mut w = Writer {
         base: 0,
         bytes: Vec::new(),
         count_only: 0,
     };
-    let _ = w.all(tables, auxv);
+    let _ = w.all(tables, auxv, frames);
     w.count_only
 }
 
@@ -23,7 +27,7 @@ pub fn bytes(plan: &Plan) -> Vec<u8> {
         bytes: vec![0; size_of::<RestoreArgs>()],
         count_only: 0,
     };
-    let (args, auxv) = w.all(&plan.tables, &plan.auxv);
+    let (args, auxv) = w.all(&plan.tables, &plan.auxv, &plan.frames);
     let mut mm = plan.mm;
     mm.auxv = auxv.addr;
     mm.auxv_size = auxv.count * 4;
@@ -38,10 +42,14 @@ pub fn bytes(plan: &Plan) -> Vec<u8> {
         dumpable: plan.dumpable,
         mm,
         exit_svc: plan.exit.sigpage().map_or(0, |e| e.svc),
-        exit_frame: plan.exit.sigpage().map_or(0, |e| e.frame),
+        last_pid_fd: plan
+            .last_pid_fd
+            .and_then(|fd| i32::try_from(fd).ok())
+            .unwrap_or(-1),
         ..args
     };
     w.bytes[..size_of::<RestoreArgs>()].copy_from_slice(bytes_of(&args));
+    w.point_at_tids(args.threads);
     w.bytes
 }
 
@@ -53,14 +61,10 @@ struct Writer {
 
 impl Writer {
     /// Append every table; the structure with the tables filled in, and where the auxv words lie.
-    fn all(&mut self, t: &Tables, auxv: &[u32]) -> (RestoreArgs, Table) {
+    fn all(&mut self, t: &Tables, auxv: &[u32], frames: &[Vec<u8>]) -> (RestoreArgs, Table) {
         self.count_only = size_of::<RestoreArgs>() as u64;
+        let threads = self.threads(&t.threads, frames);
         let none = armrest_abi::Range { start: 0, end: 0 };
-        let queue = self.table(&t.queued);
-        let mut threads = t.threads.clone();
-        if let Some(leader) = threads.first_mut() {
-            leader.queue = queue;
-        }
         let args = RestoreArgs {
             magic: ARGS_MAGIC,
             version: ABI_VERSION,
@@ -89,30 +93,64 @@ impl Writer {
             threads: self.table(&threads),
             timers: self.table(&t.timers),
             posix_timers: self.table(&t.posix_timers),
+            queued: self.table(&t.queued),
             old_rseq: Default::default(),
             dumpable: 0,
             mm: Default::default(),
             exit_svc: 0,
-            exit_frame: 0,
+            last_pid_fd: -1,
             reserved: [0; 2],
         };
         let auxv = self.table(auxv);
         (args, auxv)
     }
 
+    /// Append the frames of all threads but the leader, whose frame goes into the kept page; the rows with what only
+    /// the layout knows.
+    fn threads(&mut self, rows: &[ThreadArgs], frames: &[Vec<u8>]) -> Vec<ThreadArgs> {
+        let mut rows = rows.to_vec();
+        for (row, frame) in rows.iter_mut().zip(frames).skip(1) {
+            row.frame = self.raw(frame).addr;
+        }
+        rows
+    }
+
+    /// Every row of threads tells `clone3` where its own id lies.
+    fn point_at_tids(&mut self, threads: Table) {
+        let size = size_of::<ThreadArgs>();
+        let first = threads.addr.wrapping_sub(self.base);
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        let pointer = offset_of!(ThreadArgs, clone) + offset_of!(CloneArgs, set_tid);
+        for row in (1..usize::try_from(threads.count).unwrap_or(0)).map(|i| first + i * size) {
+            let tid = self
+                .base
+                .wrapping_add(u32_of(row + offset_of!(ThreadArgs, tid)));
+            if let Some(place) = self.bytes.get_mut(row + pointer..row + pointer + 8) {
+                place.copy_from_slice(&u64::from(tid).to_le_bytes());
+            }
+        }
+    }
+
     fn table<T: Plain>(&mut self, rows: &[T]) -> Table {
+        Table {
+            count: u32_of(rows.len()),
+            ..self.raw(bytes_of_slice(rows))
+        }
+    }
+
+    fn raw(&mut self, bytes: &[u8]) -> Table {
         let start = self.count_only.next_multiple_of(8);
-        self.count_only = start + size_of_val(rows) as u64;
+        self.count_only = start + bytes.len() as u64;
         let at = usize::try_from(start).unwrap_or(usize::MAX);
         if !self.bytes.is_empty() {
             self.bytes.resize(at, 0);
-            self.bytes.extend_from_slice(bytes_of_slice(rows));
+            self.bytes.extend_from_slice(bytes);
         }
         Table {
             addr: self
                 .base
                 .wrapping_add(u32::try_from(start).unwrap_or(u32::MAX)),
-            count: u32_of(rows.len()),
+            count: u32_of(bytes.len()),
         }
     }
 }

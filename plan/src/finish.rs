@@ -18,7 +18,7 @@ const SIGSTOP: u32 = 19;
 /// Suspending filters takes CAP_SYS_ADMIN.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// Decide. `forbidden(nr)`: a filter of the checkpoint would not let this call pass.
+/// Decide. `room`: every thread has a place for its signal frame. `forbidden(nr)`: a filter of the checkpoint would not let this call pass.
 ///
 /// # Errors
 /// What was asked for cannot be, or nothing can.
@@ -26,6 +26,7 @@ pub fn decide(
     live: &LiveTask,
     machine: &Machine,
     pages: &KernelPages,
+    room: bool,
     options: &Options,
     forbidden: &dyn Fn(u32) -> bool,
 ) -> Result<Exit, Refusal> {
@@ -44,9 +45,10 @@ pub fn decide(
         };
         return Err(refuse(RefusalKind::Machine, what.into(), NO_PTRACE));
     }
+    const NO_ROOM: &str = "there is no room for a signal frame below the stack pointer";
     let filtered = LAST_CALLS.iter().find(|c| forbidden(c.0)).map(|c| c.1);
     let sigpage = match filtered {
-        None => sigpage_exit(live, machine, pages),
+        None => sigpage_exit(machine, pages).and_then(|exit| room.then_some(exit).ok_or(NO_ROOM)),
         Some("munmap") => Err("a filter of the checkpoint forbids munmap"),
         Some(_) => Err("a filter of the checkpoint forbids close or rt_sigreturn"),
     };

@@ -6,14 +6,13 @@
 //! cannot be told from it; otherwise it stays for good where it was parked, its data page beside it, and the functions
 //! of the dumped one jump to it (see `vdso`).
 
-use armrest_abi::{FRAME_SIZE, Move, Range};
+use armrest_abi::{Move, Range};
 use armrest_images::{LiveTask, VmaKind};
 
-use crate::consts::{SS_DISABLE, SS_ONSTACK};
 use crate::machine::Machine;
 use crate::space::Space;
 use crate::types::SigpageExit;
-use crate::{consts, u32_of, vdso};
+use crate::{u32_of, vdso};
 
 /// What is decided about them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,14 +49,8 @@ pub enum Vdso {
     Moves,
 }
 
-/// The way out through the sigpage, if this kernel has one with the known words that comes to the task, and if there is
-/// room for a frame where the kernel itself would put one: on an alternate stack that is not in use, else below sp, in
-/// one private writable mapping.
-pub fn sigpage_exit(
-    live: &LiveTask,
-    machine: &Machine,
-    pages: &KernelPages,
-) -> Result<SigpageExit, &'static str> {
+/// The way out through the sigpage, if this kernel has one with the known words that comes to the task.
+pub fn sigpage_exit(machine: &Machine, pages: &KernelPages) -> Result<SigpageExit, &'static str> {
     /// `mov r7, #119; svc; (Thumb, as ARM: svcle); mov r7, #173; svc`.
     const WORDS: [u32; 5] = [
         0xe3a0_7077,
@@ -85,35 +78,8 @@ pub fn sigpage_exit(
     if !known {
         return Err(OTHER);
     }
-    const NO_ROOM: &str = "there is no room for a signal frame below the stack pointer";
-    let thread = live.threads.first().ok_or(NO_ROOM)?;
-    let sp = thread.regs[13];
-    let (top, bottom) = match thread.altstack {
-        Some((low, size, flags)) if flags & SS_DISABLE == 0 && size > FRAME_SIZE + 8 => {
-            // Whether it is in use the dumper may not have seen: it asks on another stack. The stack pointer tells.
-            let within = sp.wrapping_sub(low).wrapping_sub(1) < size;
-            match (within, flags & SS_ONSTACK != 0) {
-                (true, _) => (sp, low),
-                (false, true) => (sp, 0),
-                (false, false) => (low.checked_add(size).ok_or(NO_ROOM)?, low),
-            }
-        }
-        _ => (sp, 0),
-    };
-    let frame = top.checked_sub(FRAME_SIZE).ok_or(NO_ROOM)? & !7;
-    let fits = live.mm.vmas.iter().any(|v| {
-        v.range.has(frame)
-            && top <= v.range.end()
-            && !v.shared
-            && v.prot & consts::PROT_WRITE != 0
-            && matches!(v.kind, VmaKind::Anon | VmaKind::File { .. })
-    });
-    if !fits || frame < bottom {
-        return Err(NO_ROOM);
-    }
     Ok(SigpageExit {
         svc: page + code + 4,
-        frame,
     })
 }
 

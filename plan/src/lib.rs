@@ -20,6 +20,7 @@ mod refuse;
 pub mod shm;
 pub mod space;
 pub mod special;
+pub mod threads;
 pub mod timers;
 pub mod tree;
 pub mod types;
@@ -31,7 +32,7 @@ pub use types::*;
 
 use std::collections::BTreeMap;
 
-use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, ThreadArgs, want};
+use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, want};
 use armrest_arch::{AltStack, Regs, Vfp, sigframe};
 use armrest_images::{Checkpoint, LiveTask, PageRun, Task, Thread, Vma, VmaKind};
 use kernel_pages::{KernelPages, Vdso};
@@ -265,18 +266,19 @@ impl Draft<'_> {
         let lost = memory::plan_advice(vmas, &known, &mut tables);
         self.notes.extend(lost);
         special::plan_guards(live, &mut tables);
-        self.threads(task, &mut tables);
+        let frames: Vec<Vec<u8>> = live.threads.iter().map(frame).collect();
+        let (tid_bits, last_pid_fd) = self.tids(options);
         let timer_bits = timers::plan(live, self.machine, &mut tables, &mut self.notes);
         // Filters are refused so far: nothing is forbidden.
-        let exit = finish::decide(live, self.machine, &self.kernel, options, &|_| false)
+        let leaves = threads::exit_frames(live);
+        let room = leaves.iter().all(Option::is_some);
+        let exit = finish::decide(live, self.machine, &self.kernel, room, options, &|_| false)
             .unwrap_or_else(|refusal| {
                 refuse.push(refusal);
                 Exit::Page("")
             });
         let traced = options.leave_stopped || matches!(exit, Exit::Ptrace(_));
-        if traced {
-            tables.queued.push(finish::here_i_am());
-        }
+        threads::rows(task, live, self.machine, traced, &mut tables);
 
         // Room for the area: its tables still lack the rows of shm, unmap and closes, so those are counted first.
         let extra = vmas.len() * 64
@@ -284,7 +286,7 @@ impl Draft<'_> {
             + 64 * 16
             + self.sources.len() * 4
             + 4096;
-        let args_len = page_up(args::size(&tables, &live.mm.auxv) + extra as u64);
+        let args_len = page_up(args::size(&tables, &live.mm.auxv, &frames) + extra as u64);
         let Some(area) = args_len.and_then(|len| self.area(options.blob, len)) else {
             refuse.push(Refusal {
                 kind: RefusalKind::Machine,
@@ -318,12 +320,13 @@ impl Draft<'_> {
             None
         };
         tables.closes = self.sources.iter().map(|s| s.fd).collect();
-        let mut want_bits = self.wants() | timer_bits;
+        let mut want_bits = self.wants() | timer_bits | tid_bits;
         tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
+        threads::stacks(&mut tables.threads, area.threads, options.blob.thread_stack);
         self.say_what_is_missing();
         let clocks = clocks::plan(self.cp, self.machine, task.pid, &mut self.notes);
-        let frame = frame(&live.threads[0]);
         let grow_brk = self.grow_brk();
+        threads::leave(&mut tables.threads, &leaves, exit, &mut refuse);
         let dumpable = live.mm.dumpable.unwrap_or(1);
         if dumpable < 2 {
             want_bits |= want::DUMPABLE;
@@ -358,7 +361,8 @@ impl Draft<'_> {
             dumpable: dumpable.min(1),
             mm: mm_map(&live.mm.fields, exe_fd),
             auxv: live.mm.auxv.clone(),
-            frame,
+            frames,
+            last_pid_fd,
             report_fd,
             sources: self.sources,
             files,
@@ -507,10 +511,13 @@ impl Draft<'_> {
         let (rx, rw) = (blob.rx, blob.rw);
         let stack = page_up(u64::from(blob.stack))?;
         let heap = page_up(u64::from(blob.heap))?;
+        let others = self.live.threads.len().saturating_sub(1) as u64;
+        let threads = page_up(others * u64::from(blob.thread_stack))?;
         let len = rx
             .checked_add(rw)?
             .checked_add(stack)?
             .checked_add(heap)?
+            .checked_add(threads)?
             .checked_add(args_len)?
             .checked_add(PAGE_SIZE)?;
         let (soft, hard) = self.spaces();
@@ -537,6 +544,7 @@ impl Draft<'_> {
             rw: next(rw),
             stack: next(stack),
             heap: next(heap),
+            threads: next(threads),
             args: next(args_len),
             progress: next(PAGE_SIZE),
         })
@@ -674,37 +682,20 @@ impl Draft<'_> {
         w
     }
 
-    fn threads(&mut self, task: &Task, tables: &mut Tables) {
-        for t in &self.live.threads {
-            // Always: until here the signal of the restore itself is set, so that a lost harness leaves nothing behind.
-            let mut bits = want::PDEATH;
-            if t.robust.1 != 0 && self.machine.has_robust_list {
-                bits |= want::ROBUST;
-            }
-            let rseq = t.rseq.filter(|r| r.0 != 0);
-            if rseq.is_some() && self.machine.has_rseq {
-                bits |= want::RSEQ;
-            }
-            let name = t.comm.as_deref().unwrap_or(&task.comm).as_bytes();
-            let mut comm = [0; 16];
-            let len = name.len().min(15);
-            comm[..len].copy_from_slice(&name[..len]);
-            tables.threads.push(ThreadArgs {
-                tid: t.tid,
-                want: bits,
-                tls: t.tls,
-                clear_tid: t.clear_tid,
-                robust_head: t.robust.0,
-                robust_len: t.robust.1,
-                rseq: rseq.map_or(Rseq::default(), |(addr, len, sig, _)| Rseq {
-                    addr,
-                    len,
-                    sig,
-                }),
-                comm,
-                pdeath: t.pdeath,
-                ..ThreadArgs::default()
-            });
+    /// How threads get their ids.
+    fn tids(&mut self, options: &Options) -> (u32, Option<u32>) {
+        if self.live.threads.len() < 2 {
+            (0, None)
+        } else if options.any_pid {
+            self.notes.push(
+                "threads have ids that the kernel gave: what the program keeps of them is wrong"
+                    .into(),
+            );
+            (0, None)
+        } else if self.machine.has_set_tid {
+            (want::SET_TID, None)
+        } else {
+            (want::LAST_PID, Some(self.source(SourceKind::LastPid)))
         }
     }
 
@@ -726,12 +717,12 @@ impl Draft<'_> {
     /// What this kernel lacks and the checkpoint had: said, never hidden.
     fn say_what_is_missing(&mut self) {
         let m = self.machine;
-        let t = &self.live.threads[0];
+        let threads = &self.live.threads;
         let mut lost = Vec::new();
-        if t.robust.1 != 0 && !m.has_robust_list {
+        if threads.iter().any(|t| t.robust.1 != 0) && !m.has_robust_list {
             lost.push("the robust futex list");
         }
-        if t.rseq.is_some_and(|r| r.0 != 0) && !m.has_rseq {
+        if threads.iter().any(|t| t.rseq.is_some_and(|r| r.0 != 0)) && !m.has_rseq {
             lost.push("the rseq registration");
         }
         if !m.has_mm_map {

@@ -4,7 +4,7 @@
 //! calls. The arguments are read back from the very bytes that the harness would load, not from the plan's tables.
 
 use armrest_abi::{Iovec, Plain, Progress, Report, RestoreArgs, Step, Table, ThreadArgs};
-use armrest_blob::kernel::{Data, Errno, Kernel, Res, nr};
+use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
 
 use crate::types::{Plan, Tables};
@@ -22,9 +22,6 @@ impl HostArgs {
         let base = plan.area.args.start;
         let fixed: RestoreArgs = read(&bytes, 0)?;
         let threads: Vec<ThreadArgs> = rows(&bytes, base, fixed.threads)?;
-        let queue = threads
-            .first()
-            .map_or(Table::default(), |leader| leader.queue);
         Some(HostArgs {
             tables: Tables {
                 unmaps: rows(&bytes, base, fixed.unmaps)?,
@@ -44,8 +41,8 @@ impl HostArgs {
                 closes: rows(&bytes, base, fixed.closes)?,
                 threads,
                 timers: rows(&bytes, base, fixed.timers)?,
-                queued: rows(&bytes, base, queue)?,
                 posix_timers: rows(&bytes, base, fixed.posix_timers)?,
+                queued: rows(&bytes, base, fixed.queued)?,
             },
             fixed,
         })
@@ -74,7 +71,7 @@ impl HostArgs {
             threads: &t.threads,
             timers: &t.timers,
             posix_timers: &t.posix_timers,
-            queue: &t.queued,
+            queued: &t.queued,
         }
     }
 }
@@ -160,6 +157,7 @@ impl Recorder {
             object: Report::NO_OBJECT,
             row: 0,
             result: armrest_blob::Check::Table.number(),
+            tid: 0,
         };
         let host = HostArgs::of(plan).ok_or(lost)?;
         let entry = armrest_blob::restore(self, &host.args(), &mut heap())?;
@@ -183,7 +181,7 @@ impl Recorder {
             syscall: call.map_or(0, |c| c.nr),
             args: call.map_or([0; 6], |c| c.args),
             result: stop.result.cast_signed(),
-            tid: 0,
+            tid: stop.tid,
             reserved: 0,
         }
     }
@@ -214,6 +212,26 @@ impl Kernel for Recorder {
             result,
         });
         result
+    }
+    fn start(
+        &mut self,
+        nr: u32,
+        args: [u32; 6],
+        data: Option<Data<'_>>,
+        of: &Args<'_>,
+        row: usize,
+    ) -> Res {
+        self.call(nr, args, data)?;
+        Ok(of.threads.get(row).map_or(0, |t| t.tid))
+    }
+    fn expect_threads(&mut self, _others: usize) -> Res {
+        Ok(0)
+    }
+    fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Stop> {
+        let (step, row) = (self.step, self.row);
+        let done = armrest_blob::threads_in_turn(self, args, stage);
+        (self.step, self.row) = (step, row);
+        done
     }
     fn progress(&mut self, progress: Progress) {
         self.row = progress.row;

@@ -68,9 +68,6 @@ fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(S
     let later =
         "this version restores single-threaded processes with regular files and character devices";
     let pid = task.pid;
-    if live.threads.len() > 1 {
-        no(format!("pid {pid}: {} threads", live.threads.len()), later);
-    }
     if !live.pending.is_empty() {
         no(
             format!("pid {pid}: {} pending signals", live.pending.len()),
@@ -135,19 +132,18 @@ fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(S
 fn thread(pid: u32, t: &Thread, no: &mut dyn FnMut(String, &str)) {
     let later = "this version does not restore it";
     let who = format!("pid {pid}, tid {}", t.tid);
-    if !t.pending.is_empty() {
-        no(format!("{who}: {} pending signals", t.pending.len()), later);
-    }
     if t.seccomp.0 != 0 {
         no(format!("{who}: seccomp mode {}", t.seccomp.0), later);
     }
     if t.pdeath != 0 {
         no(format!("{who}: parent-death signal {}", t.pdeath), later);
     }
-    if t.nice.is_some_and(|n| n != 0) || t.sched.is_some_and(|s| s != (0, 0)) {
+    if let Some((policy, _)) = t.sched
+        && !matches!(policy & !0x4000_0000, 0..=3 | 5)
+    {
         no(
-            format!("{who}: a scheduling policy or nice value of its own"),
-            later,
+            format!("{who}: scheduling policy {policy:#x}"),
+            "the images do not record the parameters of SCHED_DEADLINE",
         );
     }
     if t.rseq.is_some_and(|r| r.3 != 0) {

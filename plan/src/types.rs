@@ -53,6 +53,8 @@ pub struct BlobSizes {
     pub stack: u32,
     /// Heap bytes.
     pub heap: u32,
+    /// Stack bytes of each thread but the leader.
+    pub thread_stack: u32,
 }
 
 /// Where the parts of the bootstrap area lie. Each is whole pages; they follow each other without a gap.
@@ -70,6 +72,8 @@ pub struct Area {
     pub stack: Range,
     /// Heap arena.
     pub heap: Range,
+    /// Stacks of the threads but the leader, one after the other in their order; empty if there are none.
+    pub threads: Range,
     /// Restore-args and tables.
     pub args: Range,
     /// Progress page.
@@ -118,6 +122,8 @@ pub enum SourceKind {
         /// Bytes: the end of its last VMA.
         size: u64,
     },
+    /// `/proc/sys/kernel/ns_last_pid`, to be written.
+    LastPid,
     /// The executable.
     Exe {
         /// File id.
@@ -146,17 +152,16 @@ pub struct Tables {
     pub closes: Vec<u32>,
     pub threads: Vec<ThreadArgs>,
     pub timers: Vec<Timer>,
-    pub queued: Vec<Queued>,
     pub posix_timers: Vec<PosixTimer>,
+    pub queued: Vec<Queued>,
 }
 
 /// The way out through the kernel's sigpage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SigpageExit {
-    /// Address of the `svc`, where the sigpage lies for the task.
+    /// Address of the `svc`, where the sigpage lies for the task. Where each thread's signal frame goes:
+    /// [`ThreadArgs::exit_frame`].
     pub svc: u32,
-    /// Where the signal frame goes, in the task's own memory.
-    pub frame: u32,
 }
 
 /// How the last page of ours goes, and if not by the sigpage, why not.
@@ -203,8 +208,10 @@ pub struct Plan {
     pub mm: MmMap,
     /// auxv words.
     pub auxv: Vec<u32>,
-    /// The signal frame.
-    pub frame: Vec<u8>,
+    /// The signal frames of all threads, the leader's first.
+    pub frames: Vec<Vec<u8>>,
+    /// Descriptor of `ns_last_pid` in the task, if threads get their ids that way.
+    pub last_pid_fd: Option<u32>,
     /// Descriptor of the report pipe in the task.
     pub report_fd: u32,
     /// Helper descriptors.

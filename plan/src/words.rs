@@ -1,7 +1,7 @@
 //! Calls, errors and reports in words: for `armrest plan`, and for the one sentence of a restore that failed.
 
 use armrest_abi::consts as c;
-use armrest_abi::{Iovec, Report, ReportKind, Step};
+use armrest_abi::{CloneArgs, Iovec, Report, ReportKind, Step};
 use armrest_blob::Check;
 use armrest_blob::kernel::nr;
 
@@ -169,7 +169,7 @@ pub fn step(step: Step) -> &'static str {
         Step::Unpark => "putting parked mappings in place",
         Step::Advise => "applying madvise and mlock",
         Step::Mm => "setting the kernel's mm fields",
-        Step::Threads => "registering the thread's own things",
+        Step::Threads => "making threads and registering what is theirs",
         Step::Signals => "queueing pending signals",
         Step::Timers => "arming timers",
         Step::Creds => "setting credentials",
@@ -187,7 +187,14 @@ pub fn call_name(n: u32) -> String {
     let name = match n {
         nr::WRITE => "write",
         nr::CLOSE => "close",
+        nr::GETPID => "getpid",
         nr::MUNMAP => "munmap",
+        nr::SETPRIORITY => "setpriority",
+        nr::CLONE => "clone",
+        nr::SCHED_SETSCHEDULER => "sched_setscheduler",
+        nr::PWRITE64 => "pwrite64",
+        nr::FUTEX => "futex",
+        nr::CLONE3 => "clone3",
         nr::SETITIMER => "setitimer",
         nr::TIMER_CREATE => "timer_create",
         nr::TIMER_SETTIME => "timer_settime",
@@ -406,12 +413,64 @@ pub fn describe(n: u32, a: &[u32; 6], data: Option<&[u8]>) -> String {
             [word(0), word(1), word(2)],
         ),
         nr::RT_SIGQUEUEINFO => format!("pid {}, signal {}", a[0], a[1]),
+        nr::GETPID => String::new(),
+        nr::PWRITE64 => match data {
+            Some(d) => format!(
+                "fd {}, {:?}",
+                signed(a[0]),
+                String::from_utf8_lossy(d).trim_start()
+            ),
+            None => format!("fd {}, {} bytes", signed(a[0]), a[2]),
+        },
+        nr::CLONE => format!("{}, stack {:#x}", clone_flags(a[0]), a[1]),
+        nr::CLONE3 => match data.and_then(|d| crate::record::read::<CloneArgs>(d, 0)) {
+            Some(clone) => format!(
+                "{}, stack {:#x}, set_tid at {:#x}",
+                clone_flags(u32::try_from(clone.flags).unwrap_or(0)),
+                clone.stack + clone.stack_size,
+                clone.set_tid
+            ),
+            None => format!("{:#x}, {}", a[0], a[1]),
+        },
+        nr::SETPRIORITY => format!("PRIO_PROCESS, {}, {}", a[1], signed(a[2])),
+        nr::SCHED_SETSCHEDULER => {
+            let names = [
+                (0, "SCHED_OTHER"),
+                (1, "SCHED_FIFO"),
+                (2, "SCHED_RR"),
+                (3, "SCHED_BATCH"),
+                (5, "SCHED_IDLE"),
+            ];
+            const RESET_ON_FORK: u32 = 0x4000_0000;
+            let policy = names
+                .iter()
+                .find(|(n, _)| *n == a[1] & !RESET_ON_FORK)
+                .map_or_else(|| format!("policy {:#x}", a[1]), |(_, name)| (*name).into());
+            let reset = if a[1] & RESET_ON_FORK != 0 {
+                "|SCHED_RESET_ON_FORK"
+            } else {
+                ""
+            };
+            format!("{}, {policy}{reset}, priority {}", a[0], word(0))
+        }
         nr::RT_TGSIGQUEUEINFO => format!("pid {}, tid {}, signal {}", a[0], a[1], a[2]),
         nr::EXIT_GROUP => format!("{}", a[0]),
         nr::RT_SIGRETURN => String::new(),
         _ => a.map(|x| format!("{x:#x}")).join(", "),
     };
     format!("{}({inner})", call_name(n))
+}
+
+fn clone_flags(value: u32) -> String {
+    let names = [
+        (0x100, "CLONE_VM"),
+        (0x200, "CLONE_FS"),
+        (0x400, "CLONE_FILES"),
+        (0x800, "CLONE_SIGHAND"),
+        (0x1_0000, "CLONE_THREAD"),
+        (0x4_0000, "CLONE_SYSVSEM"),
+    ];
+    flags(value, &names, "0")
 }
 
 fn runs(iovecs: &[Iovec]) -> String {
@@ -541,6 +600,14 @@ pub fn report(r: &Report, plan: &Plan) -> String {
             format!("the blob panicked at line {}", r.result),
             "a defect of armrest: please report it",
         ),
+        Some(ReportKind::WrongTid) => (
+            format!(
+                "the kernel gave a new thread the id {}, not {}",
+                r.result,
+                wanted_tid(r, plan)
+            ),
+            "another process was faster: end it, or use --new-namespaces or --any-pid",
+        ),
         None => (
             format!("the blob wrote a report of the unknown kind {}", r.kind),
             "harness and blob do not belong together",
@@ -580,9 +647,19 @@ fn object(r: &Report, step: Step, plan: &Plan) -> Option<String> {
                 .get(nth)
                 .map(|t| format!("POSIX timer {}", t.id)),
         },
+        Step::Threads if row > 0 && r.tid == 0 => {
+            Some(format!("making thread {}", wanted_tid(r, plan)))
+        }
         Step::Signals => Some(format!("pending signal {row}")),
         _ => None,
     }
+}
+
+/// The id of the thread that was to be made.
+fn wanted_tid(r: &Report, plan: &Plan) -> u32 {
+    let row = usize::try_from(r.row).ok();
+    row.and_then(|row| plan.tables.threads.get(row))
+        .map_or(0, |t| t.tid)
 }
 
 /// The source of the batch that a report of the fill step is about.
@@ -623,8 +700,8 @@ fn check_words(check: Check) -> &'static str {
         Check::Area => "the bootstrap area makes no sense",
         Check::AreaParts => "heap or progress page lie outside the bootstrap area",
         Check::Table => "a table lies outside the bootstrap area",
-        Check::Threads => "not exactly one thread",
-        Check::Frame => "the signal frame lies outside the kept page",
+        Check::Threads => "no thread, or its stack or queue is not there",
+        Check::Frame => "a signal frame lies neither in the kept page nor goes out of the area",
         Check::RowShape => "a row is not page-aligned, is empty or wraps",
         Check::RowHitsArea => "a row would hit the bootstrap area",
         Check::RowIndex => "a row points to rows that are not there",

@@ -39,7 +39,8 @@ fn the_frame_goes_below_sp_and_the_jump_into_the_moved_sigpage() {
     let exit = p.exit.sigpage().expect("a way out");
     let l = cp.tasks[0].live.as_ref().unwrap();
     let sp = l.threads[0].regs[13];
-    assert!(exit.frame.is_multiple_of(8) && exit.frame + 888 <= sp && sp - exit.frame < 888 + 8);
+    let frame = p.tables.threads[0].exit_frame;
+    assert!(frame.is_multiple_of(8) && frame + 888 <= sp && sp - frame < 888 + 8);
     let page =
         l.mm.vmas
             .iter()
@@ -62,11 +63,12 @@ fn an_alternate_stack_that_is_free_takes_the_frame_and_one_in_use_does_not() {
     let m = machine(&cp);
     let heap = live(&mut cp).mm.vmas.iter().find(|v| v.heap).unwrap().range;
     live(&mut cp).threads[0].altstack = Some((heap.start(), 8192, 0));
-    let frame = planned(&cp, &m).exit.sigpage().expect("a way out").frame;
+    let frame = planned(&cp, &m).tables.threads[0].exit_frame;
     assert_eq!(frame, heap.start() + 8192 - 888);
-    live(&mut cp).threads[0].altstack = Some((heap.start(), 8192, 1));
-    let frame = planned(&cp, &m).exit.sigpage().expect("a way out").frame;
-    assert!(frame > heap.end(), "below sp");
+    // In use, whatever the dumper's flags say: sp is in it.
+    live(&mut cp).threads[0].regs[13] = heap.start() + 4096;
+    let frame = planned(&cp, &m).tables.threads[0].exit_frame;
+    assert_eq!(frame, (heap.start() + 4096 - 888) & !7, "below sp");
 }
 
 /// The same machine, with one thing of it taken away.
@@ -190,7 +192,7 @@ fn a_pending_sigcont_does_not_survive_a_stop() {
             ..common::options()
         };
         let live = cp.tasks[0].live.as_ref().unwrap();
-        finish::decide(live, m, &pages, &options, &|_| false)
+        finish::decide(live, m, &pages, true, &options, &|_| false)
     };
     assert!(decide(&m, false).is_ok());
     assert!(decide(&m, true).unwrap_err().what.contains("SIGCONT"));
@@ -214,7 +216,9 @@ fn filters_in_the_way_are_suspended_by_a_tracer_with_the_right_to_or_refused() {
         ..KernelPages::default()
     };
     let decide = |m: &Machine, forbidden: u32| {
-        finish::decide(live, m, &pages, &common::options(), &|nr| nr == forbidden)
+        finish::decide(live, m, &pages, true, &common::options(), &|nr| {
+            nr == forbidden
+        })
     };
     assert!(decide(&m, 0).unwrap().sigpage().is_some());
     for (nr, name) in finish::LAST_CALLS {
@@ -242,7 +246,7 @@ fn an_alternate_stack_in_use_is_seen_by_the_stack_pointer_too() {
     let low = heap.start();
     live(&mut cp).threads[0].altstack = Some((low, 8192, 0));
     live(&mut cp).threads[0].regs[13] = low + 4096;
-    let frame = planned(&cp, &m).exit.sigpage().expect("a way out").frame;
+    let frame = planned(&cp, &m).tables.threads[0].exit_frame;
     assert!(frame + 888 <= low + 4096 && frame > low, "{frame:x}");
     // And never below its end.
     live(&mut cp).threads[0].regs[13] = low + 800;
@@ -288,7 +292,7 @@ fn another_sigpage_matters_only_to_those_inside_a_handler() {
         let space = armrest_plan::space::Space::new(0x1_0000, 0xb000_0000);
         let live = live(&mut cp);
         let pages = armrest_plan::kernel_pages::plan_kernel_pages(live, &machine, &space, &space);
-        let exit = armrest_plan::kernel_pages::sigpage_exit(live, &machine, &pages);
+        let exit = armrest_plan::kernel_pages::sigpage_exit(&machine, &pages);
         let at = live
             .mm
             .vmas

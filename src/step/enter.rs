@@ -5,7 +5,7 @@
 //! loads the registers with `rt_sigreturn`.
 
 use crate::args::{Args, Check};
-use crate::kernel::{Kernel, nr};
+use crate::kernel::{Kernel, Stage, nr};
 use crate::run::{Done, Run};
 use armrest_abi::{Range, Report, ReportKind, Step};
 
@@ -48,9 +48,11 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entr
         run.ok(res)?;
     }
     let f = args.fixed;
-    let [leader] = args.threads else {
+    let Some(leader) = args.threads.first() else {
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
     };
+    // From here on nobody but the leader needs the area.
+    run.meet(args, Stage::Last)?;
     Ok(Entry {
         unmap: Range {
             start: if f.exit_svc == 0 {
@@ -62,6 +64,6 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entr
         },
         report_fd: f.report_fd,
         frame: leader.frame,
-        exit: [f.exit_frame, f.exit_svc],
+        exit: [leader.exit_frame, f.exit_svc],
     })
 }

@@ -5,14 +5,32 @@
 use crate::args::Args;
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
-use armrest_abi::{Report, Step};
+use crate::step::verify::slice;
+use armrest_abi::{Report, Step, ThreadArgs};
 
+/// The leader's: the shared queue, and its own private one.
 #[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, tid: u32) -> Done {
     run.begin(Step::Signals);
-    for (i, q) in args.queue.iter().enumerate() {
+    match args.threads.first() {
+        Some(leader) => queue(run, args, leader, tid, tid),
+        None => Ok(()),
+    }
+}
+
+/// What is in the queue of the calling thread.
+#[inline(never)]
+pub(crate) fn queue<K: Kernel>(
+    run: &mut Run<'_, K>,
+    args: &Args<'_>,
+    t: &ThreadArgs,
+    pid: u32,
+    tid: u32,
+) -> Done {
+    let rows = slice(args.queued, t.queue.first, t.queue.count).unwrap_or(&[]);
+    for (i, q) in rows.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);
-        let res = run.k.queue_signal(tid, tid, q);
+        let res = run.k.queue_signal(pid, tid, q);
         run.ok(res)?;
     }
     Ok(())

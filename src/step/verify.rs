@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{
     Advise, Attach, Batch, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect, Range, Report,
-    ReportKind, Step, words_of_slice as words,
+    ReportKind, Step, ThreadArgs, words_of_slice as words,
 };
 use core::mem::offset_of;
 
@@ -166,15 +166,46 @@ fn area(args: &Args<'_>) -> Result<(), Check> {
     {
         return Err(Check::AreaParts);
     }
-    let [leader] = args.threads else {
+    let Some(leader) = args.threads.first() else {
         return Err(Check::Threads);
     };
-    let frame = Range {
-        start: leader.frame,
-        end: leader.frame.saturating_add(armrest_abi::FRAME_SIZE),
-    };
-    if !f.keep.contains(frame) || !leader.frame.is_multiple_of(8) {
+    if !f.keep.contains(frame_at(leader.frame)) {
         return Err(Check::Frame);
+    }
+    args.threads
+        .iter()
+        .enumerate()
+        .try_for_each(|(i, t)| thread(args, i, t))
+}
+
+fn frame_at(start: u32) -> Range {
+    Range {
+        start,
+        end: start.saturating_add(armrest_abi::FRAME_SIZE),
+    }
+}
+
+/// A thread's frame, stack and queue.
+fn thread(args: &Args<'_>, i: usize, t: &ThreadArgs) -> Result<(), Check> {
+    let f = args.fixed;
+    let copied = t.exit_frame != 0;
+    let from = if copied { f.area } else { f.keep };
+    if !from.contains(frame_at(t.frame))
+        || !(t.frame | t.exit_frame).is_multiple_of(8)
+        || frame_at(t.exit_frame).overlaps(f.area)
+        || f.exit_svc != 0 && !copied
+        || i == 0 && copied && f.exit_svc == 0
+    {
+        return Err(Check::Frame);
+    }
+    let stack = Range {
+        start: t.stack.saturating_sub(8),
+        end: t.stack,
+    };
+    if i != 0 && (!f.area.contains(stack) || !t.stack.is_multiple_of(8))
+        || slice(args.queued, t.queue.first, t.queue.count).is_none()
+    {
+        return Err(Check::Threads);
     }
     Ok(())
 }

@@ -201,7 +201,7 @@ impl Report<'_> {
         out
     }
 
-    fn parts(&self) -> [(&'static str, Range); 7] {
+    fn parts(&self) -> [(&'static str, Range); 8] {
         let a = &self.plan.area;
         [
             ("first page: exit routine and signal frame (stays)", a.keep),
@@ -215,6 +215,7 @@ impl Report<'_> {
             ("data", a.rw),
             ("stack", a.stack),
             ("heap", a.heap),
+            ("stacks of threads", a.threads),
             ("restore arguments", a.args),
             ("progress, shared with armrest", a.progress),
         ]
@@ -394,6 +395,7 @@ impl Report<'_> {
             SourceKind::AnonShared { size, .. } => {
                 format!("memory file: anonymous shared memory, {size} bytes")
             }
+            SourceKind::LastPid => format!("{}, to choose thread ids", crate::pid::LAST_PID),
             SourceKind::Exe { file } => format!("{}, the executable", path(file)),
         }
     }

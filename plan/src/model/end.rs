@@ -313,6 +313,7 @@ pub fn prove(
         .flat_map(|g| (g.start()..g.end()).step_by(4096))
         .collect();
     assert_eq!(m.guards, guards, "the guard ranges differ");
+    m.prove_threads(cp, machine, live, plan);
     let pages = wanted_pages(live, plan, &m);
     let mut have = lazily(&m, cp, plan);
     assert!(
@@ -339,6 +340,7 @@ pub fn drill(cp: &Checkpoint, machine: &Machine) -> Option<Plan> {
         rw: 0x1000,
         stack: 0x4000,
         heap: 0x8000,
+        thread_stack: 0x400,
     };
     let p = crate::plan(
         cp,

@@ -9,17 +9,19 @@
 mod end;
 mod machine;
 mod rules;
+mod threads;
 pub mod timers;
 
 pub use end::{drill, prove};
 pub use machine::{emulator, machine, own};
+pub use threads::Own;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_abi::consts as c;
 use armrest_abi::{PAGE_SIZE, Progress, Range, Step};
-use armrest_blob::Entry;
-use armrest_blob::kernel::{Data, Errno, Kernel, Res, nr};
+use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
+use armrest_blob::{Args, Entry, Stop};
 use armrest_images::Checkpoint;
 
 use crate::machine::{HugePages, Machine};
@@ -222,6 +224,15 @@ pub struct Model {
     stale: BTreeSet<u32>,
     step: Step,
     entering: bool,
+    /// Threads by id, the leader's first: what each has of its own.
+    pub threads: BTreeMap<u32, Own>,
+    /// Whose calls these are.
+    current: u32,
+    expected: usize,
+    last_pid: u32,
+    stack_size: u32,
+    left: usize,
+    stacks: BTreeSet<u32>,
 }
 
 /// `a` up to `a + len`.
@@ -291,7 +302,17 @@ impl Model {
             stale: BTreeSet::new(),
             step: Step::Start,
             entering: false,
+            threads: BTreeMap::new(),
+            current: 0,
+            expected: 0,
+            last_pid: 0,
+            stack_size: plan.area.threads.len()
+                / u32::try_from(plan.tables.threads.len().saturating_sub(1).max(1))
+                    .unwrap_or(u32::MAX),
+            left: 0,
+            stacks: BTreeSet::new(),
         };
+        m.current = m.pid;
         assert_eq!(
             m.open.len(),
             plan.sources.len(),
@@ -351,6 +372,7 @@ impl Model {
             (a.rw, c::PROT_READ | c::PROT_WRITE),
             (a.stack, c::PROT_READ | c::PROT_WRITE),
             (a.heap, c::PROT_READ | c::PROT_WRITE),
+            (a.threads, c::PROT_READ | c::PROT_WRITE),
             (a.args, c::PROT_READ),
             (a.progress, c::PROT_READ | c::PROT_WRITE),
         ];
@@ -506,6 +528,10 @@ impl Model {
             "frame {:x}",
             entry.frame
         );
+        assert_eq!(
+            self.left, self.expected,
+            "the leader leaves before the others have"
+        );
         for (n, args) in entry.calls() {
             if n != nr::RT_SIGRETURN {
                 assert_eq!(
@@ -571,6 +597,7 @@ fn open(cp: &Checkpoint, what: &SourceKind) -> Open {
         SourceKind::Overlay(bytes) => (true, false, Some(bytes.len() as u64)),
         SourceKind::File { access, .. } => (*access != 1, *access != 0, None),
         SourceKind::Exe { .. } => (true, false, None),
+        SourceKind::LastPid => (false, true, None),
         SourceKind::Memfd { .. } | SourceKind::AnonShared { .. } => (true, true, None),
     };
     Open {
@@ -610,12 +637,42 @@ impl Kernel for Model {
                 Ok(0)
             }
             nr::CLOSE => self.open.remove(&a[0]).map(|_| 0).ok_or(EBADF),
-            nr::PRCTL => self.prctl(&a),
-            nr::SET_TID_ADDRESS => Ok(self.pid),
-            nr::SIGALTSTACK | nr::SET_ROBUST_LIST | nr::SET_TLS | nr::RSEQ => Ok(0),
-            nr::RT_SIGQUEUEINFO | nr::RT_TGSIGQUEUEINFO => Ok(0),
+            nr::PRCTL => {
+                self.threads_own(n, &a, data.map(|d| d.bytes))?;
+                self.prctl(&a)
+            }
+            nr::SIGALTSTACK => Ok(0),
+            nr::GETPID => Ok(self.pid),
+            nr::CLONE | nr::CLONE3 => Ok(0),
+            nr::PWRITE64 => self.last_pid(a[0], data.map(|d| d.bytes)),
+            nr::SET_TID_ADDRESS
+            | nr::SET_ROBUST_LIST
+            | nr::SET_TLS
+            | nr::RSEQ
+            | nr::SETPRIORITY
+            | nr::SCHED_SETSCHEDULER
+            | nr::RT_SIGQUEUEINFO
+            | nr::RT_TGSIGQUEUEINFO => self.threads_own(n, &a, data.map(|d| d.bytes)),
             n => self.timers.call(n, &a, data).unwrap_or(Err(ENOSYS)),
         }
+    }
+    fn start(
+        &mut self,
+        n: u32,
+        a: [u32; 6],
+        data: Option<Data<'_>>,
+        of: &Args<'_>,
+        row: usize,
+    ) -> Res {
+        self.call(n, a, data)?;
+        self.new_thread(n, a, data, of, row)
+    }
+    fn expect_threads(&mut self, others: usize) -> Res {
+        self.expected = others;
+        Ok(0)
+    }
+    fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Stop> {
+        self.meet_threads(args, stage)
     }
     fn progress(&mut self, _progress: Progress) {
         assert!(!self.entering, "progress is shown after the area is gone");

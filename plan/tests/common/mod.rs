@@ -18,6 +18,7 @@ pub fn options() -> Options {
             rw: 0x1000,
             stack: 0x4000,
             heap: 0x8000,
+            thread_stack: 0x400,
         },
         ..Options::default()
     }

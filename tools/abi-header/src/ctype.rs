@@ -34,4 +34,4 @@ macro_rules! structures {
         }
     )*};
 }
-structures!(Range Table Rseq MmMap);
+structures!(CloneArgs Range Rows Table Rseq MmMap);

@@ -4,8 +4,9 @@ use crate::ctype::CType;
 use crate::docs::Docs;
 use crate::{push, snake};
 use armrest_abi::{
-    Advise, Attach, Batch, BlobHeader, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Progress,
-    Protect, Queued, Range, Remove, Report, RestoreArgs, Rseq, Table, ThreadArgs, Timer,
+    Advise, Attach, Batch, BlobHeader, CloneArgs, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer,
+    Progress, Protect, Queued, Range, Remove, Report, RestoreArgs, Rows, Rseq, Table, ThreadArgs,
+    Timer,
 };
 use std::mem::offset_of;
 
@@ -58,16 +59,22 @@ structures! {
     }
     BlobHeader {
         magic version header_size args_size rx_size rx_used rw_size entry_offset thread_entry_offset exit_offset
-        frame_offset stack_size heap_size reserved
+        frame_offset stack_size heap_size thread_stack_size reserved
     }
     Report { magic version kind step object row syscall args result tid reserved }
     Progress { step row filled }
     Table { addr count }
     Rseq { addr len sig }
-    ThreadArgs { tid want tls clear_tid robust_head robust_len rseq comm frame pdeath queue reserved }
+    Rows { first count }
+    CloneArgs { flags unused stack stack_size tls set_tid set_tid_size }
+    ThreadArgs {
+        clone last_pid tid want tls clear_tid robust_head robust_len rseq comm frame exit_frame stack pdeath policy priority nice queue
+        reserved
+    }
     RestoreArgs {
         magic version size want area keep heap progress report_fd unmaps parks attaches pieces holes removes maps
-        iovecs batches protects flushes unparks advises locks closes threads timers posix_timers old_rseq dumpable mm exit_svc exit_frame reserved
+        iovecs batches protects flushes unparks advises locks closes threads timers posix_timers queued old_rseq dumpable
+        mm exit_svc last_pid_fd reserved
     }
 }
 

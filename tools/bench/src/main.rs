@@ -168,6 +168,7 @@ fn on_a_real_kernel(s: &Subject, cp: &Checkpoint, live: &LiveTask) -> Result<Mad
             rw: 0x1000,
             stack: 0x2000,
             heap: 0x3000,
+            thread_stack: 0x400,
         },
         ..Options::default()
     };

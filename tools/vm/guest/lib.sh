@@ -17,9 +17,9 @@ put_files() {
     done </images/$1/files.modes
 }
 
-# gone PID: waits until it has ended, 10 s at most.
+# gone PID: waits until it has ended, 10 s at most, or ${patience} tenths of a second.
 gone() {
-    for i in $(seq 100); do
+    for i in $(seq ${patience:-100}); do
         # A state of neither Z nor X: it lives. No such file: it is gone.
         grep -q '^State:.[^ZX]' /proc/$1/status 2>/dev/null || return 0
         usleep 100000

@@ -1,0 +1,201 @@
+//! Threads: their rows, where each one's signal frame goes when it leaves, and interrupted restartable sequences.
+
+use armrest_abi::consts::{CLONE_FOR_THREAD, SS_DISABLE, SS_ONSTACK};
+use armrest_abi::{CloneArgs, FRAME_SIZE, Queued, Range, Rows, Rseq, ThreadArgs, want};
+use armrest_images::{LiveTask, Task, Thread, Vma, VmaKind};
+
+use crate::consts;
+use crate::machine::Machine;
+use crate::types::{Exit, Refusal, RefusalKind, Tables};
+use crate::{finish, u32_of};
+
+/// Fill the tables of threads and pending signals; addresses come later.
+pub fn rows(task: &Task, live: &LiveTask, machine: &Machine, traced: bool, tables: &mut Tables) {
+    for t in &live.threads {
+        let first = tables.queued.len();
+        tables.queued.extend(t.pending.iter().map(|i| queued(i, 1)));
+        if traced {
+            tables.queued.push(finish::here_i_am());
+        }
+        let queue = Rows {
+            first: u32_of(first),
+            count: u32_of(tables.queued.len() - first),
+        };
+        let (policy, priority) = t.sched.unwrap_or((0, 0));
+        tables.threads.push(ThreadArgs {
+            last_pid: last_pid(t.tid),
+            tid: t.tid,
+            want: wants(t, t.tid == task.pid, machine),
+            tls: t.tls,
+            clear_tid: t.clear_tid,
+            robust_head: t.robust.0,
+            robust_len: t.robust.1,
+            rseq: t.rseq.map_or(Rseq::default(), |(addr, len, sig, _)| Rseq {
+                addr,
+                len,
+                sig,
+            }),
+            comm: name(t.comm.as_deref().unwrap_or(&task.comm)),
+            pdeath: t.pdeath,
+            policy,
+            priority,
+            nice: t.nice.unwrap_or(0),
+            queue,
+            ..ThreadArgs::default()
+        });
+    }
+}
+
+/// A signal as the blob queues it.
+pub fn queued(info: &[u8; 128], private: u32) -> Queued {
+    let mut words = [0; 32];
+    for (word, bytes) in words.iter_mut().zip(info.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    Queued {
+        signo: words[0],
+        private,
+        info: words,
+    }
+}
+
+fn wants(t: &Thread, leader: bool, machine: &Machine) -> u32 {
+    let mut bits = 0;
+    // The leader's always: until here the signal of the restore itself is set, so that a lost harness leaves nothing.
+    if leader || t.pdeath != 0 {
+        bits |= want::PDEATH;
+    }
+    if t.robust.1 != 0 && machine.has_robust_list {
+        bits |= want::ROBUST;
+    }
+    if t.rseq.is_some_and(|r| r.0 != 0) && machine.has_rseq {
+        bits |= want::RSEQ;
+    }
+    // Also if it is the default: armrest may run with another.
+    if t.sched.is_some() {
+        bits |= want::SCHED;
+    }
+    if t.nice.is_some() {
+        bits |= want::NICE;
+    }
+    bits
+}
+
+fn name(text: &str) -> [u8; 16] {
+    let mut comm = [0; 16];
+    let len = text.len().min(15);
+    comm[..len].copy_from_slice(&text.as_bytes()[..len]);
+    comm
+}
+
+fn last_pid(tid: u32) -> [u8; 12] {
+    let mut digits = [b' '; 12];
+    let text = tid.saturating_sub(1).to_string();
+    let blanks = digits.len() - text.len();
+    digits[blanks..].copy_from_slice(text.as_bytes());
+    digits
+}
+
+/// Give each thread but the leader its stack out of `stacks`, the ends of which are multiples of `size`.
+pub fn stacks(rows: &mut [ThreadArgs], stacks: Range, size: u32) {
+    for (end, row) in (1..).map(|i| stacks.start + i * size).zip(&mut rows[1..]) {
+        row.stack = end;
+        row.clone = CloneArgs {
+            flags: u64::from(CLONE_FOR_THREAD),
+            stack: u64::from(end - 8),
+            stack_size: 8,
+            set_tid_size: 1,
+            ..CloneArgs::default()
+        };
+    }
+}
+
+/// Where each thread's signal frame can go in the task's own memory: where the kernel itself would put one, on an
+/// alternate stack that is not in use, else below sp, if that is in one private writable mapping and no other thread's
+/// frame or stack pointer is there.
+pub fn exit_frames(live: &LiveTask) -> Vec<Option<u32>> {
+    let mut frames: Vec<Option<u32>> = live
+        .threads
+        .iter()
+        .map(|t| exit_frame(t, &live.mm.vmas))
+        .collect();
+    let mut taken: Vec<(u32, usize)> = (0..)
+        .zip(&live.threads)
+        .map(|(i, t)| (t.regs[13], i))
+        .collect();
+    taken.sort_unstable();
+    let at_sp = |range: Range, me: usize| {
+        let first = taken.partition_point(|(sp, _)| *sp < range.start);
+        taken[first..]
+            .iter()
+            .take_while(|(sp, _)| *sp < range.end)
+            .any(|(_, i)| *i != me)
+    };
+    let mut order: Vec<usize> = (0..frames.len()).collect();
+    order.sort_unstable_by_key(|i| frames[*i]);
+    let mut end = 0;
+    for i in order {
+        let Some(start) = frames[i] else { continue };
+        let range = Range {
+            start,
+            end: start + FRAME_SIZE,
+        };
+        if start < end || at_sp(range, i) {
+            frames[i] = None;
+        } else {
+            end = range.end;
+        }
+    }
+    frames
+}
+
+fn exit_frame(t: &Thread, vmas: &[Vma]) -> Option<u32> {
+    let sp = t.regs[13];
+    let (top, bottom) = match t.altstack {
+        Some((low, size, flags)) if flags & SS_DISABLE == 0 && size > FRAME_SIZE + 8 => {
+            // Whether it is in use the dumper may not have seen: it asks on another stack. The stack pointer tells.
+            let within = sp.wrapping_sub(low).wrapping_sub(1) < size;
+            match (within, flags & SS_ONSTACK != 0) {
+                (true, _) => (sp, low),
+                (false, true) => (sp, 0),
+                (false, false) => (low.checked_add(size)?, low),
+            }
+        }
+        _ => (sp, 0),
+    };
+    let frame = top.checked_sub(FRAME_SIZE)? & !7;
+    // Sorted and apart: the one that ends above the frame.
+    let at = vmas.partition_point(|v| v.range.end() <= frame);
+    let v = vmas.get(at)?;
+    let fits = v.range.has(frame)
+        && top <= v.range.end()
+        && !v.shared
+        && v.prot & consts::PROT_WRITE != 0
+        && matches!(v.kind, VmaKind::Anon | VmaKind::File { .. });
+    (fits && frame >= bottom).then_some(frame)
+}
+
+/// Write down where the frames go: the leader's only if it leaves by the sigpage.
+pub fn leave(
+    rows: &mut [ThreadArgs],
+    frames: &[Option<u32>],
+    exit: Exit,
+    refuse: &mut Vec<Refusal>,
+) {
+    for (i, (row, frame)) in rows.iter_mut().zip(frames).enumerate() {
+        if i == 0 && exit.sigpage().is_none() {
+            continue;
+        }
+        match frame {
+            Some(frame) => row.exit_frame = *frame,
+            None => refuse.push(Refusal {
+                kind: RefusalKind::Unsupported,
+                what: format!(
+                    "tid {}: no room for a signal frame below its stack pointer",
+                    row.tid
+                ),
+                hint: "dump it when less of that stack is in use".into(),
+            }),
+        }
+    }
+}
