@@ -14,5 +14,6 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = view::mems_text(&view::mems(&checkpoint));
         let _ = view::fds_text(&view::fds(&checkpoint));
         let _ = view::rss_text(&view::rss(&checkpoint));
+        let _ = view::ipc_text(&view::ipc(&checkpoint));
     }
 });

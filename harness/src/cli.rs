@@ -191,12 +191,14 @@ pub enum What {
     Fds,
     /// Pages present
     Rss,
+    /// SysV segments, semaphore sets, message queues
+    Ipc,
 }
 
 /// What `armrest x` was asked for.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(
-    about = "Explore a checkpoint: processes, memory, descriptors, pages.",
+    about = "Explore a checkpoint: processes, memory, descriptors, pages, SysV objects.",
     help_template = TEMPLATE,
     after_help = "Examples:\n  armrest x img ps\n  armrest x img mems --json"
 )]
@@ -204,7 +206,7 @@ pub struct ExploreOptions {
     /// The checkpoint, as criu dump wrote it
     #[arg(value_name = "IMAGES")]
     pub images: PathBuf,
-    /// ps: processes, mems: mappings, fds: descriptors, rss: pages present
+    /// ps: processes, mems: mappings, fds: files, rss: pages, ipc: SysV
     #[arg(value_name = "WHAT", value_enum, hide_possible_values = true)]
     pub what: What,
     /// Print JSON

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, File, LiveTask, PAGE, Task, TaskState, Vma, VmaKind};
+use crate::checkpoint::{Checkpoint, File, IpcPerm, LiveTask, PAGE, Task, TaskState, Vma, VmaKind};
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -281,6 +281,83 @@ pub fn rss_text(rows: &[RssRow]) -> String {
                 ),
             );
         }
+    }
+    text
+}
+
+/// A SysV object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IpcRow {
+    /// "shm", "sem" or "msg".
+    pub kind: &'static str,
+    /// Id.
+    pub id: u32,
+    /// Key, hexadecimal.
+    pub key: String,
+    /// Owner.
+    pub uid: u32,
+    /// Owning group.
+    pub gid: u32,
+    /// Permission bits, octal.
+    pub mode: String,
+    /// What it holds.
+    pub what: String,
+}
+
+/// The SysV objects of the checkpoint's IPC namespace: segments, semaphore sets, message queues.
+pub fn ipc(checkpoint: &Checkpoint) -> Vec<IpcRow> {
+    let row = |kind, p: &IpcPerm, what| IpcRow {
+        kind,
+        id: p.id,
+        key: format!("{:#x}", p.key),
+        uid: p.uid,
+        gid: p.gid,
+        mode: format!("{:o}", p.mode),
+        what,
+    };
+    let mut attached: BTreeMap<u32, usize> = BTreeMap::new();
+    for v in live(checkpoint).flat_map(|(_, l)| &l.mm.vmas) {
+        if let VmaKind::SysV { shmid } = v.kind {
+            *attached.entry(shmid).or_default() += 1;
+        }
+    }
+    let segments = checkpoint.segments.iter().map(|s| {
+        let mappings = attached.get(&s.id).copied().unwrap_or(0);
+        let locked = if s.locked { ", locked" } else { "" };
+        let dest = if s.dest { ", marked for deletion" } else { "" };
+        let what = format!("{} bytes, {mappings} mappings{locked}{dest}", s.size);
+        row("shm", &s.perm(), what)
+    });
+    let sets = checkpoint.semaphores.iter().map(|s| {
+        let values: Vec<String> = s.values.iter().map(u16::to_string).collect();
+        row("sem", &s.perm, format!("values {}", values.join(" ")))
+    });
+    let queues = checkpoint.queues.iter().map(|q| {
+        let bytes: usize = q.messages.iter().map(|m| m.text.len()).sum();
+        let what = format!(
+            "{} messages, {bytes} of {} bytes",
+            q.messages.len(),
+            q.qbytes
+        );
+        row("msg", &q.perm, what)
+    });
+    segments.chain(sets).chain(queues).collect()
+}
+
+/// [`ipc`] as text.
+pub fn ipc_text(rows: &[IpcRow]) -> String {
+    let mut text = format!(
+        "{:<4} {:>10} {:>10} {:>6} {:>6} {:>4}   WHAT\n",
+        "KIND", "ID", "KEY", "UID", "GID", "MODE"
+    );
+    for r in rows {
+        line(
+            &mut text,
+            format_args!(
+                "{:<4} {:>10} {:>10} {:>6} {:>6} {:>4}   {}",
+                r.kind, r.id, r.key, r.uid, r.gid, r.mode, r.what
+            ),
+        );
     }
     text
 }

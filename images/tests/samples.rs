@@ -288,3 +288,24 @@ fn images_are_shown_in_the_order_of_their_messages() {
         "{vma}"
     );
 }
+
+#[test]
+fn sysv_objects_are_listed() {
+    let text = view::ipc_text(&view::ipc(&sample("shm300")));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 20 + 3 + 2);
+    assert_eq!(
+        lines[1],
+        "shm           0     0x5a00      0      0  640   4096 bytes, 15 mappings"
+    );
+    assert_eq!(
+        lines[21],
+        "sem           0       0x77      0      0  600   values 0 1"
+    );
+    assert_eq!(
+        lines[25],
+        "msg           1        0x0      0      0  600   4 messages, 74 of 16384 bytes"
+    );
+    let split = view::ipc_text(&view::ipc(&sample("sysvsplit")));
+    assert!(split.contains("12288 bytes, 1 mappings, marked for deletion"));
+}

@@ -1,4 +1,5 @@
-//! `armrest x`: processes, mappings, descriptors and present pages of a checkpoint, in the columns of `crit x`.
+//! `armrest x`: processes, mappings, descriptors and present pages of a checkpoint, in the columns of `crit x`; and its
+//! SysV objects.
 
 use super::{print, print_json};
 use crate::cli::{ExploreOptions, What};
@@ -17,6 +18,7 @@ pub fn run(options: &ExploreOptions) -> Result<i32, Error> {
         What::Ps => put(json, view::ps(&cp), view::ps_text),
         What::Mems => put(json, view::mems(&cp), view::mems_text),
         What::Fds => put(json, view::fds(&cp), view::fds_text),
+        What::Ipc => put(json, view::ipc(&cp), view::ipc_text),
         What::Rss => put(json, view::rss(&cp), view::rss_text),
     }?;
     Ok(0)
