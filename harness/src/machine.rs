@@ -17,7 +17,7 @@ const CHOOSERS: u64 = 1 << 21 | 1 << 40;
 /// Gather the facts. `pid` is the pid that a restore would want, to say who has it.
 pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
     let maps = own_maps(&std::fs::read_to_string("/proc/self/maps")?);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = os::read_small("/proc/self/status").unwrap_or_default();
     let emulated = probe::emulated();
     let privileged = status_hex(&status, "CapEff:").unwrap_or(0) & CHOOSERS != 0;
     let (release, _) = probe::release();
@@ -192,7 +192,7 @@ fn task_size(maps: &[OwnMap], emulated: bool) -> u32 {
 }
 
 fn sysctl(name: &str) -> Option<u32> {
-    std::fs::read_to_string(format!("/proc/sys/{name}"))
+    os::read_small(&format!("/proc/sys/{name}"))
         .ok()?
         .trim()
         .parse()

@@ -144,9 +144,36 @@ pub fn comm(pid: u32) -> String {
         .map_or_else(|_| "?".into(), |s| s.trim_end().to_owned())
 }
 
+/// True if these bytes lie at this address of another process.
+pub fn same_bytes(pid: libc::pid_t, at: u32, bytes: &[u8]) -> io::Result<bool> {
+    let mut there = vec![0u8; bytes.len()];
+    let to = libc::iovec {
+        iov_base: there.as_mut_ptr().cast(),
+        iov_len: there.len(),
+    };
+    let from = libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(at as usize),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: `to` is writable for its length; what `from` names is the other process's.
+    let n = unsafe { libc::process_vm_readv(pid, &to, 1, &from, 1, 0) };
+    if n < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(n) == Ok(bytes.len()) && there == bytes)
+}
+
+/// A file of /proc that the kernel gives in one piece of less than a page: one read.
+pub fn read_small(path: &str) -> io::Result<String> {
+    let mut bytes = vec![0; 4096];
+    let n = io::Read::read(&mut std::fs::File::open(path)?, &mut bytes)?;
+    bytes.truncate(n);
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
 /// The blocked signals of a task's leader, from `/proc/PID/status`; bit n-1 = signal n.
 pub fn blocked_signals(pid: libc::pid_t) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = read_small(&format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("SigBlk:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }

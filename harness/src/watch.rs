@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use armrest_abi::{Report, Step};
 use armrest_plan::{Exit, Plan, words};
 
+use crate::blob::BLOB;
 use crate::error::Error;
 use crate::load::Loaded;
 use crate::os;
 use crate::trace::Tracer;
 
+/// Bytes of the blob by which it is known.
+const CODE: usize = 64;
 /// How long a task may take from its last report to its first own instruction.
 const ENTER_TIME: Duration = Duration::from_secs(20);
 /// Signals that a foreground restore passes on.
@@ -363,7 +366,20 @@ pub fn until_running(
 /// # Errors
 /// It is still there. Under an emulator the maps of another process are the emulator's own, so nothing can be said.
 pub fn area_gone(child: &mut Child, plan: &Plan, emulated: bool) -> Result<(), Error> {
+    if emulated {
+        return Ok(());
+    }
     let keep = plan.area.keep;
+    // The maps of a task with many mappings are long: its memory tells as well, if we may read it.
+    let (at, code) = match plan.exit {
+        Some(_) => (keep.start, BLOB),
+        None => (keep.end, BLOB.get(4096..).unwrap_or(&[])),
+    };
+    match os::same_bytes(child.pid, at, code.get(..CODE).unwrap_or(code)) {
+        Ok(false) => return Ok(()),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EFAULT | libc::ESRCH)) => return Ok(()),
+        Ok(true) | Err(_) => {}
+    }
     let Ok(text) = std::fs::read_to_string(format!("/proc/{}/maps", child.pid)) else {
         return Ok(());
     };
@@ -375,11 +391,7 @@ pub fn area_gone(child: &mut Child, plan: &Plan, emulated: bool) -> Result<(), E
             || !matches!(plan.exit, Exit::Page(_)) && l.starts_with(&kept)
             || l.starts_with(&rest) && l.contains(" r-xp 00000000 00:00 0")
     };
-    match text
-        .lines()
-        .find(ours)
-        .filter(|_| !emulated && child.ended().is_none())
-    {
+    match text.lines().find(ours).filter(|_| child.ended().is_none()) {
         None => Ok(()),
         Some(line) => Err(Error::Lost {
             what: "bootstrap area".into(),

@@ -52,7 +52,8 @@ impl FsDir {
         FsDir { path: path.into() }
     }
 
-    fn open(&self, name: &str) -> io::Result<Option<fs::File>> {
+    /// A regular file, and its size.
+    fn open(&self, name: &str) -> io::Result<Option<(fs::File, u64)>> {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -76,37 +77,46 @@ impl FsDir {
             }
             Err(e) => return Err(e),
         };
-        if !file.metadata()?.is_file() {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "is not a regular file",
             ));
         }
-        Ok(Some(file))
+        Ok(Some((file, meta.len())))
     }
 }
 
 impl ImageDir for FsDir {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let Some(file) = self.open(name)? else {
+        let Some((mut file, size)) = self.open(name)? else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
-        file.take(MAX_IMAGE + 1).read_to_end(&mut bytes)?;
-        if u64::try_from(bytes.len()).is_ok_and(|n| n > MAX_IMAGE) {
+        if size > MAX_IMAGE {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
+        // In one go, as a rule: the size is known. What is added meanwhile is not read.
+        let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        let mut done = 0;
+        while done < bytes.len() {
+            match file.read(&mut bytes[done..]) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        bytes.truncate(done);
         Ok(Some(bytes))
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
-        self.open(name)?
-            .map(|f| f.metadata().map(|m| m.len()))
-            .transpose()
+        Ok(self.open(name)?.map(|f| f.1))
     }
 
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let file = self.open(name)?.ok_or(io::ErrorKind::NotFound)?;
+        let (file, _) = self.open(name)?.ok_or(io::ErrorKind::NotFound)?;
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)

@@ -31,6 +31,7 @@ pub use machine::{HugePages, Machine, MapRange, OwnMap};
 pub use types::*;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, want};
 use armrest_arch::{AltStack, Regs, Vfp, sigframe};
@@ -238,6 +239,7 @@ impl Draft<'_> {
             }
         }
         let mut files: Vec<usize> = runs.iter().map(|r| r.file).collect();
+        files.dedup();
         files.sort_unstable();
         files.dedup();
         for f in files {
@@ -366,12 +368,7 @@ impl Draft<'_> {
             report_fd,
             sources: self.sources,
             files,
-            objects: vmas
-                .iter()
-                .map(|v| Object {
-                    name: vma_name(self.cp, v),
-                })
-                .collect(),
+            objects: objects(self.cp, vmas),
             clocks,
             grow_brk,
             exit,
@@ -826,8 +823,52 @@ fn frame(t: &Thread) -> Vec<u8> {
 
 /// A VMA in the words of an error message.
 pub fn vma_name(cp: &Checkpoint, v: &Vma) -> String {
-    let bit = |b: u32, c: char| if v.prot & b != 0 { c } else { '-' };
-    let what = match v.kind {
+    object(v, vma_what(cp, v).into()).name()
+}
+
+fn object(v: &Vma, what: Rc<str>) -> Object {
+    let has_offset = matches!(
+        v.kind,
+        VmaKind::File { .. } | VmaKind::Memfd { .. } | VmaKind::SysV { .. }
+    );
+    Object {
+        range: Range {
+            start: v.range.start(),
+            end: v.range.end(),
+        },
+        prot: v.prot,
+        shared: v.shared,
+        offset: has_offset.then_some(v.offset),
+        what,
+    }
+}
+
+/// All of them. Neighbours are mostly of few kinds, which share their words.
+fn objects(cp: &Checkpoint, vmas: &[Vma]) -> Vec<Object> {
+    const RECENT: usize = 8;
+    let mut words: Vec<(VmaKind, bool, bool, Rc<str>)> = Vec::new();
+    let of = |v: &Vma| {
+        let same = words
+            .iter()
+            .rev()
+            .take(RECENT)
+            .find(|w| (w.0, w.1, w.2) == (v.kind, v.grows_down, v.heap));
+        let what = match same {
+            Some(w) => w.3.clone(),
+            None => {
+                let what: Rc<str> = vma_what(cp, v).into();
+                words.push((v.kind, v.grows_down, v.heap, what.clone()));
+                what
+            }
+        };
+        object(v, what)
+    };
+    vmas.iter().map(of).collect()
+}
+
+/// What a VMA is, without its offset.
+fn vma_what(cp: &Checkpoint, v: &Vma) -> String {
+    match v.kind {
         VmaKind::Anon if v.grows_down => "[stack]".into(),
         VmaKind::Anon if v.heap => "[heap]".into(),
         VmaKind::Anon => "anonymous".into(),
@@ -836,26 +877,17 @@ pub fn vma_name(cp: &Checkpoint, v: &Vma) -> String {
         VmaKind::Vvar => "[vvar]".into(),
         VmaKind::Vectors => "[vectors]".into(),
         VmaKind::File { file } => match cp.files.get(&file) {
-            Some(armrest_images::File::Reg(r)) => format!("{}+{:#x}", r.path, v.offset),
-            _ => format!("file {file}+{:#x}", v.offset),
+            Some(armrest_images::File::Reg(r)) => r.path.clone(),
+            _ => format!("file {file}"),
         },
         VmaKind::Memfd { inode, .. } => match cp.memfds.get(&inode) {
-            Some(m) => format!("memfd {}+{:#x}", m.name, v.offset),
-            None => format!("memfd {inode}+{:#x}", v.offset),
+            Some(m) => format!("memfd {}", m.name),
+            None => format!("memfd {inode}"),
         },
         VmaKind::AnonShared { .. } => "anonymous shared".into(),
-        VmaKind::SysV { shmid } => format!("SysV segment {shmid}+{:#x}", v.offset),
+        VmaKind::SysV { shmid } => format!("SysV segment {shmid}"),
         VmaKind::Socket => "packet socket".into(),
         VmaKind::AioRing => "AIO ring".into(),
         VmaKind::Plugin => "plugin".into(),
-    };
-    format!(
-        "VMA {:08x}-{:08x} {}{}{}{} {what}",
-        v.range.start(),
-        v.range.end(),
-        bit(1, 'r'),
-        bit(2, 'w'),
-        bit(4, 'x'),
-        if v.shared { 's' } else { 'p' }
-    )
+    }
 }

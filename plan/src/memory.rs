@@ -244,7 +244,8 @@ fn locked_unreadable(v: &Vma) -> bool {
 pub fn plan_advice(vmas: &[Vma], known: &dyn Fn(u32) -> bool, tables: &mut Tables) -> Vec<String> {
     let mut lost = Vec::new();
     for (i, v) in vmas.iter().enumerate() {
-        for advice in (0..64).filter(|b| v.madv >> b & 1 != 0) {
+        let most = if v.madv == 0 { 0 } else { 64 };
+        for advice in (0..most).filter(|b| v.madv >> b & 1 != 0) {
             if known(advice) {
                 tables.advises.push(Advise {
                     start: v.range.start(),

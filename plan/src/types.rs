@@ -6,6 +6,7 @@ use armrest_abi::{
 };
 use armrest_images::Clocks;
 use serde::Serialize;
+use std::rc::Rc;
 
 /// What the user asked for.
 #[derive(Clone, Debug, Default)]
@@ -80,11 +81,34 @@ pub struct Area {
     pub progress: Range,
 }
 
-/// A thing that can fail: what `object` in records and reports is an index of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A thing that can fail, a VMA: what `object` in records and reports is an index of. Its name is made when it is needed,
+/// since there may be 65,000 of them and hardly ever a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// In the words of an error message, e.g. `VMA b6e03000-b6e05000 r-- SysV 5+0x0`.
-    pub name: String,
+    pub(crate) range: Range,
+    pub(crate) prot: u32,
+    pub(crate) shared: bool,
+    /// Where in `what`, if that has offsets.
+    pub(crate) offset: Option<u64>,
+    pub(crate) what: Rc<str>,
+}
+
+impl Object {
+    /// In the words of an error message, e.g. `VMA b6e03000-b6e05000 r--s SysV segment 5+0x0`.
+    pub fn name(&self) -> String {
+        let bit = |b: u32, c: char| if self.prot & b != 0 { c } else { '-' };
+        let offset = self.offset.map_or_else(String::new, |o| format!("+{o:#x}"));
+        format!(
+            "VMA {:08x}-{:08x} {}{}{}{} {}{offset}",
+            self.range.start,
+            self.range.end,
+            bit(1, 'r'),
+            bit(2, 'w'),
+            bit(4, 'x'),
+            if self.shared { 's' } else { 'p' },
+            self.what,
+        )
+    }
 }
 
 /// A source of page contents or of a mapping, opened by the harness and installed at `fd`.

@@ -624,7 +624,7 @@ fn object(r: &Report, step: Step, plan: &Plan) -> Option<String> {
         return Some(
             plan.objects
                 .get(at)
-                .map_or_else(|| format!("object {}", r.object), |o| o.name.clone()),
+                .map_or_else(|| format!("object {}", r.object), |o| o.name()),
         );
     }
     match step {

@@ -1,43 +1,63 @@
 //! Where in the images we are: makes errors that name file, entry and field, and fetches required fields.
 
+use std::rc::Rc;
+
 use crate::error::{Error, Fault, Place};
 use crate::proto::Bytes;
 
-/// A place that errors are made at.
+/// A place that errors are made at. Cheap to make: there is one for each entry and element, and hardly ever an error.
 #[derive(Clone, Debug)]
-pub(super) struct At(Place);
+pub(super) struct At {
+    file: Rc<str>,
+    entry: Option<usize>,
+    field: Rc<str>,
+    element: Option<(&'static str, usize)>,
+}
 
 impl At {
     pub fn file(file: &str) -> At {
-        At(Place {
-            file: file.to_owned(),
-            ..Place::default()
-        })
+        At {
+            file: file.into(),
+            entry: None,
+            field: "".into(),
+            element: None,
+        }
     }
     pub fn entry(&self, n: usize) -> At {
-        At(Place {
+        At {
             entry: Some(n),
-            ..self.0.clone()
-        })
+            ..self.clone()
+        }
     }
     /// A member.
     pub fn sub(&self, name: &str) -> At {
-        let mut place = self.0.clone();
-        if !place.field.is_empty() {
-            place.field.push('.');
+        At {
+            field: self.path(name).into(),
+            element: None,
+            ..self.clone()
         }
-        place.field.push_str(name);
-        At(place)
     }
     /// An element of a repeated member.
-    pub fn index(&self, name: &str, n: usize) -> At {
-        self.sub(&format!("{name}[{n}]"))
+    pub fn index(&self, name: &'static str, n: usize) -> At {
+        let outer = self.element.map(|_| self.path("").into());
+        At {
+            field: outer.unwrap_or_else(|| self.field.clone()),
+            element: Some((name, n)),
+            ..self.clone()
+        }
+    }
+    /// The whole path of a member, or of this place itself.
+    fn path(&self, member: &str) -> String {
+        let element = self.element.map(|(name, n)| format!("{name}[{n}]"));
+        let parts = [&*self.field, element.as_deref().unwrap_or(""), member];
+        let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+        parts.join(".")
     }
     pub fn err(&self, field: &str, fault: Fault) -> Error {
-        let place = if field.is_empty() {
-            self.0.clone()
-        } else {
-            self.sub(field).0
+        let place = Place {
+            file: self.file.to_string(),
+            entry: self.entry,
+            field: self.path(field),
         };
         Error { place, fault }
     }
