@@ -371,14 +371,18 @@ pub fn area_gone(child: &mut Child, plan: &Plan, emulated: bool) -> Result<(), E
     }
     let keep = plan.area.keep;
     // The maps of a task with many mappings are long: its memory tells as well, if we may read it.
-    let (at, code) = match plan.exit {
-        Some(_) => (keep.start, BLOB),
-        None => (keep.end, BLOB.get(4096..).unwrap_or(&[])),
+    let rest = BLOB.get(4096..).unwrap_or(&[]);
+    let kept = (!matches!(plan.exit, Exit::Page(_))).then_some((keep.start, BLOB));
+    let there = |(at, code): (u32, &[u8])| match os::same_bytes(
+        child.pid,
+        at,
+        code.get(..CODE).unwrap_or(code),
+    ) {
+        Err(e) => !matches!(e.raw_os_error(), Some(libc::EFAULT | libc::ESRCH)),
+        Ok(same) => same,
     };
-    match os::same_bytes(child.pid, at, code.get(..CODE).unwrap_or(code)) {
-        Ok(false) => return Ok(()),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EFAULT | libc::ESRCH)) => return Ok(()),
-        Ok(true) | Err(_) => {}
+    if !kept.into_iter().chain([(keep.end, rest)]).any(there) {
+        return Ok(());
     }
     let Ok(text) = std::fs::read_to_string(format!("/proc/{}/maps", child.pid)) else {
         return Ok(());
