@@ -39,6 +39,15 @@ pub fn openat(dir: BorrowedFd<'_>, name: &str, flags: i32, mode: u32) -> io::Res
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Has somebody this name, whatever it is?
+pub fn exists(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    match openat(dir, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Open again what `fd` refers to, as a description of its own. Creates, truncates and follows nothing.
 pub fn reopen(fd: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     /// The bit that makes O_TMPFILE of O_DIRECTORY.

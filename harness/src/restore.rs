@@ -250,7 +250,7 @@ impl Restore<'_> {
             why: e.to_string(),
         })?;
         let pages = PagesFiles::open(&o.images, cp)?;
-        let mut maker = Maker::new(cp, &root, &pages, &o.images, compare);
+        let mut maker = Maker::new(cp, &root, &pages, &o.images, compare, self.journal);
         let mut dirs = Dirs::default();
         // First what is only opened and compared, then what leaves traces while it is made.
         for touching in [false, true] {

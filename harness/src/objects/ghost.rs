@@ -11,23 +11,26 @@ use std::path::{Path, PathBuf};
 use armrest_images::{Checkpoint, Ghost, RegFile};
 
 use crate::error::Error;
+use crate::journal::{Journal, Thing};
 use crate::objects::file::{Compare, failed};
 use crate::objects::memory::send;
 use crate::os;
 use crate::root::Root;
 
 /// Deleted files, each made once.
-pub struct Ghosts {
+pub struct Ghosts<'a> {
     images: PathBuf,
+    journal: &'a Journal,
     made: BTreeMap<u32, File>,
     notes: Vec<String>,
 }
 
-impl Ghosts {
-    /// None yet; contents come from images there.
-    pub fn new(images: &Path) -> Ghosts {
+impl<'a> Ghosts<'a> {
+    /// None yet; contents come from images there. What has a name for a moment is in the journal meanwhile.
+    pub fn new(images: &Path, journal: &'a Journal) -> Ghosts<'a> {
         Ghosts {
             images: images.to_owned(),
+            journal,
             made: BTreeMap::new(),
             notes: Vec::new(),
         }
@@ -48,17 +51,23 @@ impl Ghosts {
             if look_only {
                 return Ok(dir);
             }
-            let file = match create(dir.as_fd(), &name, ghost.mode) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    let other = format!(".armrest-{}-ghost-{id:x}", std::process::id());
-                    self.notes.push(format!(
-                        "{} was deleted, and another file has its name now: it shows as {other}",
-                        reg.path
-                    ));
-                    create(dir.as_fd(), &other, ghost.mode)
-                }
-                made => made,
+            let taken = os::exists(dir.as_fd(), &name).map_err(wrong)?;
+            let name = if taken {
+                let other = self.journal.hidden();
+                self.notes.push(format!(
+                    "{} was deleted, and another file has its name now: it shows as {other}",
+                    reg.path
+                ));
+                other
+            } else {
+                name
             };
+            let entry = self.journal.will_make(&Thing::File {
+                dir: dir.as_fd(),
+                name: &name,
+            })?;
+            let file = create(dir.as_fd(), &name, ghost.mode);
+            self.journal.gone(&entry)?;
             let file = File::from(file.map_err(wrong)?);
             self.fill(ghost, &file).map_err(wrong)?;
             self.made.insert(id, file);
@@ -209,9 +218,9 @@ impl Links {
         link: &RegFile,
         root: &Root,
         compare: &mut Compare,
-        who: &str,
+        journal: &Journal,
     ) -> Result<OwnedFd, Error> {
-        let wrong = |e: io::Error| failed(&link.path, &format!("{who}: once {}", reg.path), &e);
+        let wrong = |e: io::Error| failed(&link.path, &format!("once {}", reg.path), &e);
         if let Some(l) = self.found.iter().find(|l| l.path == link.path) {
             return l.file.try_clone().map_err(wrong);
         }
@@ -222,7 +231,18 @@ impl Links {
         let file = if compare.look_only() {
             found
         } else {
-            once_more(dir.as_fd(), &name, &found, &reg.path).map_err(wrong)?
+            let old = reg.path.rsplit('/').next().unwrap_or_default();
+            if os::exists(dir.as_fd(), old).map_err(wrong)? {
+                found
+            } else {
+                let entry = journal.will_make(&Thing::File {
+                    dir: dir.as_fd(),
+                    name: old,
+                })?;
+                let file = once_more(dir.as_fd(), &name, &found, old);
+                journal.gone(&entry)?;
+                file.map_err(wrong)?
+            }
         };
         let again = file.try_clone().map_err(wrong)?;
         self.found.push(Link {
@@ -243,8 +263,7 @@ impl Links {
 }
 
 /// The task saw the file under the name that it had: let that name be for as long as it takes to open it, if it is free.
-fn once_more(dir: BorrowedFd<'_>, name: &str, found: &OwnedFd, was: &str) -> io::Result<OwnedFd> {
-    let old = was.rsplit('/').next().unwrap_or_default();
+fn once_more(dir: BorrowedFd<'_>, name: &str, found: &OwnedFd, old: &str) -> io::Result<OwnedFd> {
     let (from, to) = (os::c_path(name)?, os::c_path(old)?);
     let at = dir.as_raw_fd();
     // SAFETY: both names are NUL-terminated; `dir` is open.

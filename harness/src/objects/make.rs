@@ -12,6 +12,7 @@ use armrest_images::{Checkpoint, File, PipeContents, RegFile, Remap};
 use armrest_plan::files::facts;
 
 use crate::error::Error;
+use crate::journal::Journal;
 use crate::objects::file::{self, Compare};
 use crate::objects::ghost::{Ghosts, Links};
 use crate::objects::memory::PagesFiles;
@@ -37,7 +38,8 @@ pub struct Maker<'a> {
     pipes: BTreeMap<u32, pipe::Ends>,
     fifos: BTreeMap<u32, OwnedFd>,
     memfds: BTreeMap<u32, std::fs::File>,
-    ghosts: Ghosts,
+    ghosts: Ghosts<'a>,
+    journal: &'a Journal,
     links: Links,
     watches: Vec<OwnedFd>,
     /// What comes back otherwise than it was.
@@ -52,6 +54,7 @@ impl<'a> Maker<'a> {
         pages: &'a PagesFiles,
         images: &Path,
         compare: Compare,
+        journal: &'a Journal,
     ) -> Maker<'a> {
         Maker {
             cp,
@@ -62,7 +65,8 @@ impl<'a> Maker<'a> {
             pipes: BTreeMap::new(),
             fifos: BTreeMap::new(),
             memfds: BTreeMap::new(),
-            ghosts: Ghosts::new(images),
+            ghosts: Ghosts::new(images, journal),
+            journal,
             links: Links::default(),
             watches: Vec::new(),
             notes: Vec::new(),
@@ -168,7 +172,7 @@ impl<'a> Maker<'a> {
                 };
                 let base = self
                     .links
-                    .get(reg, link, self.root, &mut self.compare, who)?;
+                    .get(reg, link, self.root, &mut self.compare, self.journal)?;
                 self.again(base, flags, reg, who)
             }
             Some(Remap::Process(_)) => Err(dangling(reg)),

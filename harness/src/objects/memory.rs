@@ -96,8 +96,9 @@ impl PagesFiles {
             source,
         };
         let file = File::from(crate::os::memfd(name, &[], sealable).map_err(failed)?);
-        file.set_len(size).map_err(failed)?;
         self.fill(&file, map)?;
+        // Contents come in whole pages: the size is set behind them.
+        file.set_len(size).map_err(failed)?;
         Ok(file)
     }
 
