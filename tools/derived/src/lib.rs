@@ -152,10 +152,13 @@ pub const ALL: &[Derived] = &[
     Derived {
         name: "ipc-owners",
         of: "shm300",
-        what: "owners, creators and modes of their own, and a queue that holds more than it may take",
+        what: "owners, creators and modes of their own, a locked segment, a queue that holds more than it may take",
         change: |i| {
             i.edit::<IpcShm>("ipcns-shm-9.img", magic::IPC_SHM, |all| {
                 all.iter_mut().for_each(|e| owners(&mut e.desc));
+                // SHM_LOCKED.
+                let mode = &mut all[3].desc.as_mut().expect("desc").mode;
+                *mode = mode.map(|m| m | 0o2000);
             });
             i.semaphore_owners();
             i.queue_owners();
