@@ -1,5 +1,10 @@
 //! Message queues: their messages are sent again, in order.
 
+#![allow(
+    clippy::useless_conversion,
+    reason = "the width of C's long and of msglen_t differs between targets"
+)]
+
 use std::io;
 
 use armrest_images::{Message, Queue};
@@ -68,10 +73,6 @@ fn stat(id: libc::c_int) -> io::Result<libc::msqid_ds> {
 /// # Errors
 /// What the kernel says.
 pub fn qbytes(id: libc::c_int) -> io::Result<u64> {
-    #[allow(
-        clippy::useless_conversion,
-        reason = "its width differs between targets"
-    )]
     stat(id).map(|ds| ds.msg_qbytes.into())
 }
 
@@ -96,9 +97,5 @@ pub fn peek(id: libc::c_int, index: i32, room: usize) -> io::Result<(i64, Vec<u8
     let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
     let mut text: Vec<u8> = words[1..].iter().flat_map(|w| w.to_ne_bytes()).collect();
     text.truncate(got);
-    #[allow(
-        clippy::useless_conversion,
-        reason = "its width differs between targets"
-    )]
     Ok((words[0].into(), text))
 }
