@@ -60,6 +60,9 @@
 /* Timers: armed by `timer_settime64`. */
 #define ARMREST_WANT_TIME64 0x40u
 
+/* Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once. */
+#define ARMREST_WANT_MM_SINGLES 0x100000u
+
 /* Threads: they are made by `clone3` with `set_tid`. */
 #define ARMREST_WANT_SET_TID 0x80u
 

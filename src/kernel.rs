@@ -287,6 +287,11 @@ pub trait Kernel {
             }),
         )
     }
+    /// `prctl(PR_SET_MM)` of one field; `len` is that of an auxiliary vector.
+    #[inline(never)]
+    fn set_mm(&mut self, option: u32, value: u32, len: u32) -> Res {
+        self.call(nr::PRCTL, [PR_SET_MM, option, value, len, 0, 0], None)
+    }
     /// `prctl(PR_SET_THP_DISABLE, 1)`.
     fn disable_thp(&mut self) -> Res {
         self.call3(nr::PRCTL, PR_SET_THP_DISABLE, 1, 0)

@@ -32,7 +32,12 @@ pub const PR_SET_PDEATHSIG: u32 = 1;
 pub const PR_SET_DUMPABLE: u32 = 4;
 pub const PR_SET_NAME: u32 = 15;
 pub const PR_SET_MM: u32 = 35;
+pub const PR_SET_MM_AUXV: u32 = 12;
+pub const PR_SET_MM_EXE_FILE: u32 = 13;
 pub const PR_SET_MM_MAP: u32 = 14;
+/// Where ranges begin for a moment while their fields are set one by one: at or above any `vm.mmap_min_addr` that a
+/// plan accepts, below every range of the old program and the new one.
+pub const MM_LOW: u32 = 0x1_0000;
 pub const PR_SET_THP_DISABLE: u32 = 41;
 pub const PR_TIMER_CREATE_RESTORE_IDS: u32 = 77;
 

@@ -104,6 +104,8 @@ pub mod want {
     pub const SET_TID: u32 = 1 << 7;
     /// Threads: `last_pid_fd` is written before each is made. With neither bit they get the ids that the kernel gives.
     pub const LAST_PID: u32 = 1 << 16;
+    /// Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once.
+    pub const MM_SINGLES: u32 = 1 << 20;
     /// Thread: `set_robust_list(robust_head, robust_len)`.
     pub const ROBUST: u32 = 1 << 8;
     /// Thread: `rseq(rseq)`.

@@ -128,6 +128,9 @@ pub struct RestoreOptions {
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
+    /// Do as if this kernel lacked it, to test what is done on older ones: mm-map
+    #[arg(long, value_name = "WHAT", hide = true, value_parser = ["mm-map"])]
+    pub pretend_without: Vec<String>,
 }
 
 /// What `armrest plan` was asked for.

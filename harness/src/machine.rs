@@ -34,6 +34,7 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         own_rseq,
         has_set_tid: privileged && probe::set_tid().is_yes(),
         has_mm_map: privileged && probe::mm_map().is_yes(),
+        has_mm_singles: probe::mm_singles().is_yes(),
         has_ptrace: probe::may_ptrace(&status).is_yes(),
         madvise: probe::madvise()
             .unwrap_or_default()

@@ -320,6 +320,22 @@ pub fn mm_map() -> Fact {
     }
 }
 
+/// Can the kernel's mm fields be set one by one? Asked for the exe link with a descriptor that cannot be.
+pub fn mm_singles() -> Fact {
+    const PR_SET_MM_EXE_FILE: c_ulong = 13;
+    // SAFETY: numbers only; nothing is set, since there is no such descriptor.
+    let r = unsafe {
+        libc::prctl(
+            libc::PR_SET_MM,
+            PR_SET_MM_EXE_FILE,
+            c_ulong::MAX,
+            0 as c_ulong,
+            0 as c_ulong,
+        )
+    };
+    exists(os::check_long(c_long::from(r)), libc::EBADF)
+}
+
 /// Is there `rseq`? Asked with a length of 0, which is never right.
 pub fn rseq() -> Fact {
     // SAFETY: the kernel refuses a length of 0 before it looks at anything.

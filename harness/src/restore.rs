@@ -150,13 +150,16 @@ fn here(
 /// Facts of this machine, and what the plan is asked.
 fn facts(o: &RestoreOptions, cp: &Checkpoint, as_init: bool) -> Result<(Machine, Options), Error> {
     let wanted_pid = cp.tasks.first().map(|t| t.pid);
-    let machine =
+    let mut machine =
         machine::probe(wanted_pid.filter(|_| !o.new_namespaces || as_init)).map_err(|e| {
             Error::Machine {
                 what: "facts of this kernel".into(),
                 why: e.to_string(),
             }
         })?;
+    if o.pretend_without.iter().any(|w| w == "mm-map") {
+        machine.has_mm_map = false;
+    }
     let options = Options {
         any_pid: o.any_pid,
         any_ids: o.any_ids,

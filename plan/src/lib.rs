@@ -14,6 +14,7 @@ pub mod kernel_pages;
 pub mod lazy;
 pub mod machine;
 pub mod memory;
+pub mod mm;
 pub mod model;
 pub mod record;
 mod refuse;
@@ -316,7 +317,7 @@ impl Draft<'_> {
         tables.unmaps = self.unmaps(&area);
         self.count_maps(&tables, &mut refuse);
 
-        let exe_fd = if self.machine.has_mm_map {
+        let exe_fd = if self.sets_mm() {
             Some(self.source(SourceKind::Exe { file: live.mm.exe }))
         } else {
             None
@@ -661,6 +662,11 @@ impl Draft<'_> {
         }
     }
 
+    /// The kernel's mm fields can be set in one way or the other.
+    fn sets_mm(&self) -> bool {
+        mm::way(self.live, self.machine) != 0
+    }
+
     fn wants(&self) -> u32 {
         let m = self.machine;
         let mut w = 0;
@@ -670,9 +676,7 @@ impl Draft<'_> {
         if m.has_robust_list {
             w |= want::OLD_ROBUST;
         }
-        if m.has_mm_map {
-            w |= want::MM_MAP;
-        }
+        w |= mm::way(self.live, m);
         if self.live.mm.thp_disabled && m.has_thp_disable {
             w |= want::THP_DISABLE;
         }
@@ -708,7 +712,7 @@ impl Draft<'_> {
             .iter()
             // Our own heap begins below its break; that it reaches a page beyond says only that it shrank since.
             .any(|o| o.range.start >= m.own_brk && Range::from(o.range).overlaps(between));
-        (!m.has_mm_map && m.own_brk > 0 && brk >= m.own_brk && free).then_some(brk)
+        (!self.sets_mm() && m.own_brk > 0 && brk >= m.own_brk && free).then_some(brk)
     }
 
     /// What this kernel lacks and the checkpoint had: said, never hidden.
@@ -722,14 +726,18 @@ impl Draft<'_> {
         if threads.iter().any(|t| t.rseq.is_some_and(|r| r.0 != 0)) && !m.has_rseq {
             lost.push("the rseq registration");
         }
-        if !m.has_mm_map {
+        if !self.sets_mm() {
             lost.push("the kernel's mm fields (PR_SET_MM_MAP)");
         }
         if !lost.is_empty() {
             self.notes
                 .push(format!("not here, so left out: {}", lost.join(", ")));
         }
-        if !m.has_mm_map && self.grow_brk().is_none() {
+        if mm::way(self.live, m) == want::MM_SINGLES {
+            self.notes
+                .push("the kernel's mm fields are set one by one (no PR_SET_MM_MAP)".into());
+        }
+        if !self.sets_mm() && self.grow_brk().is_none() {
             let brk = self.live.mm.fields[5];
             let state = if brk < m.own_brk {
                 "sbrk() would return memory that is not mapped"

@@ -36,6 +36,8 @@ pub struct Machine {
     pub has_set_tid: bool,
     /// `PR_SET_MM_MAP` of 104 bytes exists.
     pub has_mm_map: bool,
+    /// The fields can be set one by one (`PR_SET_MM_START_CODE` ...).
+    pub has_mm_singles: bool,
     /// `ptrace` works.
     pub has_ptrace: bool,
     /// Advice numbers that `madvise` takes here.
@@ -161,6 +163,7 @@ impl Machine {
             own_rseq: None,
             has_set_tid: true,
             has_mm_map: true,
+            has_mm_singles: true,
             has_ptrace: true,
             madvise: vec![1, 2, 10, 12, 14, 15, 16, 18],
             timer_ids: TimerIds::Counted,

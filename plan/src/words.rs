@@ -519,6 +519,29 @@ fn prctl(a: &[u32; 6], data: Option<&[u8]>) -> String {
             let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
             format!("PR_SET_NAME, {:?}", String::from_utf8_lossy(&name[..end]))
         }
+        c::PR_SET_MM if (1..=13).contains(&a[1]) => {
+            const FIELDS: [&str; 13] = [
+                "START_CODE",
+                "END_CODE",
+                "START_DATA",
+                "END_DATA",
+                "START_STACK",
+                "START_BRK",
+                "BRK",
+                "ARG_START",
+                "ARG_END",
+                "ENV_START",
+                "ENV_END",
+                "AUXV",
+                "EXE_FILE",
+            ];
+            let field = usize::try_from(a[1] - 1).map_or("", |i| FIELDS[i]);
+            match a[1] {
+                c::PR_SET_MM_AUXV => format!("PR_SET_MM, PR_SET_MM_{field}, {} bytes", a[3]),
+                c::PR_SET_MM_EXE_FILE => format!("PR_SET_MM, PR_SET_MM_{field}, fd {}", a[2]),
+                _ => format!("PR_SET_MM, PR_SET_MM_{field}, {:08x}", a[2]),
+            }
+        }
         c::PR_SET_MM if a[1] == c::PR_SET_MM_MAP => {
             format!("PR_SET_MM, PR_SET_MM_MAP, {} bytes", a[3])
         }

@@ -306,6 +306,10 @@ pub fn prove(
         found.len(),
         "the map has another number of VMAs"
     );
+    if crate::mm::way(live, machine) != 0 {
+        assert_eq!(m.mm.fields, live.mm.fields, "the mm fields differ");
+        assert!(m.mm.auxv && m.mm.exe, "auxv or exe is the old one's");
+    }
     let guards: BTreeSet<u32> = live
         .mm
         .guards

@@ -35,6 +35,7 @@ pub fn emulator() -> Machine {
         has_robust_list: false,
         has_rseq: false,
         has_mm_map: false,
+        has_mm_singles: false,
         has_ptrace: false,
         ..machine()
     }

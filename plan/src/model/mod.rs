@@ -176,6 +176,40 @@ struct Open {
     contents: Option<u64>,
 }
 
+/// What the kernel believes of the address space.
+#[derive(Clone, Copy, Debug)]
+pub struct MmFields {
+    /// In the order of `prctl_mm_map`.
+    pub fields: [u32; 11],
+    /// The auxiliary vector was set.
+    pub auxv: bool,
+    /// The exe link was set.
+    pub exe: bool,
+}
+
+impl MmFields {
+    /// Those of a small static program.
+    fn ours() -> MmFields {
+        MmFields {
+            fields: [
+                0x40_0000,
+                0x51_0000,
+                0x51_f000,
+                0x52_0000,
+                0x52_2000,
+                0x53_0000,
+                0xbed2_0000,
+                0xbed2_0f00,
+                0xbed2_0f20,
+                0xbed2_0f20,
+                0xbed2_0ff0,
+            ],
+            auxv: false,
+            exe: false,
+        }
+    }
+}
+
 /// How the model should trouble the steps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trouble {
@@ -203,6 +237,9 @@ pub struct Model {
     /// Ranges that a fixed mapping, an attach or a move replaced. A good plan replaces nothing.
     pub replaced: Vec<Range>,
     trouble: Trouble,
+    /// The kernel's mm fields.
+    pub mm: MmFields,
+    machine: Machine,
     huge_pages: Vec<HugePages>,
     advice: Vec<u32>,
     task_size: u32,
@@ -274,6 +311,8 @@ impl Model {
             peak: 0,
             replaced: Vec::new(),
             trouble,
+            mm: MmFields::ours(),
+            machine: machine.clone(),
             huge_pages: machine.huge_pages.clone(),
             advice: machine.madvise.clone(),
             task_size: machine.task_size,
@@ -639,7 +678,7 @@ impl Kernel for Model {
             nr::CLOSE => self.open.remove(&a[0]).map(|_| 0).ok_or(EBADF),
             nr::PRCTL => {
                 self.threads_own(n, &a, data.map(|d| d.bytes))?;
-                self.prctl(&a)
+                self.prctl(&a, data.map(|d| d.bytes))
             }
             nr::SIGALTSTACK => Ok(0),
             nr::GETPID => Ok(self.pid),

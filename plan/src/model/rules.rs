@@ -407,7 +407,7 @@ impl Model {
         }
     }
 
-    pub(super) fn prctl(&mut self, a: &[u32; 6]) -> Res {
+    pub(super) fn prctl(&mut self, a: &[u32; 6], data: Option<&[u8]>) -> Res {
         if let Some(done) = self.timers.prctl(a) {
             return done;
         }
@@ -417,6 +417,42 @@ impl Model {
                 !old,
                 "PR_SET_MM_MAP while old mappings are there: the exe link is busy"
             );
+            return self.set_mm(a[1], a[2], a[3], data);
+        }
+        Ok(0)
+    }
+
+    fn set_mm(&mut self, option: u32, value: u32, len: u32, data: Option<&[u8]>) -> Res {
+        /// Which of `prctl_mm_map`'s fields an option sets, from 1 on.
+        const FIELDS: [usize; 11] = [0, 1, 2, 3, 6, 4, 5, 7, 8, 9, 10];
+        match (option, data) {
+            (c::PR_SET_MM_MAP, Some(map)) => {
+                for (field, bytes) in self.mm.fields.iter_mut().zip(map.as_chunks::<8>().0) {
+                    *field = u32::try_from(u64::from_le_bytes(*bytes)).map_err(|_| EINVAL)?;
+                }
+                (self.mm.auxv, self.mm.exe) = (true, true);
+            }
+            (c::PR_SET_MM_AUXV, _) => {
+                assert!(
+                    value != 0 && len % 8 == 0,
+                    "auxv of {len} bytes at {value:x}"
+                );
+                self.mm.auxv = true;
+            }
+            (c::PR_SET_MM_EXE_FILE, _) => {
+                self.open.get(&value).ok_or(EBADF)?;
+                self.mm.exe = true;
+            }
+            (1..=11, _) => {
+                let mut fields = self.mm.fields;
+                let index = usize::try_from(option - 1).unwrap_or(0);
+                fields[FIELDS[index]] = value;
+                if !crate::mm::accepts(&fields, &self.machine) {
+                    return Err(EINVAL);
+                }
+                self.mm.fields = fields;
+            }
+            _ => return Err(EINVAL),
         }
         Ok(0)
     }
