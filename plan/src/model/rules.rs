@@ -434,7 +434,7 @@ impl Model {
             }
             (c::PR_SET_MM_AUXV, _) => {
                 assert!(
-                    value != 0 && len % 8 == 0,
+                    value != 0 && len.is_multiple_of(8),
                     "auxv of {len} bytes at {value:x}"
                 );
                 self.mm.auxv = true;
