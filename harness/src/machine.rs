@@ -14,8 +14,14 @@ use crate::probe::{self, Fact};
 /// CAP_SYS_ADMIN and CAP_CHECKPOINT_RESTORE, either of which lets a process choose ids (capabilities(7)).
 const CHOOSERS: u64 = 1 << 21 | 1 << 40;
 
-/// Gather the facts. `pid` is the pid that a restore would want, to say who has it.
-pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
+/// Is SHMLBA enforced? Asking makes a segment for a moment.
+pub fn shmlba_enforced() -> bool {
+    !matches!(probe::shmlba_enforced(), Fact::No(_))
+}
+
+/// Gather the facts. `pid` is the pid that a restore would want, to say who has it; `shmlba_enforced` what was found of
+/// that, or true where it does not matter.
+pub fn probe(pid: Option<u32>, shmlba_enforced: bool) -> io::Result<Machine> {
     let maps = own_maps(&std::fs::read_to_string("/proc/self/maps")?);
     let status = os::read_small("/proc/self/status").unwrap_or_default();
     let emulated = probe::emulated();
@@ -27,7 +33,7 @@ pub fn probe(pid: Option<u32>) -> io::Result<Machine> {
         emulated,
         mmap_min_addr: sysctl("vm/mmap_min_addr").unwrap_or(0x1_0000),
         max_map_count: sysctl("vm/max_map_count").unwrap_or(65530),
-        shmlba_enforced: !matches!(probe::shmlba_enforced(), Fact::No(_)),
+        shmlba_enforced,
         cache_aliases: probe::cache_aliases().is_yes(),
         has_robust_list: probe::robust_list().is_yes(),
         has_rseq: probe::rseq().is_yes(),

@@ -5,13 +5,16 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use crate::cli::RestoreOptions;
 use crate::error::Error;
-use crate::load::write_raw;
 use crate::os;
 use crate::summary::{Log, PidFile};
-use crate::watch::{Child, Ended, Forward};
+use crate::watch::{self, Child, Ended, Forward};
+
+/// Status of an init whose program was killed: nobody sees it.
+const LEFT_ALONE: i32 = 104;
 
 /// Restore by `inside`, run by the init of new namespaces; the exit status to pass on.
 ///
@@ -20,7 +23,7 @@ use crate::watch::{Child, Ended, Forward};
 pub fn run(
     o: &RestoreOptions,
     log: &mut Log,
-    pidfile: Option<PidFile>,
+    mut pidfile: Option<PidFile<'_>>,
     forward: &Forward,
     inside: &dyn Fn(&mut Log) -> Result<i32, Error>,
 ) -> Result<i32, Error> {
@@ -42,12 +45,11 @@ pub fn run(
     }
     drop(write);
     let mut init = Child::new(pid);
-    let answer = answer(read).map_err(failed("pipe of the init"))?;
+    // Dropped on an error, the init is killed, and with it everything in the namespaces.
+    let answer = answer(read, forward, &mut init)?;
     if answer != "restored" {
         // The init has said why; its status is ours.
-        if let Some(p) = pidfile {
-            drop(p);
-        }
+        drop(pidfile);
         return match forward.wait(&mut init, false) {
             Ended::Exit(status) => Ok(status),
             Ended::Signal(s) => Err(Error::Lost {
@@ -56,10 +58,11 @@ pub fn run(
             }),
         };
     }
-    if let Some(mut p) = pidfile {
+    if let Some(p) = &mut pidfile {
         p.fill(task_of(pid).unwrap_or(pid))?;
     }
     init.let_go();
+    pidfile.map(PidFile::keep);
     if o.detached {
         return Ok(0);
     }
@@ -73,11 +76,21 @@ fn init(
     inside: &dyn Fn(&mut Log) -> Result<i32, Error>,
     o: &RestoreOptions,
 ) -> ! {
+    // The bond is made below; who died before that is seen by this.
+    let waits = write.try_clone();
     let mut tell = Some(write);
     let detached = o.detached;
     log.on_restored(Box::new(move || {
         if let Some(w) = tell.take() {
-            write_raw(&w, b"restored");
+            if detached {
+                // SAFETY: numbers only.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+            }
+            // Nobody reads: the program that we restore for was killed before we were done.
+            if !say_restored(&w) {
+                // SAFETY: ends this process, and with it everything in its pid namespace.
+                unsafe { libc::_exit(LEFT_ALONE) }
+            }
             shed_code();
             if detached {
                 // Whoever reads the caller's output must not wait for the end of this init.
@@ -93,14 +106,15 @@ fn init(
             }
         }
     }));
-    let done = mounts().and_then(|()| {
-        if !o.detached {
-            // An init must not outlive the program that waits for it.
-            // SAFETY: numbers only.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-        }
-        inside(log)
-    });
+    // An init must not outlive the program that waits for it; a detached one may once it has said "restored".
+    // SAFETY: numbers only.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if waits.as_ref().is_ok_and(unread) {
+        // SAFETY: as above.
+        unsafe { libc::_exit(LEFT_ALONE) }
+    }
+    drop(waits);
+    let done = mounts().and_then(|()| inside(log));
     let status = match done {
         Ok(status) => status,
         Err(e) => {
@@ -114,6 +128,25 @@ fn init(
     };
     // SAFETY: ends this process, and with it everything in its pid namespace.
     unsafe { libc::_exit(status & 0xff) }
+}
+
+/// Tell the program that waits. False: it is gone.
+fn say_restored(w: &OwnedFd) -> bool {
+    let said = b"restored";
+    // SAFETY: `said` is readable. All signals are blocked, SIGPIPE too.
+    let n = unsafe { libc::write(w.as_raw_fd(), said.as_ptr().cast(), said.len()) };
+    usize::try_from(n) == Ok(said.len())
+}
+
+/// Is nobody left who reads what is written to this pipe?
+fn unread(w: &OwnedFd) -> bool {
+    let mut p = libc::pollfd {
+        fd: w.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, writable; returns at once.
+    unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLERR != 0 }
 }
 
 /// Give back the pages of the program's code: waiting needs few of them, and the kernel reads those again.
@@ -174,14 +207,32 @@ fn mounts() -> Result<(), Error> {
     Ok(())
 }
 
-fn answer(read: OwnedFd) -> io::Result<String> {
-    let mut text = [0u8; 8];
+/// What the init says: `restored`, or nothing. A signal meanwhile is the end of it.
+fn answer(read: OwnedFd, forward: &Forward, init: &mut Child) -> Result<String, Error> {
+    let failed = |e: io::Error| Error::Namespaces {
+        what: "pipe of the init".into(),
+        why: e.to_string(),
+    };
+    let mut text = Vec::new();
     let mut file = std::fs::File::from(read);
-    match file.read_exact(&mut text) {
-        Ok(()) => Ok(String::from_utf8_lossy(&text).into_owned()),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(String::new()),
-        Err(e) => Err(e),
+    while text.len() < 8 {
+        forward.interrupted()?;
+        // Its end alone would not do: a task of its own may hold the other end until it is placed.
+        if !watch::readable(&file, Duration::from_millis(50)).map_err(failed)? {
+            if init.ended().is_some() {
+                break;
+            }
+            continue;
+        }
+        let mut buf = [0u8; 8];
+        match file.read(&mut buf) {
+            Ok(0) => break,
+            Ok(n) => text.extend_from_slice(&buf[..n]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
+        }
     }
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The restored task as seen from here: the init's only child.

@@ -62,6 +62,24 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     openat(fd, &path, flags & !never | libc::O_NOCTTY, 0)
 }
 
+/// Another name for the file that `from` leads to, links followed; nothing is replaced.
+pub fn linkat(from: &str, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let (from, name) = (c_path(from)?, c_path(name)?);
+    let to = dir.as_raw_fd();
+    // SAFETY: both names are NUL-terminated and live through the call; `dir` is an open descriptor.
+    check(unsafe {
+        libc::linkat(libc::AT_FDCWD, from.as_ptr(), to, name.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+    })
+    .map(drop)
+}
+
+/// Take the name of a file away.
+pub fn unlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let name = c_path(name)?;
+    // SAFETY: `name` is NUL-terminated and lives through the call; `dir` is an open descriptor.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
+}
+
 /// The target of a symbolic link `name` in `dir`.
 pub fn readlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
     let name = c_path(name)?;

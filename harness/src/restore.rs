@@ -11,7 +11,7 @@ use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 use crate::cli::{self, RestoreOptions};
 use crate::commands;
 use crate::error::Error;
-use crate::journal::{Journal, Place, clean};
+use crate::journal::{Journal, Place, Thing, clean};
 use crate::load::{self, Loaded};
 use crate::machine;
 use crate::namespaces;
@@ -55,18 +55,25 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     if !o.dry_run {
         clean_up(log)?;
     }
-    let pidfile = match &o.pidfile {
-        Some(p) if !o.dry_run => Some(PidFile::create(below(o.work_dir.as_deref(), p))?),
-        _ => None,
-    };
     // From here on a signal is not the end: what was made is taken back first.
     let forward = Forward::new()?;
+    // Dropped last: it takes back what is left once the child is dead.
+    let journal = Journal::new(&Place::usual(), &o.images, false);
+    let pidfile = match &o.pidfile {
+        Some(p) if !o.dry_run => Some(PidFile::create(
+            below(o.work_dir.as_deref(), p),
+            &journal,
+        )?),
+        _ => None,
+    };
     if o.new_namespaces && !o.dry_run {
         return namespaces::run(o, log, pidfile, &forward, &|log| {
-            here(o, &cp, log, None, true, &forward)
+            // What is made for the namespaces ends with them; what is not is the init's to take back.
+            let own = Journal::new(&Place::usual(), &o.images, true);
+            here(o, &cp, log, None, true, &own, &forward)
         });
     }
-    here(o, &cp, log, pidfile, false, &forward)
+    here(o, &cp, log, pidfile, false, &journal, &forward)
 }
 
 /// What earlier restores left that were killed goes first: its ids may be ours.
@@ -86,16 +93,15 @@ fn here(
     o: &RestoreOptions,
     cp: &Checkpoint,
     log: &mut Log,
-    pidfile: Option<PidFile>,
+    mut pidfile: Option<PidFile<'_>>,
     as_init: bool,
+    journal: &Journal,
     forward: &Forward,
 ) -> Result<i32, Error> {
-    let (machine, options) = facts(o, cp, as_init)?;
+    let (machine, options) = facts(o, cp, as_init, journal)?;
     let plan = armrest_plan::plan(cp, &machine, &options)?;
     let (task, live) = first(cp)?;
     log.phase("plan");
-    // Dropped last: it takes back what is left once the child is dead.
-    let journal = Journal::new(&Place::usual(), &o.images, as_init);
     let mut restore = Restore {
         o,
         cp,
@@ -105,7 +111,7 @@ fn here(
         plan,
         as_init,
         forward,
-        journal: &journal,
+        journal,
         deadline: Deadline::new(log.start(), o.timeout),
     };
     for w in &restore.plan.warnings {
@@ -123,10 +129,11 @@ fn here(
     log.phase("fork");
     restore.watch(&mut running, &made)?;
     log.phase("task");
-    let status = restore.say(log, pidfile, &running, &made)?;
+    let status = restore.say(log, pidfile.as_mut(), &running, &made)?;
     // Nothing can fail from here on.
     running.child.let_go();
     made.sysv.keep();
+    pidfile.map(PidFile::keep);
     journal.done();
     for left in made.links.remove() {
         // The task runs: this is said, and no failure any more.
@@ -147,16 +154,38 @@ fn here(
     Ok(forward.wait(&mut running.child, same_group).status())
 }
 
+/// Is SHMLBA enforced, as far as it matters? The segment that tells could stay if we are killed, so it is written down.
+fn shmlba_enforced(cp: &Checkpoint, journal: &Journal) -> Result<bool, Error> {
+    if cp.segments.is_empty() {
+        return Ok(true);
+    }
+    let entry = journal.will_make(&Thing::Sysv {
+        kind: Kind::Segment,
+        id: None,
+        key: 0,
+        mode: 0o600,
+        // SAFETY: cannot fail.
+        creator: unsafe { libc::geteuid() },
+    })?;
+    let enforced = machine::shmlba_enforced();
+    journal.gone(&entry)?;
+    Ok(enforced)
+}
+
 /// Facts of this machine, and what the plan is asked.
-fn facts(o: &RestoreOptions, cp: &Checkpoint, as_init: bool) -> Result<(Machine, Options), Error> {
+fn facts(
+    o: &RestoreOptions,
+    cp: &Checkpoint,
+    as_init: bool,
+    journal: &Journal,
+) -> Result<(Machine, Options), Error> {
     let wanted_pid = cp.tasks.first().map(|t| t.pid);
-    let mut machine =
-        machine::probe(wanted_pid.filter(|_| !o.new_namespaces || as_init)).map_err(|e| {
-            Error::Machine {
-                what: "facts of this kernel".into(),
-                why: e.to_string(),
-            }
-        })?;
+    let enforced = shmlba_enforced(cp, journal)?;
+    let asked_pid = wanted_pid.filter(|_| !o.new_namespaces || as_init);
+    let mut machine = machine::probe(asked_pid, enforced).map_err(|e| Error::Machine {
+        what: "facts of this kernel".into(),
+        why: e.to_string(),
+    })?;
     if o.pretend_without.iter().any(|w| w == "mm-map") {
         machine.has_mm_map = false;
     }
@@ -417,6 +446,7 @@ impl Restore<'_> {
             child,
             self.live.threads[0].sigmask,
             self.deadline,
+            self.forward,
             self.machine.emulated,
         )?;
         watch::area_gone(child, &self.plan, self.machine.emulated)
@@ -426,13 +456,13 @@ impl Restore<'_> {
     fn say(
         &self,
         log: &mut Log,
-        pidfile: Option<PidFile>,
+        pidfile: Option<&mut PidFile<'_>>,
         running: &Running,
         made: &Made,
     ) -> Result<serde_json::Value, Error> {
         let pid = running.child.pid();
         let late = late_limits(&running.child, &made.allowed);
-        if let Some(mut p) = pidfile {
+        if let Some(p) = pidfile {
             p.fill(pid)?;
         }
         let notes = self.notes(pid, running.way, made, late);

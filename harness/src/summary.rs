@@ -1,13 +1,15 @@
 //! What is said of a restore: log lines, the summary, the status line. Never a word of success before it is true.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cli::RestoreOptions;
 use crate::error::{Error, printable};
+use crate::journal::{Entry, Journal, Thing};
+use crate::os;
 
 /// Where lines go: standard error, or the log file. Opened before anything else happens.
 pub struct Log {
@@ -124,16 +126,21 @@ pub fn below(work_dir: Option<&Path>, path: &Path) -> PathBuf {
 }
 
 /// A pidfile: its bytes are reserved early, so that a full disk is found early; it gets its name when it holds the pid,
-/// so that nobody reads half of it.
-pub struct PidFile {
+/// so that nobody reads half of it. Without a name it goes with this process, whatever happens to that.
+pub struct PidFile<'a> {
     path: PathBuf,
-    hidden: PathBuf,
+    dir: OwnedFd,
+    name: String,
     file: File,
+    /// Where the file system has no files without a name: one that nobody else uses, in the journal.
+    hidden: Option<(String, Entry)>,
+    named: bool,
+    journal: &'a Journal,
 }
 
-impl PidFile {
+impl<'a> PidFile<'a> {
     /// Reserve it; nothing of its name may exist.
-    pub fn create(path: PathBuf) -> Result<PidFile, Error> {
+    pub fn create(path: PathBuf, journal: &'a Journal) -> Result<PidFile<'a>, Error> {
         let failed = |source| Error::Output {
             path: path.clone(),
             source,
@@ -141,15 +148,40 @@ impl PidFile {
         if path.symlink_metadata().is_ok() {
             return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
         }
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let hidden = path.with_file_name(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&hidden)
-            .map_err(failed)?;
-        let mut f = PidFile { path, hidden, file };
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?
+            .to_owned();
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let dir: OwnedFd = File::open(parent.unwrap_or(Path::new(".")))
+            .map_err(failed)?
+            .into();
+        let mut hidden = None;
+        let nameless = os::openat(dir.as_fd(), ".", libc::O_TMPFILE | libc::O_WRONLY, 0o644);
+        let file = match nameless {
+            Ok(fd) => fd,
+            Err(_) => {
+                let other = journal.hidden();
+                let entry = journal.will_make(&Thing::File {
+                    dir: dir.as_fd(),
+                    name: &other,
+                })?;
+                let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
+                let fd = os::openat(dir.as_fd(), &other, flags, 0o644).map_err(failed)?;
+                hidden = Some((other, entry));
+                fd
+            }
+        };
+        let mut f = PidFile {
+            path,
+            dir,
+            name,
+            file: file.into(),
+            hidden,
+            named: false,
+            journal,
+        };
         f.put(&format!("{:<10}\n", 0))?;
         Ok(f)
     }
@@ -165,19 +197,37 @@ impl PidFile {
             })
     }
 
-    /// Write the pid.
+    /// Write the pid, and give the file its name. Dropped before [`PidFile::keep`], it is removed again.
     pub fn fill(&mut self, pid: libc::pid_t) -> Result<(), Error> {
         self.put(&format!("{pid}\n"))?;
-        std::fs::rename(&self.hidden, &self.path).map_err(|source| Error::Output {
+        let from = match &self.hidden {
+            Some((hidden, _)) => format!("/proc/self/fd/{}/{hidden}", self.dir.as_raw_fd()),
+            None => format!("/proc/self/fd/{}", self.file.as_raw_fd()),
+        };
+        os::linkat(&from, self.dir.as_fd(), &self.name).map_err(|source| Error::Output {
             path: self.path.clone(),
             source,
-        })
+        })?;
+        self.named = true;
+        Ok(())
+    }
+
+    /// The restore succeeded.
+    pub fn keep(mut self) {
+        self.named = false;
     }
 }
 
-impl Drop for PidFile {
+impl Drop for PidFile<'_> {
     fn drop(&mut self) {
-        // Renamed, it is no longer there.
-        let _ = std::fs::remove_file(&self.hidden);
+        if let Some((hidden, entry)) = &self.hidden
+            && os::unlinkat(self.dir.as_fd(), hidden).is_ok()
+        {
+            // If it cannot be said, the journal finds nothing of that name.
+            let _ = self.journal.gone(entry);
+        }
+        if self.named {
+            let _ = os::unlinkat(self.dir.as_fd(), &self.name);
+        }
     }
 }

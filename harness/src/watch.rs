@@ -296,7 +296,8 @@ fn internal(what: &'static str) -> impl Fn(io::Error) -> Error {
     }
 }
 
-fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
+/// Can something (or the end) be read within `wait`?
+pub fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
     let mut p = libc::pollfd {
         fd: fd.as_raw_fd(),
         events: libc::POLLIN,
@@ -323,13 +324,18 @@ pub fn until_running(
     child: &mut Child,
     mask: u64,
     deadline: Deadline,
+    forward: &Forward,
     emulated: bool,
 ) -> Result<(), Error> {
     // The kernel never blocks SIGKILL and SIGSTOP; an emulator leaves SIGBUS, SIGSEGV, and what its libc keeps for
     // itself (32, 33) unblocked on the host.
     const NEVER: u64 = 1 << 8 | 1 << 18;
     const EMULATOR: u64 = 1 << 6 | 1 << 10 | 1 << 31 | 1 << 32;
+    // A signal that the kernel forces upon the task (a frame that it refuses, a fault) is unblocked before it kills.
+    const FORCED: [u64; 6] = [1 << 3, 1 << 4, 1 << 6, 1 << 7, 1 << 10, 1 << 30];
     let unseen = if emulated { NEVER | EMULATOR } else { NEVER };
+    let forced = |m: u64| FORCED.contains(&!(m | unseen));
+    let all = |m: u64| m | unseen == u64::MAX;
     let start = Instant::now();
     loop {
         let now = os::blocked_signals(child.pid);
@@ -343,12 +349,14 @@ pub fn until_running(
                 }),
             };
         }
-        if now.is_some_and(|m| m | unseen != u64::MAX) {
+        // Who was forced to take a signal is dead in a moment; who lives on has such a mask of its own.
+        let lived = Duration::from_millis(if all(mask) { 100 } else { 1000 });
+        if now.is_some_and(|m| !all(m) && !forced(m))
+            || now.is_some_and(|m| forced(m) || all(mask)) && start.elapsed() > lived
+        {
             return Ok(());
         }
-        if mask | unseen == u64::MAX && start.elapsed() > Duration::from_millis(100) {
-            return Ok(());
-        }
+        forward.interrupted()?;
         deadline.check(|| "first instruction of the task".into())?;
         if start.elapsed() > ENTER_TIME {
             return Err(Error::Lost {
@@ -535,6 +543,13 @@ fn stop_along(task: libc::pid_t, signo: i32) {
 
 impl Drop for Forward {
     fn drop(&mut self) {
+        let now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // What came too late to be heeded must not end this program before it has said how the restore went.
+        // SAFETY: the set is initialised; no information about the signal is asked for.
+        while unsafe { libc::sigtimedwait(&self.set, std::ptr::null_mut(), &now) } > 0 {}
         let _ = os::signal_mask(self.old);
     }
 }

@@ -514,6 +514,7 @@ fn clock(id: u32) -> String {
 
 fn prctl(a: &[u32; 6], data: Option<&[u8]>) -> String {
     match a[0] {
+        c::PR_SET_NAME if data.is_none() => "PR_SET_NAME".into(),
         c::PR_SET_NAME => {
             let name = data.unwrap_or_default();
             let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
@@ -713,6 +714,11 @@ fn describe_in_plan(r: &Report, step: Step, plan: &Plan) -> String {
         && let Some(rows) = plan.tables.iovecs.get(first..).and_then(|v| v.get(..count))
     {
         return describe(r.syscall, &r.args, Some(armrest_abi::bytes_of_slice(rows)));
+    }
+    if (step, r.syscall) == (Step::Detach, nr::SIGALTSTACK) {
+        // This step only takes one away.
+        let none = [0, c::SS_DISABLE, 0];
+        return describe(r.syscall, &r.args, Some(armrest_abi::bytes_of_slice(&none)));
     }
     describe(r.syscall, &r.args, None)
 }

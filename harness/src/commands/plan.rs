@@ -82,7 +82,7 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
 /// The facts to plan with: those of this machine if it is one, else made-up ones (true).
 fn this_machine(pid: Option<u32>) -> Result<(Machine, bool), Error> {
     if cfg!(target_arch = "arm") {
-        let m = machine::probe(pid).map_err(|e| Error::Internal {
+        let m = machine::probe(pid, machine::shmlba_enforced()).map_err(|e| Error::Internal {
             what: "facts of this machine".to_owned(),
             why: e.to_string(),
         })?;

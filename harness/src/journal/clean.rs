@@ -82,6 +82,10 @@ pub fn run(place: &Place, look_only: bool) -> Result<Vec<Dead>, Error> {
         for name in names {
             out.extend(one(&dir, &name, look_only));
         }
+        if dir.ours && !look_only {
+            // Empty, if its maker was killed right after it was made. Not empty: somebody's journal is there.
+            let _ = std::fs::remove_dir(&dir.path);
+        }
     }
     Ok(out)
 }

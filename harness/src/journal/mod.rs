@@ -220,7 +220,7 @@ impl Journal {
     }
 
     /// The restore succeeded: nothing is taken back any more.
-    pub fn done(self) {
+    pub fn done(&self) {
         if let Some(w) = self.written.borrow_mut().take() {
             w.remove();
         }
