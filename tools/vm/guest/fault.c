@@ -758,7 +758,8 @@ static void mode_kill(bool signals) {
 static bool makes(const struct call *c) {
     switch (c->nr) {
     case 2: case 190: case 120: case 435: case 21: case 337: case 38: case 39: case 40: case 9: case 10: case 328: case 329: case 330:
-    case 382: case 323: case 299: case 303: case 307: case 308: case 300: case 304: case 322: return true;
+    case 382: case 323: case 299: case 303: case 307: case 308: case 300: case 304: return true;
+    case 322: return c->arg[2] & O_CREAT;
     }
     return false;
 }
