@@ -62,7 +62,9 @@ pub fn run(
         p.fill(task_of(pid).unwrap_or(pid))?;
     }
     init.let_go();
-    pidfile.map(PidFile::keep);
+    if let Some(p) = pidfile {
+        p.keep();
+    }
     if o.detached {
         return Ok(0);
     }

@@ -68,7 +68,13 @@ pub fn linkat(from: &str, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let to = dir.as_raw_fd();
     // SAFETY: both names are NUL-terminated and live through the call; `dir` is an open descriptor.
     check(unsafe {
-        libc::linkat(libc::AT_FDCWD, from.as_ptr(), to, name.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+        libc::linkat(
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            to,
+            name.as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        )
     })
     .map(drop)
 }

@@ -60,10 +60,7 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     // Dropped last: it takes back what is left once the child is dead.
     let journal = Journal::new(&Place::usual(), &o.images, false);
     let pidfile = match &o.pidfile {
-        Some(p) if !o.dry_run => Some(PidFile::create(
-            below(o.work_dir.as_deref(), p),
-            &journal,
-        )?),
+        Some(p) if !o.dry_run => Some(PidFile::create(below(o.work_dir.as_deref(), p), &journal)?),
         _ => None,
     };
     if o.new_namespaces && !o.dry_run {
@@ -133,7 +130,9 @@ fn here(
     // Nothing can fail from here on.
     running.child.let_go();
     made.sysv.keep();
-    pidfile.map(PidFile::keep);
+    if let Some(p) = pidfile {
+        p.keep();
+    }
     journal.done();
     for left in made.links.remove() {
         // The task runs: this is said, and no failure any more.
