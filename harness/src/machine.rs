@@ -39,7 +39,10 @@ pub fn probe(pid: Option<u32>, shmlba_enforced: bool) -> io::Result<Machine> {
         has_rseq: probe::rseq().is_yes(),
         own_rseq,
         has_set_tid: privileged && probe::set_tid().is_yes(),
-        has_mm_map: privileged && probe::mm_map().is_yes(),
+        // A 64-bit kernel lays the structure out for 64-bit tasks, in as many bytes: there the fields go one by one.
+        has_mm_map: privileged
+            && task_size(&maps, emulated) <= HIGHEST_SPLIT
+            && probe::mm_map().is_yes(),
         has_mm_singles: probe::mm_singles().is_yes(),
         has_ptrace: probe::may_ptrace(&status).is_yes(),
         madvise: probe::madvise()
@@ -181,6 +184,9 @@ fn own_bytes(maps: &[OwnMap], name: &str) -> Option<Vec<u8>> {
     Some(unsafe { std::slice::from_raw_parts(at, (r.end - r.start) as usize) }.to_vec())
 }
 
+/// Where the tasks of a 32-bit kernel end at most. Mappings above it are those of a 32-bit task of a 64-bit kernel.
+const HIGHEST_SPLIT: u32 = 0xbf00_0000;
+
 /// The user/kernel split: the smallest that the kernel offers above our highest mapping (asm/memory.h; C.6 of the docs).
 fn task_size(maps: &[OwnMap], emulated: bool) -> u32 {
     if emulated {
@@ -275,6 +281,20 @@ fn own_rseq() -> Option<(u32, u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_split_is_told_by_the_highest_mapping() {
+        let size = |maps: &str| task_size(&own_maps(maps), false);
+        let stack = |end: &str| {
+            format!(
+                "00010000-00011000 r-xp 0 0 0 /a\n{end} rw-p 0 0 0 [stack]\nffff0000-ffff1000 r-xp 0 0 0 [vectors]\n"
+            )
+        };
+        assert_eq!(size(&stack("bed00000-bed21000")), 0xbf00_0000);
+        assert_eq!(size(&stack("7efdf000-7f000000")), 0x7f00_0000);
+        assert_eq!(size(&stack("aeddf000-aee00000")), 0xaf00_0000);
+        assert_eq!(size(&stack("ffabd000-ffade000")), 0xffff_0000);
+    }
 
     #[test]
     fn maps_lines_are_read() {

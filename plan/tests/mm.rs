@@ -86,3 +86,45 @@ fn where_neither_way_goes_it_is_said() {
     assert!(!mm::one_by_one(fields, &older()));
     assert!(missing(&cp, &older()));
 }
+
+/// A 32-bit task of a 64-bit kernel: it ends below 4 GiB, its stack lies above any split of a 32-bit kernel, `shmat`
+/// takes any page, and the structure of PR_SET_MM_MAP has another layout. Not run anywhere: no such kernel at hand.
+#[test]
+fn a_64_bit_kernel_is_planned_for() {
+    use armrest_plan::model::own;
+    let compat = Machine {
+        maps: vec![
+            own(0x40_0000, 0x52_0000, "/usr/bin/armrest"),
+            own(0xf7c0_0000, 0xf7c2_1000, ""),
+            own(0xf7fc_0000, 0xf7fc_1000, "[vvar]"),
+            own(0xf7fc_1000, 0xf7fc_2000, "[vdso]"),
+            own(0xffa0_0000, 0xffa2_1000, "[stack]"),
+            own(0xffff_0000, 0xffff_1000, "[vectors]"),
+        ],
+        task_size: 0xffff_0000,
+        shmlba_enforced: false,
+        has_mm_map: false,
+        platform: "v8l".into(),
+        ..machine()
+    };
+    for name in ["counter", "memory", "sysvshm", "sysvsplit", "dyn", "jit"] {
+        let cp = sample(name);
+        let p = plan(&cp, &compat, &free()).expect(name);
+        let m = prove(&cp, &compat, &p, Trouble::default()).expect(name);
+        assert_eq!(m.mm.fields, common::live(&cp).mm.fields);
+        // Off SHMLBA, and no detour: every attach goes where it belongs.
+        assert!(p.tables.pieces.is_empty() || name == "sysvsplit", "{name}");
+    }
+    // What lived at the top there cannot live here.
+    let mut cp = sample("counter");
+    for v in &mut cp.tasks[0].live.as_mut().unwrap().mm.vmas {
+        if v.grows_down {
+            v.range = common::range(0xff00_0000, 0x21);
+        }
+    }
+    let refused = plan(&cp, &machine(), &free()).expect_err("too high");
+    assert!(
+        refused.0.iter().any(|r| r.what.contains("task size")),
+        "{refused:?}"
+    );
+}
