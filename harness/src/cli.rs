@@ -64,6 +64,30 @@ pub enum Finish {
     Page,
 }
 
+/// A descriptor of the caller, given for one of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inherit {
+    /// Its number here.
+    pub fd: i32,
+    /// What it is given for.
+    pub id: String,
+}
+
+/// `fd[N]:ID`, as criu writes it.
+fn inherit(text: &str) -> Result<Inherit, String> {
+    let parts = text.strip_prefix("fd[").and_then(|t| t.split_once("]:"));
+    let fd = parts
+        .and_then(|p| p.0.parse::<i32>().ok())
+        .filter(|n| *n >= 0);
+    match (fd, parts) {
+        (Some(fd), Some((_, id))) if !id.is_empty() => Ok(Inherit {
+            fd,
+            id: id.to_owned(),
+        }),
+        _ => Err("not of the form fd[N]:ID".into()),
+    }
+}
+
 /// What `armrest restore` was asked for.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(
@@ -107,6 +131,12 @@ pub struct RestoreOptions {
     /// Accept this changed file (glob, repeatable)
     #[arg(long, value_name = "PATH")]
     pub allow_changed: Vec<String>,
+    /// Give it descriptor N of this program for ID: pipe[INODE], a path, file[MOUNT:INODE] (repeatable)
+    #[arg(long, value_name = "fd[N]:ID", value_parser = inherit, hide = true)]
+    pub inherit_fd: Vec<Inherit>,
+    /// ID lies outside of the checkpoint: it must be given by --inherit-fd (repeatable)
+    #[arg(long, value_name = "ID", hide = true)]
+    pub external: Vec<String>,
     /// Give up if not restored after that long
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,

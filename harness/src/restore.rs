@@ -49,6 +49,7 @@ pub fn run(o: &RestoreOptions) -> Result<i32, Error> {
 
 fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     log.begin(o)?;
+    given(o)?;
     load::header()?;
     let cp = armrest_images::load(&FsDir::new(&o.images))?;
     log.phase("images");
@@ -83,6 +84,17 @@ fn clean_up(log: &mut Log) -> Result<(), Error> {
         log.line(0, &format!("warning: {line}"))?;
     }
     Ok(())
+}
+
+/// What is said to be external must be given.
+fn given(o: &RestoreOptions) -> Result<(), Error> {
+    let is_given = |id: &&String| !o.inherit_fd.iter().any(|i| i.id == **id);
+    match o.external.iter().find(is_given) {
+        Some(id) => Err(Error::Usage {
+            what: format!("--external {id}: needs --inherit-fd fd[N]:{id}"),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// What a restore in this process's namespaces came to: one stage after the other.
@@ -191,6 +203,7 @@ fn facts(
     let options = Options {
         any_pid: o.any_pid,
         any_ids: o.any_ids,
+        inherit: o.inherit_fd.iter().map(|i| i.id.clone()).collect(),
         lazy: o.lazy,
         // Inside the namespaces ids are free, and that is checked like everywhere else.
         new_namespaces: o.new_namespaces && !as_init,
@@ -282,6 +295,7 @@ impl Restore<'_> {
         })?;
         let pages = PagesFiles::open(&o.images, cp)?;
         let mut maker = Maker::new(cp, &root, &pages, &o.images, compare, self.journal);
+        maker.inherit(&plan.files.inherited, &o.inherit_fd)?;
         let mut dirs = Dirs::default();
         // First what is only opened and compared, then what leaves traces while it is made.
         for touching in [false, true] {

@@ -23,6 +23,8 @@ const S_IFMT: u32 = 0o170_000;
 pub struct FilesPlan {
     /// Open file descriptions, each once.
     pub makes: Vec<Make>,
+    /// Descriptions that the caller gives.
+    pub inherited: Inherited,
     /// Locks that belong to a description: taken by whoever has it.
     pub locks: Vec<FileLock>,
     /// What each task does with its descriptors at their numbers, in order: index of the task, and the act.
@@ -137,12 +139,51 @@ fn unsupported(kind: &str) -> &str {
     }
 }
 
+/// Descriptions that the caller gives: file id, and which of its gifts.
+pub type Inherited = BTreeMap<u32, usize>;
+
+/// Which descriptions these ids mean (`--inherit-fd`): `pipe[N]`, a path, or `file[MOUNT:INODE]` for what was external
+/// at the dump. Ids that mean nothing are refused.
+pub fn inherited(cp: &Checkpoint, ids: &[String], out: &mut Vec<Refusal>) -> Inherited {
+    let mut all = Inherited::new();
+    for (gift, id) in ids.iter().enumerate() {
+        let before = all.len();
+        for (file, f) in &cp.files {
+            if means(f, id) && held(cp, *file) {
+                all.insert(*file, gift);
+            }
+        }
+        if all.len() == before {
+            out.push(Refusal {
+                kind: crate::types::RefusalKind::Unsupported,
+                what: format!("--inherit-fd {id}: no descriptor of the checkpoint is that"),
+                hint: "pipe[N], a path, or file[MOUNT:INODE]: armrest plan lists the descriptors"
+                    .into(),
+            });
+        }
+    }
+    all
+}
+
+fn held(cp: &Checkpoint, file: u32) -> bool {
+    lives(cp).any(|(_, l)| l.fds.iter().any(|f| f.file == file))
+}
+
+fn means(file: &File, id: &str) -> bool {
+    match file {
+        File::Pipe(p) => id == format!("pipe[{}]", p.pipe) || id == format!("pipe:[{}]", p.pipe),
+        // criu writes paths without the first slash.
+        File::Reg(r) => r.path.trim_start_matches('/') == id.trim_start_matches('/'),
+        _ => false,
+    }
+}
+
 /// Collects refusals.
 type No<'a> = &'a mut dyn FnMut(String, &str);
 
 /// What of a task's descriptors and fs state cannot be restored.
-pub fn refuse(cp: &Checkpoint, live: &LiveTask, no: No<'_>) {
-    for fd in &live.fds {
+pub fn refuse(cp: &Checkpoint, live: &LiveTask, given: &Inherited, no: No<'_>) {
+    for fd in live.fds.iter().filter(|f| !given.contains_key(&f.file)) {
         let who = format!("fd {}", fd.fd);
         let Some(file) = cp.files.get(&fd.file) else {
             let hint = "the images are damaged";
@@ -384,7 +425,7 @@ pub fn chroot<'a>(cp: &'a Checkpoint, live: &LiveTask) -> Option<&'a str> {
 }
 
 /// Decide what is made and done. The checkpoint was not refused.
-pub fn plan(cp: &Checkpoint, machine: &Machine) -> FilesPlan {
+pub fn plan(cp: &Checkpoint, machine: &Machine, given: &Inherited) -> FilesPlan {
     let mut at: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
     for (task, live) in lives(cp) {
         for fd in &live.fds {
@@ -396,12 +437,17 @@ pub fn plan(cp: &Checkpoint, machine: &Machine) -> FilesPlan {
             .locks
             .iter()
             .filter(|l| matches!(l.kind, LockKind::Flock | LockKind::Ofd))
+            .filter(|l| !given_at(cp, l, given))
             .copied()
             .collect(),
+        inherited: given.clone(),
         ..FilesPlan::default()
     };
     for (file, at) in at {
-        let name = name(cp, file);
+        let mut name = name(cp, file);
+        if given.contains_key(&file) {
+            name.push_str(" (inherited)");
+        }
         out.makes.push(Make { file, name, at });
     }
     // Watches come last, so that making the rest is not what they see.
@@ -420,6 +466,16 @@ fn lives(cp: &Checkpoint) -> impl Iterator<Item = (usize, &LiveTask)> {
     all.filter_map(|(i, t)| Some((i, t.live.as_ref()?)))
 }
 
+/// A lock of something that the caller gives is the caller's business.
+fn given_at(cp: &Checkpoint, l: &FileLock, given: &Inherited) -> bool {
+    let task = cp.tasks.iter().find(|t| t.pid == l.pid);
+    let fds = task.and_then(|t| t.live.as_ref()).map(|l| &l.fds);
+    fds.is_some_and(|all| {
+        all.iter()
+            .any(|f| f.fd == l.fd && given.contains_key(&f.file))
+    })
+}
+
 /// Every description's own acts are done once, by the first task that has it.
 fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
     const O_ASYNC: u32 = 0o20000;
@@ -428,6 +484,10 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
         let (Some(file), Some(&(task, fd))) = (cp.files.get(&m.file), m.at.first()) else {
             continue;
         };
+        // What the caller gives stays as the caller has it.
+        if out.inherited.contains_key(&m.file) {
+            continue;
+        }
         let (flags, owner) = facts(cp, file);
         let asynchronous = flags & O_ASYNC != 0;
         if owner.pid != 0 || owner.signum != 0 || asynchronous {
@@ -444,7 +504,8 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
             _ => {}
         }
     }
-    let locks = cp.locks.iter().filter_map(|l| {
+    let ours = cp.locks.iter().filter(|l| !given_at(cp, l, &out.inherited));
+    let locks = ours.filter_map(|l| {
         let task = cp.tasks.iter().position(|t| t.pid == l.pid)?;
         matches!(l.kind, LockKind::Posix | LockKind::Lease).then_some((task, Act::Lock(*l)))
     });

@@ -63,6 +63,14 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     };
     refuse::backing(cp, live, &mut refuse);
     special::refuse(live, machine, &mut refuse);
+    let given = files::inherited(cp, &options.inherit, &mut refuse);
+    files::refuse(cp, live, &given, &mut |what, hint| {
+        refuse.push(Refusal {
+            kind: RefusalKind::Unsupported,
+            what,
+            hint: hint.into(),
+        });
+    });
     refuse.extend(files::rights(cp, live, machine));
     let rights = refuse::rights(task, live, machine, options.any_ids, &mut refuse);
     refuse::cpu(
@@ -79,6 +87,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         return Err(Refusals(refuse));
     }
     let out = Draft {
+        given,
         cp,
         live,
         machine,
@@ -138,6 +147,8 @@ fn has_sysv(cp: &Checkpoint) -> bool {
 
 /// A plan being drawn.
 struct Draft<'a> {
+    /// Descriptions that the caller gives.
+    given: files::Inherited,
     cp: &'a Checkpoint,
     live: &'a LiveTask,
     machine: &'a Machine,
@@ -348,7 +359,7 @@ impl Draft<'_> {
             options.own_ipc,
         );
         self.notes.append(&mut ipc.notes);
-        let mut files = files::plan(self.cp, self.machine);
+        let mut files = files::plan(self.cp, self.machine, &self.given);
         self.notes.append(&mut files.notes);
         Ok(Plan {
             task: 0,

@@ -59,12 +59,12 @@ pub fn unsupported(cp: &Checkpoint, out: &mut Vec<Refusal>) {
             ),
         }
         if let Some(live) = &task.live {
-            live_task(cp, task, live, &mut no);
+            live_task(task, live, &mut no);
         }
     }
 }
 
-fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
+fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
     let later =
         "this version restores single-threaded processes with regular files and character devices";
     let pid = task.pid;
@@ -126,7 +126,6 @@ fn live_task(cp: &Checkpoint, task: &Task, live: &LiveTask, no: &mut dyn FnMut(S
             );
         }
     }
-    crate::files::refuse(cp, live, no);
 }
 
 fn thread(pid: u32, t: &Thread, no: &mut dyn FnMut(String, &str)) {

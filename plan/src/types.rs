@@ -25,6 +25,8 @@ pub struct Options {
     pub finish: Finish,
     /// Leave the task stopped before its first instruction.
     pub leave_stopped: bool,
+    /// Descriptions that the caller gives, by id (`--inherit-fd`).
+    pub inherit: Vec<String>,
     /// Sizes of the blob, from its header.
     pub blob: BlobSizes,
 }

@@ -349,3 +349,50 @@ fn a_root_of_its_own_needs_the_right() {
         "{r:?}"
     );
 }
+
+#[test]
+fn what_the_caller_gives_is_not_made_nor_refused() {
+    let File::Reg(mut reg) = cp_file() else {
+        panic!()
+    };
+    reg.external = true;
+    reg.path = "file[1f:7]".into();
+    reg.owner = owner(7, 1);
+    let mut cp = with(vec![
+        (&[3], File::Reg(reg)),
+        (&[4, 5], plain()),
+        (&[6], plain()),
+    ]);
+    cp.locks = vec![FileLock {
+        kind: LockKind::Flock,
+        write: true,
+        pid: 136,
+        fd: 3,
+        start: 0,
+        len: 0,
+    }];
+    refused(&cp, "is external");
+    let with_ids = |ids: &[&str]| armrest_plan::Options {
+        inherit: ids.iter().map(|s| (*s).to_owned()).collect(),
+        ..options()
+    };
+    let o = with_ids(&["pipe[1]", "file[1f:7]"]);
+    let p = plan(&cp, &Machine::generic(), &o)
+        .unwrap_or_else(|r| panic!("{r:?}"))
+        .files;
+    let given: Vec<_> = p.inherited.iter().map(|(f, n)| (*f, *n)).collect();
+    assert_eq!(given, [(100, 1), (101, 0), (102, 0)]);
+    assert_eq!(
+        (p.acts.len(), p.locks.len()),
+        (0, 0),
+        "its owner and locks are the caller's"
+    );
+    let r = plan(&cp, &Machine::generic(), &with_ids(&["pipe[2]"]))
+        .map(|_| ())
+        .expect_err("no such");
+    assert!(
+        r.0.iter()
+            .any(|r| r.what.contains("--inherit-fd pipe[2]: no descriptor")),
+        "{r:?}"
+    );
+}

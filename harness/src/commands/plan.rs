@@ -37,6 +37,7 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
     let wanted = Options {
         any_pid: options.any_pid,
         any_ids: options.any_ids,
+        inherit: Vec::new(),
         lazy: options.lazy,
         new_namespaces: options.new_namespaces,
         own_ipc: false,

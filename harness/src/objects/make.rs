@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use armrest_images::{Checkpoint, File, PipeContents, RegFile, Remap};
-use armrest_plan::files::facts;
+use armrest_plan::files::{Inherited, facts};
 
+use crate::cli::Inherit;
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::objects::file::{self, Compare};
@@ -42,6 +43,8 @@ pub struct Maker<'a> {
     journal: &'a Journal,
     links: Links,
     watches: Vec<OwnedFd>,
+    /// What the caller gives, by file id.
+    inherited: BTreeMap<u32, OwnedFd>,
     /// What comes back otherwise than it was.
     pub notes: Vec<String>,
 }
@@ -69,8 +72,51 @@ impl<'a> Maker<'a> {
             journal,
             links: Links::default(),
             watches: Vec::new(),
+            inherited: BTreeMap::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Take the caller's descriptors for those of the checkpoint that the plan found. The task gets the caller's own
+    /// description, position and flags included; of a pipe, an end of its own.
+    pub fn inherit(&mut self, which: &Inherited, gifts: &[Inherit]) -> Result<(), Error> {
+        for (file, gift) in which {
+            let (Some(gift), Some(made)) = (gifts.get(*gift), self.cp.files.get(file)) else {
+                continue;
+            };
+            let wrong = |why: String| Error::Usage {
+                what: format!("--inherit-fd fd[{}]:{}: {why}", gift.fd, gift.id),
+            };
+            // SAFETY: numbers only; the duplicate is a new descriptor.
+            let fd = os::check(unsafe { libc::fcntl(gift.fd, libc::F_DUPFD_CLOEXEC, 3) })
+                .map_err(|e| wrong(e.to_string()))?;
+            // SAFETY: just made, owned by nobody else.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            let flags = facts(self.cp, made).0.cast_signed();
+            if matches!(made, File::Pipe(_)) {
+                // The pipe is the caller's; which end, and how, is the task's.
+                let kind = os::fstat(fd.as_fd()).map_err(|e| wrong(e.to_string()))?;
+                if !std::os::unix::fs::FileTypeExt::is_fifo(&kind.file_type()) {
+                    return Err(wrong("is no pipe".into()));
+                }
+                let end = os::reopen(fd.as_fd(), flags & !NOT_KEPT | libc::O_NONBLOCK)
+                    .map_err(|e| wrong(e.to_string()))?;
+                settle(&end, flags & !NOT_KEPT).map_err(|e| wrong(e.to_string()))?;
+                self.inherited.insert(*file, end);
+                continue;
+            }
+            // SAFETY: numbers only.
+            let now = os::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
+                .map_err(|e| wrong(e.to_string()))?
+                & libc::O_ACCMODE;
+            if now != flags & libc::O_ACCMODE && now != libc::O_RDWR {
+                return Err(wrong(
+                    "is not open for what the task needs (read, write)".into(),
+                ));
+            }
+            self.inherited.insert(*file, fd);
+        }
+        Ok(())
     }
 
     /// Making this one touches a directory or shared memory: it waits until all files were compared.
@@ -83,6 +129,12 @@ impl<'a> Maker<'a> {
 
     /// Make the description with this id. Only looking, `None` for what has no path.
     pub fn make(&mut self, id: u32, who: &str) -> Result<Option<OwnedFd>, Error> {
+        if let Some(given) = self.inherited.get(&id) {
+            return given.try_clone().map(Some).map_err(|e| Error::Machine {
+                what: format!("{who}: inherited"),
+                why: e.to_string(),
+            });
+        }
         let missing = || Error::Internal {
             what: who.to_owned(),
             why: "a kind of file that the plan should have refused".into(),
