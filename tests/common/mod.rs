@@ -167,10 +167,39 @@ impl Scratch {
             &bin.join(&self.name),
         );
         copy_tree(&sample.join("files"), &self.run_dir());
+        self.modes(&fs::read_to_string(sample.join("files.modes")).unwrap_or_default());
         if sample.join("root").is_dir() {
             copy_tree(&sample.join("root"), &root);
             // As Debian has it.
             std::os::unix::fs::symlink("usr/lib", root.join("lib")).expect("lib");
+        }
+    }
+
+    /// What version control does not keep of the files: the samples' README tells the format.
+    fn modes(&self, list: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        for line in list.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [kind, mode, name] = words[..] else {
+                panic!("files.modes: {line}")
+            };
+            let path = self.run_dir().join(name);
+            let bits = || u32::from_str_radix(mode, 8).expect("a mode");
+            match kind {
+                "f" => fs::set_permissions(&path, fs::Permissions::from_mode(bits())),
+                "d" => fs::create_dir_all(&path)
+                    .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(bits()))),
+                "h" => fs::hard_link(&path, self.run_dir().join(mode)),
+                "p" => {
+                    let made = Command::new("mkfifo")
+                        .args(["-m", mode])
+                        .arg(&path)
+                        .status();
+                    made.map(|s| assert!(s.success(), "mkfifo {name}"))
+                }
+                _ => panic!("files.modes: {line}"),
+            }
+            .unwrap_or_else(|e| panic!("{line}: {e}"));
         }
     }
 
