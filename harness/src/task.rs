@@ -17,8 +17,9 @@ use crate::restore::Dirs;
 
 /// Status of a child that failed here; its words went to the report pipe.
 pub const FAILED: i32 = 113;
-/// Limits that a restore itself may need: set from outside once the task is entered (AS, DATA, STACK, MEMLOCK).
-pub const LATE_LIMITS: [u32; 4] = [9, 2, 3, 8];
+/// Limits that a restore itself may need: set from outside once the task is entered (AS, DATA, STACK, MEMLOCK,
+/// SIGPENDING).
+pub const LATE_LIMITS: [u32; 5] = [9, 2, 3, 8, 11];
 
 /// What the child becomes.
 pub struct Becoming<'a> {

@@ -68,12 +68,6 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
     let later =
         "this version restores single-threaded processes with regular files and character devices";
     let pid = task.pid;
-    if !live.pending.is_empty() {
-        no(
-            format!("pid {pid}: {} pending signals", live.pending.len()),
-            later,
-        );
-    }
     if live.membarrier != 0 {
         no(
             format!("pid {pid}: membarrier registrations {:#x}", live.membarrier),

@@ -13,6 +13,12 @@ use crate::{finish, u32_of};
 pub fn rows(task: &Task, live: &LiveTask, machine: &Machine, traced: bool, tables: &mut Tables) {
     for t in &live.threads {
         let first = tables.queued.len();
+        if t.tid == task.pid {
+            // Only the leader may fill the shared queue with what others sent.
+            tables
+                .queued
+                .extend(live.pending.iter().map(|i| queued(i, 0)));
+        }
         tables.queued.extend(t.pending.iter().map(|i| queued(i, 1)));
         if traced {
             tables.queued.push(finish::here_i_am());

@@ -249,6 +249,8 @@ pub struct Model {
     cache_aliases: bool,
     root: bool,
     pid: u32,
+    /// Signals of the shared queue, in order.
+    pub pending: Vec<Vec<u8>>,
     /// Timers made and armed.
     pub timers: timers::Timers,
     keep: Range,
@@ -322,6 +324,7 @@ impl Model {
             cache_aliases: machine.cache_aliases,
             root: machine.euid == 0,
             pid: cp.tasks.get(plan.task).map_or(1, |t| t.pid),
+            pending: Vec::new(),
             timers: timers::Timers::new(machine.timer_ids),
             keep: plan.area.keep,
             own: plan.area.all,

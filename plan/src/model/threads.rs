@@ -166,7 +166,11 @@ impl Model {
                 assert_eq!((a[0], a[1]), (pid, current), "a signal for someone else");
                 own.pending.push_back(bytes());
             }
-            nr::RT_SIGQUEUEINFO => assert_eq!((a[0], current), (pid, pid)),
+            nr::RT_SIGQUEUEINFO => {
+                assert_eq!((a[0], current), (pid, pid));
+                let info = bytes();
+                self.pending.push(info);
+            }
             _ => {}
         }
         Ok(0)
@@ -223,5 +227,7 @@ impl Model {
             };
             assert_eq!(*own, want, "thread {}", t.tid);
         }
+        let shared: Vec<Vec<u8>> = live.pending.iter().map(|i| i.to_vec()).collect();
+        assert_eq!(self.pending, shared, "the shared queue of signals");
     }
 }
