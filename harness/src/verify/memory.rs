@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use armrest_abi::FRAME_SIZE;
 use armrest_images::{Checkpoint, LiveTask, PAGE, PageMap, PageRun, Vma, VmaKind};
+use armrest_plan::threads::exit_frames;
 use armrest_plan::{consts, vdso, vma_name};
 
 use super::maps::line;
@@ -16,19 +18,10 @@ use crate::objects::memory::PagesFiles;
 /// Bytes that must differ, and why.
 fn masks(live: &LiveTask) -> Vec<(u64, u64, &'static str)> {
     let mut out = Vec::new();
-    for t in &live.threads {
-        let sp = t.regs[13];
-        if let Some(v) = live
-            .mm
-            .vmas
-            .iter()
-            .find(|v| v.range.has(sp.wrapping_sub(1)))
-        {
-            out.push((
-                u64::from(v.range.start()),
-                u64::from(sp),
-                "bytes below the stack pointer",
-            ));
+    for (t, frame) in live.threads.iter().zip(exit_frames(live)) {
+        if let Some(frame) = frame.map(u64::from) {
+            let why = "a signal frame below the stack pointer or on a free alternate stack";
+            out.push((frame, frame + u64::from(FRAME_SIZE), why));
         }
         if let Some((addr, ..)) = t.rseq.filter(|r| r.0 != 0) {
             let addr = u64::from(addr);
@@ -406,7 +399,9 @@ mod tests {
                 .find(|v| v.kind == VmaKind::Vdso)
                 .expect("there");
         let vdso = u64::from(vdso.range.start()) + 100;
-        assert_eq!(weights(&look(&[sp - 1], false)), [Weight::Masked]);
+        assert_eq!(weights(&look(&[sp - 8], false)), [Weight::Masked]);
+        assert_eq!(weights(&look(&[sp - 888], false)), [Weight::Masked]);
+        assert_eq!(weights(&look(&[sp - 900], false)), [Weight::Differs]);
         assert_eq!(weights(&look(&[sp], false)), [Weight::Differs]);
         assert_eq!(weights(&look(&[sp], true)), [Weight::Ran]);
         // A read-only page does not change by running; a page that was never touched is zero.

@@ -1,41 +1,50 @@
-//! `/proc/PID/status`: pid, signal masks, actions, pending signals, umask.
+//! `/proc/PID/status` of a process and of its threads: pid, signal masks, actions, pending signals, umask.
 
-use armrest_images::{LiveTask, Task};
+use armrest_images::{LiveTask, Task, Thread};
 
 use super::{Finding, Weight, compare, key};
 
-/// Compare what `/proc/PID/status` says: pid, signal masks, actions, pending signals, umask.
+fn bit(signo: u32) -> u64 {
+    1u64.checked_shl(signo.wrapping_sub(1)).unwrap_or(0)
+}
+
+fn pending(queue: &[[u8; 128]]) -> u64 {
+    queue.iter().fold(0, |set, info| {
+        set | bit(u32::from_le_bytes([info[0], info[1], info[2], info[3]]))
+    })
+}
+
+fn sets(out: &mut Vec<Finding>, text: &str, all: &[(&str, u64)]) {
+    for (name, images) in all {
+        let task = key(text, &format!("{name}:")).unwrap_or("nothing");
+        let images = format!("{images:016x}");
+        compare(out, Weight::Differs, *name, &*images, task);
+    }
+}
+
+/// Compare what `/proc/PID/task/TID/status` says of a thread: its signal mask and private pending signals.
+pub fn thread(t: &Thread, text: &str) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let all = [("SigPnd", pending(&t.pending)), ("SigBlk", t.sigmask)];
+    sets(&mut out, text, &all);
+    out
+}
+
+/// Compare what `/proc/PID/status` says of the process: pid, actions, shared pending signals, umask.
 pub fn status(task: &Task, live: &LiveTask, text: &str) -> Vec<Finding> {
     let mut out = Vec::new();
-    let bit = |n: u32| 1u64.checked_shl(n.wrapping_sub(1)).unwrap_or(0);
-    let pending = |queue: &[[u8; 128]]| {
-        queue.iter().fold(0, |set, info| {
-            set | bit(u32::from_le_bytes([info[0], info[1], info[2], info[3]]))
-        })
-    };
     let which = |f: &dyn Fn(u32) -> bool| {
         live.sigactions
             .iter()
             .filter(|(_, a)| f(a.handler))
             .fold(0, |set, (n, _)| set | bit(*n))
     };
-    let leader = &live.threads[0];
-    for (name, images) in [
-        ("SigPnd", pending(&leader.pending)),
+    let all = [
         ("ShdPnd", pending(&live.pending)),
-        ("SigBlk", leader.sigmask),
         ("SigIgn", which(&|h| h == 1)),
         ("SigCgt", which(&|h| h > 1)),
-    ] {
-        let task = key(text, &format!("{name}:")).unwrap_or("nothing");
-        compare(
-            &mut out,
-            Weight::Differs,
-            name,
-            &*format!("{images:016x}"),
-            task,
-        );
-    }
+    ];
+    sets(&mut out, text, &all);
     if let Some(umask) = live.umask {
         let task = key(text, "Umask:").unwrap_or("nothing");
         compare(
@@ -68,7 +77,11 @@ mod tests {
     #[test]
     fn masks_and_actions_are_compared() {
         let cp = load("counter");
-        let look = |t: &str| status(&cp.tasks[0], live(&cp), t);
+        let look = |t: &str| {
+            let mut all = status(&cp.tasks[0], live(&cp), t);
+            all.extend(thread(&live(&cp).threads[0], t));
+            all
+        };
         let all = look("");
         assert_eq!(all.len(), 7);
         let text: String = all

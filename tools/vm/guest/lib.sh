@@ -95,10 +95,8 @@ again() {
     echo "$2 times: PASS"
 }
 
-# copies NAME COUNT: that many at once, each in namespaces and below a root of its own.
-copies() {
-    put_files $1
-    numbers=$(seq $2)
+# roots NAME: a tree for each of ${numbers}, below which that sample can be restored.
+roots() {
     for n in $numbers; do
         root=/tmp/copy.$n
         rm -rf $root $root.pid
@@ -108,6 +106,13 @@ copies() {
         cp -a /samples/run/$1 $root/samples/run/
         [ ! -d /images/$1/root ] || { cp -R /images/$1/root/. $root/; ln -s usr/lib $root/lib; }
     done
+}
+
+# copies NAME COUNT: that many at once, each in namespaces and below a root of its own.
+copies() {
+    put_files $1
+    numbers=$(seq $2)
+    roots $1
     jobs=
     for n in $numbers; do
         armrest restore -D /images/$1 -r /tmp/copy.$n --new-namespaces -d --pidfile /tmp/copy.$n.pid >/tmp/copy.$n.log 2>&1 &
@@ -133,24 +138,30 @@ copies() {
     [ $bad = 0 ]
 }
 
-# verified NAME: restores the sample, stops it at once, compares it with its images, lets it go on, ends it, wants PASS.
+# verified NAME [OPTION…]: restores the sample and leaves it stopped before its first instruction, compares it with its
+# images to the last bit, lets it go on, ends it, wants PASS.
 verified() {
+    stopped_there "$@" || return 1
+    goes_on $1
+}
+
+# verified_copy NAME: the same in new namespaces and below a root of its own.
+verified_copy() {
     put_files $1
-    log=/samples/run/$1/out.log
-    pid=$(root_pid $1)
-    armrest restore -D /images/$1 -d || return 1
-    stopped $pid || return 1
+    numbers=v roots $1
+    armrest restore -D /images/$1 -r /tmp/copy.v --new-namespaces -s -d --pidfile /tmp/copy.v.pid || return 1
+    pid=$(cat /tmp/copy.v.pid)
+    grep -q '^State:.T' /proc/$pid/status || { cat /proc/$pid/status; return 1; }
     status=0
-    # It may have run for a moment before it stopped.
-    armrest verify -D /images/$1 -t $pid --allow-ran >/tmp/verify || status=$?
+    armrest verify -D /images/$1 -r /tmp/copy.v -t $pid >/tmp/verify || status=$?
     cat /tmp/verify
     [ $status = 0 ] || return 1
     kill -CONT $pid || return 1
     usleep 500000
     kill -TERM $pid || return 1
     gone $pid || return 1
-    tail -n 3 $log
-    [ "$(tail -n 1 $log)" = PASS ]
+    tail -n 3 /tmp/copy.v/samples/run/$1/out.log
+    [ "$(tail -n 1 /tmp/copy.v/samples/run/$1/out.log)" = PASS ]
 }
 
 # stopped_there NAME [OPTION…]: restores the sample and leaves it stopped before its first instruction; compares it with
@@ -205,10 +216,9 @@ edited() {
 compared() {
     put_files $1
     pid=$(root_pid $2)
-    armrest restore -D /images/$2 -d || return 1
-    stopped $pid || return 1
+    armrest restore -D /images/$2 -d -s || return 1
     status=0
-    armrest verify -D /images/$2 -t $pid --allow-ran >/tmp/verify || status=$?
+    armrest verify -D /images/$2 -t $pid >/tmp/verify || status=$?
     cat /tmp/verify
     kill -CONT $pid || return 1
     usleep 200000
