@@ -18,9 +18,10 @@ use std::collections::BTreeSet;
 use at::{At, need};
 use source::Source;
 
-use crate::checkpoint::{Checkpoint, Clocks, Task, TaskState, VmaKind};
+use crate::checkpoint::{Checkpoint, Clocks, File, Task, TaskState, VmaKind};
 use crate::dir::ImageDir;
 use crate::error::{Error, Fault};
+use crate::kinds::Remap;
 use crate::{magic, proto};
 
 /// Largest process id that a kernel can have.
@@ -100,6 +101,13 @@ fn descriptor_tables(source: &mut Source<'_>, checkpoint: &Checkpoint) -> Result
         used.extend(live.fds.iter().map(|f| f.file));
         used.extend(live.mm.vmas.iter().filter_map(|v| match v.kind {
             VmaKind::File { file } | VmaKind::Memfd { file, .. } => Some(file),
+            _ => None,
+        }));
+        used.extend(checkpoint.files.values().filter_map(|f| match f {
+            File::Reg(r) => match r.remap {
+                Some(Remap::Linked(id)) => Some(id),
+                _ => None,
+            },
             _ => None,
         }));
         if live.fds.is_empty() {

@@ -10,6 +10,8 @@ use crate::kinds::{Ghost, GhostPiece, Remap};
 use crate::{magic, proto};
 
 const GHOST: u32 = 1 << 31;
+/// A deleted file with more holes than this is none that a program makes.
+const MAX_PIECES: usize = 1 << 16;
 
 /// Reads `remap-fpath.img` into the files, and the ghosts that it names.
 pub(super) fn read(
@@ -112,6 +114,13 @@ fn ghost(source: &mut Source<'_>, id: u32) -> Result<Ghost, Error> {
             };
             if to < end {
                 return Err(at.bad("off", to, "chunks overlap or are out of order"));
+            }
+            if pieces.len() >= MAX_PIECES {
+                let (expected, found) = (
+                    "at most 65536 chunks",
+                    u64::try_from(pieces.len()).unwrap_or(u64::MAX),
+                );
+                return Err(at.err("", Fault::BadCount { expected, found }));
             }
             if len > 0 {
                 pieces.push(GhostPiece { from, to, len });
