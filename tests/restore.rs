@@ -43,6 +43,16 @@ fn passes(name: &str, pid: u32, ids: &[u64]) {
 }
 
 #[test]
+fn threads() {
+    passes("threads", 229, &[]);
+}
+
+#[test]
+fn crowd() {
+    passes("crowd", 3001, &[]);
+}
+
+#[test]
 fn counter() {
     passes("counter", 136, &[]);
 }

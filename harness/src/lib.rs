@@ -4,6 +4,7 @@ pub mod blob;
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod hold;
 pub mod journal;
 pub mod load;
 pub mod machine;

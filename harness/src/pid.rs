@@ -71,6 +71,15 @@ pub fn last_pid_file() -> Result<File, Error> {
         .map_err(|e| may_not("ids of threads", &e))
 }
 
+/// The same, with an advisory lock that lives as long as it is open.
+pub fn lock_last_pid() -> Result<File, Error> {
+    let file = last_pid_file()?;
+    // SAFETY: numbers only.
+    os::check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) })
+        .map_err(|e| may_not("ids of threads", &e))?;
+    Ok(file)
+}
+
 fn may_not(what: &str, e: &io::Error) -> Error {
     Error::MayNotChoose {
         what: what.into(),

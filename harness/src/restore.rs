@@ -1,5 +1,6 @@
 //! `armrest restore`: the whole of it, in order. Everything that can be refused is refused before the fork.
 
+use std::fs::File as OsFile;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 use crate::cli::{self, RestoreOptions};
 use crate::commands;
 use crate::error::Error;
+use crate::hold::Held;
 use crate::journal::{Journal, Place, Thing, clean};
 use crate::load::{self, Loaded};
 use crate::machine;
@@ -262,6 +264,8 @@ struct Running {
     reports: Option<Reports>,
     /// Who traces it, if the plan says so.
     tracer: Option<Tracer>,
+    /// On `ns_last_pid`, while the task makes threads by it.
+    lock: Option<OsFile>,
 }
 
 impl Restore<'_> {
@@ -376,7 +380,13 @@ impl Restore<'_> {
             why: e.to_string(),
         })?;
         let report = objects.keep(write, above)?;
-        let go = if self.plan.traced {
+        let others: Vec<u32> = self.live.threads.iter().skip(1).map(|t| t.tid).collect();
+        let held = if self.machine.emulated && self.plan.last_pid_fd.is_some() {
+            Some(Held::hold(&others)?)
+        } else {
+            None
+        };
+        let go = if self.plan.traced || held.is_some() {
             Some(os::pipe().map_err(|e| Error::Machine {
                 what: "pipe".into(),
                 why: e.to_string(),
@@ -415,10 +425,19 @@ impl Restore<'_> {
                     way,
                     reports: Some(Reports::new(read)),
                     tracer: None,
+                    lock: None,
                 };
-                if let Some((_, go)) = go {
+                if let Some(held) = held {
+                    held.release(pid);
+                }
+                if self.plan.last_pid_fd.is_some() {
+                    running.lock = Some(pid::lock_last_pid()?);
+                }
+                if self.plan.traced {
                     // So far no filter is restored that would have to be suspended.
                     running.tracer = Some(Tracer::seize(pid, false)?);
+                }
+                if let Some((_, go)) = go {
                     load::write_raw(&go, b"!");
                 }
                 Ok(running)
@@ -432,6 +451,8 @@ impl Restore<'_> {
         let Some(reports) = running.reports.take() else {
             return Ok(());
         };
+        // Nobody else chooses ids while the threads are made.
+        let _lock = running.lock.take();
         let (plan, loaded) = (&self.plan, &made.loaded);
         if let Some(tracer) = &mut running.tracer {
             let threads = self.live.threads.len();
