@@ -19,9 +19,9 @@ pub fn shmlba_enforced() -> bool {
     !matches!(probe::shmlba_enforced(), Fact::No(_))
 }
 
-/// Gather the facts. `pid` is the pid that a restore would want, to say who has it; `shmlba_enforced` what was found of
-/// that, or true where it does not matter.
-pub fn probe(pid: Option<u32>, shmlba_enforced: bool) -> io::Result<Machine> {
+/// Gather the facts. `ids` are those that a restore would want, the pid first, to say who has one; `shmlba_enforced`
+/// what was found of that, or true where it does not matter.
+pub fn probe(ids: &[u32], shmlba_enforced: bool) -> io::Result<Machine> {
     let maps = own_maps(&std::fs::read_to_string("/proc/self/maps")?);
     let status = os::read_small("/proc/self/status").unwrap_or_default();
     let emulated = probe::emulated();
@@ -65,7 +65,14 @@ pub fn probe(pid: Option<u32>, shmlba_enforced: bool) -> io::Result<Machine> {
         may_choose_pid: privileged && writable("/proc/sys/kernel/ns_last_pid"),
         may_choose_ids: privileged && probe::shm_next_id().is_yes(),
         ipc: ipc_limits(),
-        pid_taken_by: pid.and_then(taken_by),
+        pid_taken_by: ids.first().and_then(|pid| taken_by(*pid)),
+        tid_taken_by: ids
+            .iter()
+            .skip(1)
+            .find_map(|tid| Some((*tid, taken_by(*tid)?))),
+        own_nice: nice(),
+        own_sched: scheduler(),
+        may_nice: may_nice(),
         hwcap: auxval(libc::AT_HWCAP),
         hwcap2: auxval(libc::AT_HWCAP2),
         page_size: auxval(libc::AT_PAGESZ),
@@ -214,6 +221,36 @@ fn sysctl(name: &str) -> Option<u32> {
 
 fn writable(path: &str) -> bool {
     std::fs::OpenOptions::new().write(true).open(path).is_ok()
+}
+
+fn nice() -> i32 {
+    // SAFETY: numbers only; it can be -1 without an error, which cannot happen here.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Policy and priority.
+fn scheduler() -> (u32, u32) {
+    let mut priority: libc::c_int = 0;
+    // SAFETY: `struct sched_param` is one int on Linux; libc's own function is a stub in some of its versions.
+    let policy = unsafe {
+        libc::syscall(libc::SYS_sched_getparam, 0, &raw mut priority);
+        libc::syscall(libc::SYS_sched_getscheduler, 0)
+    };
+    let number = |n: i64| u32::try_from(n).unwrap_or(0);
+    (number(i64::from(policy)), number(i64::from(priority)))
+}
+
+/// May a nice value be lowered, and a real-time policy be taken? Tried on our own nice value, which is put back.
+fn may_nice() -> bool {
+    let now = nice();
+    // At the lowest, the way down to it is asked for again.
+    let lower = if now > -20 { now - 1 } else { now };
+    // SAFETY: numbers only.
+    unsafe {
+        let may = libc::setpriority(libc::PRIO_PROCESS, 0, lower) == 0;
+        libc::setpriority(libc::PRIO_PROCESS, 0, now);
+        may
+    }
 }
 
 /// Who has this pid: `armrest (pid 136)`.

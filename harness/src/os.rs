@@ -205,8 +205,8 @@ pub fn read_small(path: &str) -> io::Result<String> {
 }
 
 /// The blocked signals of a task's leader, from `/proc/PID/status`; bit n-1 = signal n.
-pub fn blocked_signals(pid: libc::pid_t) -> Option<u64> {
-    let status = read_small(&format!("/proc/{pid}/status")).ok()?;
+pub fn blocked_signals(pid: libc::pid_t, tid: u32) -> Option<u64> {
+    let status = read_small(&format!("/proc/{pid}/task/{tid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("SigBlk:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }

@@ -192,10 +192,13 @@ fn facts(
     as_init: bool,
     journal: &Journal,
 ) -> Result<(Machine, Options), Error> {
-    let wanted_pid = cp.tasks.first().map(|t| t.pid);
+    let wanted = if o.new_namespaces && !as_init {
+        Vec::new()
+    } else {
+        cp.ids()
+    };
     let enforced = shmlba_enforced(cp, journal)?;
-    let asked_pid = wanted_pid.filter(|_| !o.new_namespaces || as_init);
-    let mut machine = machine::probe(asked_pid, enforced).map_err(|e| Error::Machine {
+    let mut machine = machine::probe(&wanted, enforced).map_err(|e| Error::Machine {
         what: "facts of this kernel".into(),
         why: e.to_string(),
     })?;
@@ -476,9 +479,20 @@ impl Restore<'_> {
             return watch::area_gone(child, plan, self.machine.emulated);
         }
         watch::until_entered(child, reports, plan, loaded, self.deadline, self.forward)?;
+        // Ids that nobody chose are not known here: then the leader, which leaves last, stands for all.
+        let mut threads: Vec<(u32, u64)> = self
+            .live
+            .threads
+            .iter()
+            .map(|t| (t.tid, t.sigmask))
+            .collect();
+        threads[0].0 = child.pid().cast_unsigned();
+        if self.o.any_pid {
+            threads.truncate(1);
+        }
         watch::until_running(
             child,
-            self.live.threads[0].sigmask,
+            &threads,
             self.deadline,
             self.forward,
             self.machine.emulated,

@@ -318,11 +318,12 @@ pub fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
     }
 }
 
-/// Wait until the task runs its own code. All signals are blocked until `rt_sigreturn`, so the checkpoint's mask is the
-/// proof; if that mask is all signals itself, living on is all that can be seen.
+/// Wait until all `threads` (id and mask, the leader first) run their own code. All signals are blocked until
+/// `rt_sigreturn`, so the checkpoint's mask is the proof; if that mask is all signals itself, living on is all that can be
+/// seen. A thread that is gone has run: until then only the end of the whole process takes it away.
 pub fn until_running(
     child: &mut Child,
-    mask: u64,
+    threads: &[(u32, u64)],
     deadline: Deadline,
     forward: &Forward,
     emulated: bool,
@@ -337,8 +338,18 @@ pub fn until_running(
     let forced = |m: u64| FORCED.contains(&!(m | unseen));
     let all = |m: u64| m | unseen == u64::MAX;
     let start = Instant::now();
+    let mut left: Vec<(u32, u64)> = threads.to_vec();
     loop {
-        let now = os::blocked_signals(child.pid);
+        let pid = child.pid;
+        left.retain(|(tid, mask)| {
+            // Who was forced to take a signal is dead in a moment; who lives on has such a mask of its own.
+            let lived = Duration::from_millis(if all(*mask) { 100 } else { 1000 });
+            match os::blocked_signals(pid, *tid) {
+                None => false,
+                Some(m) if !all(m) && !forced(m) => false,
+                Some(m) => !((forced(m) || all(*mask)) && start.elapsed() > lived),
+            }
+        });
         if let Some(end) = child.ended() {
             // It may have run and ended of its own accord already.
             return match end {
@@ -349,18 +360,14 @@ pub fn until_running(
                 }),
             };
         }
-        // Who was forced to take a signal is dead in a moment; who lives on has such a mask of its own.
-        let lived = Duration::from_millis(if all(mask) { 100 } else { 1000 });
-        if now.is_some_and(|m| !all(m) && !forced(m))
-            || now.is_some_and(|m| forced(m) || all(mask)) && start.elapsed() > lived
-        {
+        if left.is_empty() {
             return Ok(());
         }
         forward.interrupted()?;
         deadline.check(|| "first instruction of the task".into())?;
         if start.elapsed() > ENTER_TIME {
             return Err(Error::Lost {
-                what: "the task".into(),
+                what: format!("thread {}", left[0].0),
                 why: "it did not leave the restorer (its signal mask never changed)".into(),
             });
         }

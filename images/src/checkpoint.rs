@@ -168,6 +168,19 @@ pub struct Task {
     pub live: Option<LiveTask>,
 }
 
+impl Checkpoint {
+    /// The ids that the first task needs: its pid, then those of its other threads.
+    pub fn ids(&self) -> Vec<u32> {
+        let Some(task) = self.tasks.first() else {
+            return Vec::new();
+        };
+        let threads = task.live.iter().flat_map(|l| l.threads.iter().skip(1));
+        std::iter::once(task.pid)
+            .chain(threads.map(|t| t.tid))
+            .collect()
+    }
+}
+
 /// What a task that is not a zombie owns.
 #[derive(Clone, Debug)]
 pub struct LiveTask {
@@ -272,10 +285,30 @@ pub struct Thread {
     pub pending: Vec<[u8; 128]>,
     /// rseq: pointer, size, signature, cs pointer.
     pub rseq: Option<(u32, u32, u32, u64)>,
+    /// The restartable sequence that the area names: the thread may be in it.
+    pub rseq_cs: Option<RseqCs>,
     /// Credentials.
     pub creds: Option<Creds>,
     /// seccomp mode (0, 1, 2) and the filter index.
     pub seccomp: (u32, Option<u32>),
+}
+
+/// A restartable sequence (`struct rseq_cs`, include/uapi/linux/rseq.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RseqCs {
+    /// As the dumped memory has it.
+    Section {
+        /// First instruction.
+        start: u32,
+        /// Bytes up to where it is done.
+        len: u32,
+        /// Where it goes on when it is interrupted.
+        abort: u32,
+        /// When it is not restarted; an old interface.
+        flags: u32,
+    },
+    /// Its description, here, lies in memory that was not dumped.
+    Unreadable(u32),
 }
 
 /// Credentials of a thread.

@@ -61,6 +61,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     let Some((task, live)) = cp.tasks.first().and_then(|t| Some((t, t.live.as_ref()?))) else {
         return Err(Refusals(refuse));
     };
+    threads::refuse(live, machine, &mut refuse);
     refuse::backing(cp, live, &mut refuse);
     special::refuse(live, machine, &mut refuse);
     let given = files::inherited(cp, &options.inherit, &mut refuse);
@@ -121,6 +122,12 @@ fn ids(
             no(
                 RefusalKind::Taken,
                 format!("pid {}: taken by {by}", task.pid),
+                "end that process, or use --new-namespaces or --any-pid",
+            );
+        } else if let Some((tid, by)) = &machine.tid_taken_by {
+            no(
+                RefusalKind::Taken,
+                format!("tid {tid}: taken by {by}"),
                 "end that process, or use --new-namespaces or --any-pid",
             );
         } else if !machine.may_choose_pid {
@@ -818,6 +825,7 @@ fn mm_map(f: &[u32; 11], exe_fd: Option<u32>) -> MmMap {
 fn frame(t: &Thread) -> Vec<u8> {
     let mut r = [0; 16];
     r.copy_from_slice(&t.regs[..16]);
+    r[15] = threads::goes_on_at(t);
     let alt = t
         .altstack
         .map_or(AltStack::NONE, |(sp, size, flags)| AltStack {

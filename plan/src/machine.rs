@@ -61,6 +61,14 @@ pub struct Machine {
     pub ipc: Option<IpcLimits>,
     /// The wanted pid is taken by this process (filled for the pid asked for).
     pub pid_taken_by: Option<String>,
+    /// The first of the wanted ids of threads that is taken, and by which process.
+    pub tid_taken_by: Option<(u32, String)>,
+    /// Our own nice value.
+    pub own_nice: i32,
+    /// Our own scheduling policy and priority.
+    pub own_sched: (u32, u32),
+    /// We may lower nice values and take real-time policies.
+    pub may_nice: bool,
     /// AT_HWCAP, AT_HWCAP2, AT_PAGESZ, AT_PLATFORM of our own auxiliary vector.
     pub hwcap: u32,
     /// AT_HWCAP2.
@@ -175,6 +183,10 @@ impl Machine {
             may_choose_ids: true,
             ipc: None,
             pid_taken_by: None,
+            tid_taken_by: None,
+            own_nice: 0,
+            own_sched: (0, 0),
+            may_nice: true,
             hwcap: u32::MAX,
             hwcap2: u32::MAX,
             page_size: 4096,

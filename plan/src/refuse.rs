@@ -131,20 +131,6 @@ fn thread(pid: u32, t: &Thread, no: &mut dyn FnMut(String, &str)) {
     if t.pdeath != 0 {
         no(format!("{who}: parent-death signal {}", t.pdeath), later);
     }
-    if let Some((policy, _)) = t.sched
-        && !matches!(policy & !0x4000_0000, 0..=3 | 5)
-    {
-        no(
-            format!("{who}: scheduling policy {policy:#x}"),
-            "the images do not record the parameters of SCHED_DEADLINE",
-        );
-    }
-    if t.rseq.is_some_and(|r| r.3 != 0) {
-        no(
-            format!("{who}: interrupted in a restartable sequence"),
-            later,
-        );
-    }
     if let Some(c) = &t.creds {
         if c.ids_lost {
             no(

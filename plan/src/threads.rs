@@ -2,7 +2,7 @@
 
 use armrest_abi::consts::{CLONE_FOR_THREAD, SS_DISABLE, SS_ONSTACK};
 use armrest_abi::{CloneArgs, FRAME_SIZE, Queued, Range, Rows, Rseq, ThreadArgs, want};
-use armrest_images::{LiveTask, Task, Thread, Vma, VmaKind};
+use armrest_images::{LiveTask, RseqCs, Task, Thread, Vma, VmaKind};
 
 use crate::consts;
 use crate::machine::Machine;
@@ -52,6 +52,79 @@ pub fn rows(task: &Task, live: &LiveTask, machine: &Machine, traced: bool, table
     }
 }
 
+/// What of threads cannot be restored on this machine, or not at all.
+pub fn refuse(live: &LiveTask, machine: &Machine, out: &mut Vec<Refusal>) {
+    const RESET_ON_FORK: u32 = 0x4000_0000;
+    let mut no = |kind, what: String, hint: &str| {
+        out.push(Refusal {
+            kind,
+            what,
+            hint: hint.into(),
+        });
+    };
+    for t in &live.threads {
+        let tid = t.tid;
+        if let Some((policy, _)) = t.sched {
+            match policy & !RESET_ON_FORK {
+                0 | 3 | 5 => {}
+                1 | 2 if machine.may_nice || t.sched == Some(machine.own_sched) => {}
+                1 | 2 => no(
+                    RefusalKind::Machine,
+                    format!("tid {tid}: a real-time scheduling policy"),
+                    "needs CAP_SYS_NICE: restore as root",
+                ),
+                policy => no(
+                    RefusalKind::Unsupported,
+                    format!("tid {tid}: scheduling policy {policy}"),
+                    "the images do not record the parameters of SCHED_DEADLINE",
+                ),
+            }
+        }
+        if let Some(nice) = t.nice
+            && nice < machine.own_nice
+            && !machine.may_nice
+        {
+            no(
+                RefusalKind::Machine,
+                format!(
+                    "tid {tid}: nice value {nice}, and armrest runs with {}",
+                    machine.own_nice
+                ),
+                "needs CAP_SYS_NICE: restore as root, or run armrest with that nice value",
+            );
+        }
+        match t.rseq_cs {
+            Some(RseqCs::Unreadable(at)) => no(
+                RefusalKind::Unsupported,
+                format!("tid {tid}: a restartable sequence at {at:#x} that the images do not hold"),
+                "dump it again: it is rarely in one",
+            ),
+            Some(cs @ RseqCs::Section { flags, .. }) if flags & 7 != 0 && in_section(t, cs) => no(
+                RefusalKind::Unsupported,
+                format!("tid {tid}: a restartable sequence that does not want to be restarted"),
+                "dump it again: it is rarely in one",
+            ),
+            _ => {}
+        }
+    }
+}
+
+fn in_section(t: &Thread, cs: RseqCs) -> bool {
+    match cs {
+        RseqCs::Section { start, len, .. } => t.regs[15].wrapping_sub(start) < len,
+        RseqCs::Unreadable(_) => false,
+    }
+}
+
+/// The program counter that a thread starts with: that of the dump; but a restartable sequence that was interrupted is
+/// aborted, as the kernel does it at any preemption. (A registration that outlives this is cleared by the kernel itself.)
+pub fn goes_on_at(t: &Thread) -> u32 {
+    match t.rseq_cs {
+        Some(cs @ RseqCs::Section { abort, .. }) if in_section(t, cs) => abort,
+        _ => t.regs[15],
+    }
+}
+
 /// A signal as the blob queues it.
 pub fn queued(info: &[u8; 128], private: u32) -> Queued {
     let mut words = [0; 32];
@@ -77,11 +150,10 @@ fn wants(t: &Thread, leader: bool, machine: &Machine) -> u32 {
     if t.rseq.is_some_and(|r| r.0 != 0) && machine.has_rseq {
         bits |= want::RSEQ;
     }
-    // Also if it is the default: armrest may run with another.
-    if t.sched.is_some() {
+    if t.sched.is_some_and(|s| s != machine.own_sched) {
         bits |= want::SCHED;
     }
-    if t.nice.is_some() {
+    if t.nice.is_some_and(|n| n != machine.own_nice) {
         bits |= want::NICE;
     }
     bits

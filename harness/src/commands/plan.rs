@@ -32,7 +32,7 @@ struct Report<'a> {
 /// The images cannot be used, the plan refuses, or standard output cannot be written.
 pub fn run(options: &PlanOptions) -> Result<i32, Error> {
     let cp = armrest_images::load(&FsDir::new(&options.images))?;
-    let (machine, made_up) = this_machine(cp.tasks.first().map(|t| t.pid))?;
+    let (machine, made_up) = this_machine(&cp.ids())?;
     let (sizes, has_blob) = (load::sizes(), load::header().is_ok());
     let wanted = Options {
         any_pid: options.any_pid,
@@ -81,9 +81,9 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
 }
 
 /// The facts to plan with: those of this machine if it is one, else made-up ones (true).
-fn this_machine(pid: Option<u32>) -> Result<(Machine, bool), Error> {
+fn this_machine(ids: &[u32]) -> Result<(Machine, bool), Error> {
     if cfg!(target_arch = "arm") {
-        let m = machine::probe(pid, machine::shmlba_enforced()).map_err(|e| Error::Internal {
+        let m = machine::probe(ids, machine::shmlba_enforced()).map_err(|e| Error::Internal {
             what: "facts of this machine".to_owned(),
             why: e.to_string(),
         })?;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::at::{At, need, word};
 use super::source::{Source, Space};
 use super::{files, objects};
-use crate::checkpoint::{AddrRange, Checkpoint, File, Mm, PAGE, PageMap, Thread, Vma, VmaKind};
+use crate::checkpoint::{
+    AddrRange, Checkpoint, File, Mm, PAGE, PageMap, RseqCs, Thread, Vma, VmaKind,
+};
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
 
@@ -462,6 +464,66 @@ fn find_vdso(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result<()
 }
 
 /// AT_PLATFORM is a pointer to a short string on the stack.
+/// The restartable sequence of a thread: what its area names, or, where the dumper's own code has made the kernel forget
+/// that, what the dumper saw.
+pub(super) fn rseq_cs(
+    source: &mut Source<'_>,
+    pages: &PageMap,
+    rseq: Option<(u32, u32, u32, u64)>,
+) -> Result<Option<RseqCs>, Error> {
+    const POINTER: u32 = 8;
+    let Some((area, _, _, seen)) = rseq else {
+        return Ok(None);
+    };
+    let named = words::<2>(source, pages, area.saturating_add(POINTER))?;
+    let pointer = match named {
+        Some([low, 0]) if low != 0 => low,
+        _ => match u32::try_from(seen) {
+            Ok(0) => return Ok(None),
+            Ok(low) => low,
+            Err(_) => return Ok(Some(RseqCs::Unreadable(u32::MAX))),
+        },
+    };
+    // version, flags, then three 64-bit fields.
+    let read = words::<8>(source, pages, pointer)?;
+    Ok(Some(match read {
+        Some([0, flags, start, _, len, _, abort, _]) => RseqCs::Section {
+            start,
+            len,
+            abort,
+            flags,
+        },
+        _ => RseqCs::Unreadable(pointer),
+    }))
+}
+
+/// Words of dumped memory that lie in one page.
+fn words<const N: usize>(
+    source: &mut Source<'_>,
+    pages: &PageMap,
+    at: u32,
+) -> Result<Option<[u32; N]>, Error> {
+    let first = u64::from(at & !(PAGE - 1));
+    let Some(page) = AddrRange::new(first, first + u64::from(PAGE)) else {
+        return Ok(None);
+    };
+    let Some(bytes) = source.contents(pages, page)? else {
+        return Ok(None);
+    };
+    let offset = usize::try_from(at - page.start()).unwrap_or(usize::MAX);
+    let mut out = [0; N];
+    let Some(bytes) = offset
+        .checked_add(4 * N)
+        .and_then(|end| bytes.get(offset..end))
+    else {
+        return Ok(None);
+    };
+    for (word, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    Ok(Some(out))
+}
+
 fn find_platform(source: &mut Source<'_>, mm: &mut Mm, pages: &PageMap) -> Result<(), Error> {
     const AT_PLATFORM: u32 = 15;
     let Some(at) = mm

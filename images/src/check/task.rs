@@ -150,6 +150,9 @@ fn live(
         }
         threads.push(thread);
     }
+    for t in &mut threads {
+        t.rseq_cs = memory::rseq_cs(source, &pages, t.rseq)?;
+    }
     mm.sigpage_users = memory::sigpage_users(source, &mm, &pages, &threads)?;
 
     let fs_name = format!("fs-{pid}.img");
@@ -322,6 +325,7 @@ fn thread(
         pdeath,
         pending: queue(&at, "signals_p", tc.signals_p.as_ref())?,
         rseq,
+        rseq_cs: None,
         creds: tc
             .creds
             .as_ref()

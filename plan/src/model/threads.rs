@@ -216,8 +216,14 @@ impl Model {
                     .filter(|r| r.0 != 0 && machine.has_rseq)
                     .map(|(addr, len, sig, _)| [addr, len, sig]),
                 pdeath: (leader || t.pdeath != 0).then_some(t.pdeath),
-                nice: t.nice.map(i32::cast_unsigned),
-                policy: t.sched.map(|(policy, priority)| [policy, priority]),
+                nice: t
+                    .nice
+                    .filter(|n| *n != machine.own_nice)
+                    .map(i32::cast_unsigned),
+                policy: t
+                    .sched
+                    .filter(|s| *s != machine.own_sched)
+                    .map(|(policy, priority)| [policy, priority]),
                 pending: (t.pending.iter().map(|i| i.to_vec()))
                     .chain(plan.traced.then(|| {
                         armrest_abi::bytes_of_slice::<u32>(&crate::finish::here_i_am().info)

@@ -127,6 +127,7 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
         pdeath: 0,
         pending: Vec::new(),
         rseq: None,
+        rseq_cs: None,
         creds: None,
         seccomp: (0, None),
     };
