@@ -236,8 +236,10 @@ fn scheduler() -> (u32, u32) {
         libc::syscall(libc::SYS_sched_getparam, 0, &raw mut priority);
         libc::syscall(libc::SYS_sched_getscheduler, 0)
     };
-    let number = |n: i64| u32::try_from(n).unwrap_or(0);
-    (number(i64::from(policy)), number(i64::from(priority)))
+    (
+        u32::try_from(policy).unwrap_or(0),
+        u32::try_from(priority).unwrap_or(0),
+    )
 }
 
 /// May a nice value be lowered, and a real-time policy be taken? Tried on our own nice value, which is put back.
