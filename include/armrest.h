@@ -84,6 +84,9 @@
 /* Thread: `setpriority(nice)`. */
 #define ARMREST_WANT_NICE 0x1000u
 
+/* Creds: the leader's filters are for all threads (`SECCOMP_FILTER_FLAG_TSYNC`): it installs them while the others wait. */
+#define ARMREST_WANT_SEAL_ALL 0x2000u
+
 /* The steps of a restore in the order in which the blob takes them. */
 enum armrest_step {
     /* Before the first step. */
@@ -116,9 +119,9 @@ enum armrest_step {
     ARMREST_STEP_SIGNALS = 13,
     /* Timers are armed. */
     ARMREST_STEP_TIMERS = 14,
-    /* Credentials: dumpable and the parent-death signal. */
+    /* Credentials: ids, groups, capabilities, dumpable, the parent-death signal. */
     ARMREST_STEP_CREDS = 15,
-    /* The area goes, the task is entered. */
+    /* Filters of system calls; the area goes, the task is entered. */
     ARMREST_STEP_ENTER = 16,
 };
 
@@ -138,6 +141,8 @@ enum armrest_report_kind {
     ARMREST_REPORT_KIND_PANIC = 6,
     /* A new thread got another id than the checkpoint's: `result` is that id. */
     ARMREST_REPORT_KIND_WRONG_TID = 7,
+    /* A call that returned no error returned another value than it had to: `result` is that value. */
+    ARMREST_REPORT_KIND_WRONG_RESULT = 8,
 };
 
 /* A half-open range of target addresses, page-aligned in every table of this ABI. */
@@ -377,6 +382,20 @@ _Static_assert(sizeof(struct armrest_queued) == 136, "size of Queued");
 _Static_assert(offsetof(struct armrest_queued, signo) == 0, "Queued.signo");
 _Static_assert(offsetof(struct armrest_queued, private) == 4, "Queued.private");
 _Static_assert(offsetof(struct armrest_queued, info) == 8, "Queued.info");
+
+/* One call by which a thread becomes who it was: ids, groups, capabilities, privileges, filters. The plan decides which calls, in which order, for the rights that the restoring process has. */
+struct armrest_cred {
+    /* Which call, of `cred`. */
+    uint32_t call;
+    /* r0 to r4. Addresses lie in the restore-args, behind the tables. */
+    uint32_t args[5];
+    /* What the call must return; `Cred::ANY` = whatever is no error. */
+    uint32_t expect;
+};
+_Static_assert(sizeof(struct armrest_cred) == 28, "size of Cred");
+_Static_assert(offsetof(struct armrest_cred, call) == 0, "Cred.call");
+_Static_assert(offsetof(struct armrest_cred, args) == 4, "Cred.args");
+_Static_assert(offsetof(struct armrest_cred, expect) == 24, "Cred.expect");
 
 /* `struct prctl_mm_map` as a 32-bit ARM kernel lays it out: exactly 104 bytes (include/uapi/linux/prctl.h). */
 struct armrest_mm_map {
@@ -630,8 +649,14 @@ struct armrest_thread_args {
     int32_t nice;
     /* Pending signals: rows of `RestoreArgs::queued`. */
     struct armrest_rows queue;
+    /* First row of its own in the table of credentials; threads that are alike have the same. */
+    uint32_t cred;
+    /* Rows that every thread has taken before any of them enters the program. */
+    uint32_t creds;
+    /* Rows after those: filters, which the thread takes last of all. */
+    uint32_t seals;
     /* Reserved, zero. */
-    uint32_t reserved[5];
+    uint32_t reserved[2];
 };
 _Static_assert(sizeof(struct armrest_thread_args) == 200, "size of ThreadArgs");
 _Static_assert(offsetof(struct armrest_thread_args, clone) == 0, "ThreadArgs.clone");
@@ -652,7 +677,10 @@ _Static_assert(offsetof(struct armrest_thread_args, policy) == 160, "ThreadArgs.
 _Static_assert(offsetof(struct armrest_thread_args, priority) == 164, "ThreadArgs.priority");
 _Static_assert(offsetof(struct armrest_thread_args, nice) == 168, "ThreadArgs.nice");
 _Static_assert(offsetof(struct armrest_thread_args, queue) == 172, "ThreadArgs.queue");
-_Static_assert(offsetof(struct armrest_thread_args, reserved) == 180, "ThreadArgs.reserved");
+_Static_assert(offsetof(struct armrest_thread_args, cred) == 180, "ThreadArgs.cred");
+_Static_assert(offsetof(struct armrest_thread_args, creds) == 184, "ThreadArgs.creds");
+_Static_assert(offsetof(struct armrest_thread_args, seals) == 188, "ThreadArgs.seals");
+_Static_assert(offsetof(struct armrest_thread_args, reserved) == 192, "ThreadArgs.reserved");
 
 /* The restore arguments: one structure at the start of the tables, all of it inside `RestoreArgs::area`. */
 struct armrest_restore_args {
@@ -712,6 +740,8 @@ struct armrest_restore_args {
     struct armrest_table posix_timers;
     /* `Queued`, of all threads. */
     struct armrest_table queued;
+    /* `Cred`s of all threads. */
+    struct armrest_table creds;
     /* The old program's registration, taken back in the detach step. */
     struct armrest_rseq old_rseq;
     /* `PR_SET_DUMPABLE` value. */
@@ -725,7 +755,7 @@ struct armrest_restore_args {
     /* Reserved, zero. */
     uint32_t reserved[2];
 };
-_Static_assert(sizeof(struct armrest_restore_args) == 336, "size of RestoreArgs");
+_Static_assert(sizeof(struct armrest_restore_args) == 344, "size of RestoreArgs");
 _Static_assert(offsetof(struct armrest_restore_args, magic) == 0, "RestoreArgs.magic");
 _Static_assert(offsetof(struct armrest_restore_args, version) == 4, "RestoreArgs.version");
 _Static_assert(offsetof(struct armrest_restore_args, size) == 8, "RestoreArgs.size");
@@ -754,11 +784,12 @@ _Static_assert(offsetof(struct armrest_restore_args, threads) == 168, "RestoreAr
 _Static_assert(offsetof(struct armrest_restore_args, timers) == 176, "RestoreArgs.timers");
 _Static_assert(offsetof(struct armrest_restore_args, posix_timers) == 184, "RestoreArgs.posix_timers");
 _Static_assert(offsetof(struct armrest_restore_args, queued) == 192, "RestoreArgs.queued");
-_Static_assert(offsetof(struct armrest_restore_args, old_rseq) == 200, "RestoreArgs.old_rseq");
-_Static_assert(offsetof(struct armrest_restore_args, dumpable) == 212, "RestoreArgs.dumpable");
-_Static_assert(offsetof(struct armrest_restore_args, mm) == 216, "RestoreArgs.mm");
-_Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 320, "RestoreArgs.exit_svc");
-_Static_assert(offsetof(struct armrest_restore_args, last_pid_fd) == 324, "RestoreArgs.last_pid_fd");
-_Static_assert(offsetof(struct armrest_restore_args, reserved) == 328, "RestoreArgs.reserved");
+_Static_assert(offsetof(struct armrest_restore_args, creds) == 200, "RestoreArgs.creds");
+_Static_assert(offsetof(struct armrest_restore_args, old_rseq) == 208, "RestoreArgs.old_rseq");
+_Static_assert(offsetof(struct armrest_restore_args, dumpable) == 220, "RestoreArgs.dumpable");
+_Static_assert(offsetof(struct armrest_restore_args, mm) == 224, "RestoreArgs.mm");
+_Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 328, "RestoreArgs.exit_svc");
+_Static_assert(offsetof(struct armrest_restore_args, last_pid_fd) == 332, "RestoreArgs.last_pid_fd");
+_Static_assert(offsetof(struct armrest_restore_args, reserved) == 336, "RestoreArgs.reserved");
 
 #endif

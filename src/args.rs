@@ -4,7 +4,7 @@
 //! ([`Args::in_area`]). Whether the rows make sense is the verify step's business.
 
 use armrest_abi::{
-    ABI_VERSION, ARGS_MAGIC, Advise, Attach, Batch, Flush, Iovec, Lock, Map, Move, Plain,
+    ABI_VERSION, ARGS_MAGIC, Advise, Attach, Batch, Cred, Flush, Iovec, Lock, Map, Move, Plain,
     PosixTimer, Protect, Queued, Range, Remove, RestoreArgs, Table, ThreadArgs, Timer,
     words_of_slice,
 };
@@ -36,11 +36,13 @@ pub enum Check {
     BatchLength = 10,
     /// A file offset does not fit `mmap2`.
     PageOffset = 11,
+    /// A row of credentials asks for a call that is none of theirs.
+    CredCall = 12,
 }
 
 impl Check {
     /// All checks.
-    pub const ALL: [Check; 11] = [
+    pub const ALL: [Check; 12] = [
         Check::Version,
         Check::Area,
         Check::AreaParts,
@@ -52,6 +54,7 @@ impl Check {
         Check::RowIndex,
         Check::BatchLength,
         Check::PageOffset,
+        Check::CredCall,
     ];
     /// Its number, as in a report.
     pub const fn number(self) -> u32 {
@@ -88,6 +91,7 @@ pub struct Args<'a> {
     pub timers: &'a [Timer],
     pub posix_timers: &'a [PosixTimer],
     pub queued: &'a [Queued],
+    pub creds: &'a [Cred],
 }
 
 impl<'a> Args<'a> {
@@ -114,6 +118,7 @@ impl<'a> Args<'a> {
             timers: &[],
             posix_timers: &[],
             queued: &[],
+            creds: &[],
         }
     }
 
@@ -167,6 +172,7 @@ tables!(
     0 unmaps Range, 1 parks Move, 2 attaches Attach, 3 pieces Move, 4 holes Range, 5 removes Remove, 6 maps Map,
     7 iovecs Iovec, 8 batches Batch, 9 protects Protect, 10 flushes Flush, 11 unparks Move, 12 advises Advise,
     13 locks Lock, 14 closes u32, 15 threads ThreadArgs, 16 timers Timer, 17 posix_timers PosixTimer, 18 queued Queued,
+    19 creds Cred,
 );
 
 /// Address and number of the records of a table that lies in the area.

@@ -9,8 +9,8 @@ use armrest_abi::consts::{
     ROBUST_LIST_HEAD_SIZE, SS_DISABLE,
 };
 use armrest_abi::{
-    Advise, Attach, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Progress, Protect, Queued,
-    Range, Report, Rseq, Step, ThreadArgs, Timer, bytes_of, bytes_of_slice, want,
+    Advise, Attach, Cred, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Progress, Protect,
+    Queued, Range, Report, Rseq, Step, ThreadArgs, Timer, bytes_of, bytes_of_slice, want,
 };
 
 use crate::args::Args;
@@ -67,6 +67,14 @@ pub mod nr {
     pub const RSEQ: u32 = 398;
     pub const TIMER_SETTIME64: u32 = 409;
     pub const CLONE3: u32 = 435;
+    pub const SETGROUPS32: u32 = 206;
+    pub const SETRESUID32: u32 = 208;
+    pub const SETRESGID32: u32 = 210;
+    pub const SETFSUID32: u32 = 215;
+    pub const SETFSGID32: u32 = 216;
+    pub const CAPSET: u32 = 185;
+    pub const SECCOMP: u32 = 383;
+    pub const MEMBARRIER: u32 = 389;
     pub const CACHEFLUSH: u32 = 0x000f_0002;
     pub const SET_TLS: u32 = 0x000f_0005;
 }
@@ -86,6 +94,19 @@ impl Stage {
     /// All, in order.
     pub const ALL: [Stage; 3] = [Stage::Register, Stage::Ids, Stage::Last];
 }
+
+/// The calls of [`armrest_abi::cred`], in the order of their numbers there.
+pub const CRED_CALLS: [u16; 9] = [
+    nr::SETGROUPS32 as u16,
+    nr::SETRESGID32 as u16,
+    nr::SETRESUID32 as u16,
+    nr::SETFSGID32 as u16,
+    nr::SETFSUID32 as u16,
+    nr::CAPSET as u16,
+    nr::PRCTL as u16,
+    nr::MEMBARRIER as u16,
+    nr::SECCOMP as u16,
+];
 
 /// The kernel as the steps see it. Addresses are the task's, whoever answers.
 pub trait Kernel {
@@ -299,6 +320,12 @@ pub trait Kernel {
     /// `prctl(PR_SET_DUMPABLE)`.
     fn set_dumpable(&mut self, value: u32) -> Res {
         self.call3(nr::PRCTL, PR_SET_DUMPABLE, value, 0)
+    }
+    /// One of [`CRED_CALLS`]: the addresses among its arguments are the plan's. `None` if it is no such call.
+    fn cred(&mut self, c: &Cred) -> Option<Res> {
+        let nr = CRED_CALLS.get(c.call as usize)?;
+        let [a, b, c, d, e] = c.args;
+        Some(self.call(u32::from(*nr), [a, b, c, d, e, 0], None))
     }
     /// `prctl(PR_SET_PDEATHSIG)`.
     fn set_pdeath(&mut self, signo: u32) -> Res {

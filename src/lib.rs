@@ -22,6 +22,7 @@ pub use heap::NoHeap;
 pub use run::Stop;
 pub use step::enter::Entry;
 
+use armrest_abi::want;
 use heap::Heap;
 use kernel::{Kernel, Stage};
 use run::{Done, Run};
@@ -56,7 +57,13 @@ fn steps<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, heap: &mut H
     step::signals::run(run, args, tid)?;
     step::timers::run(run, args)?;
     step::creds::run(run, args)?;
-    step::enter::run(run, args)
+    let entry = step::enter::run(run, args)?;
+    if let Some(leader) = args.threads.first()
+        && leader.want & want::SEAL_ALL == 0
+    {
+        step::creds::seal(run, args, leader)?;
+    }
+    Ok(entry)
 }
 
 /// What thread number `row` of the table does in a stage; the leader has [`restore`].

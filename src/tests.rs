@@ -104,6 +104,7 @@ struct Case {
     timers: Vec<Timer>,
     posix_timers: Vec<PosixTimer>,
     queued: Vec<Queued>,
+    creds: Vec<Cred>,
 }
 
 fn fixed() -> RestoreArgs {
@@ -143,6 +144,7 @@ fn fixed() -> RestoreArgs {
         timers: none,
         posix_timers: none,
         queued: none,
+        creds: none,
         old_rseq: Rseq {
             addr: 0x7000,
             len: 32,
@@ -176,12 +178,20 @@ fn case() -> Case {
         frame: AREA.start + FRAME_OFFSET,
         pdeath: 15,
         queue: Rows { first: 0, count: 2 },
+        cred: 1,
+        creds: 2,
+        seals: 1,
         ..ThreadArgs::default()
     };
     let queued = |private| Queued {
         signo: 10 + private,
         private,
         info: [private; 32],
+    };
+    let row = |call, x, y| Cred {
+        call,
+        args: [x, y, 0x10_2000, 4, 5],
+        expect: 0,
     };
     Case {
         fixed: fixed(),
@@ -346,6 +356,13 @@ fn case() -> Case {
             value: [8; 8],
         }],
         queued: vec![queued(0), queued(1)],
+        creds: vec![
+            row(cred::SETGROUPS, 0, 0),
+            row(cred::SETRESUID, 1000, 1001),
+            row(cred::PRCTL, 38, 1),
+            row(cred::SECCOMP, 1, 0),
+            row(cred::SECCOMP, 1, 2),
+        ],
     }
 }
 
@@ -372,6 +389,7 @@ impl Case {
             timers: &self.timers,
             posix_timers: &self.posix_timers,
             queued: &self.queued,
+            creds: &self.creds,
         }
     }
     fn run(&self, k: &mut Recorder) -> Result<Entry, Stop> {
@@ -486,10 +504,18 @@ fn the_calls_come_in_order_with_their_arguments() {
             (Step::Timers, nr::TIMER_CREATE, [1, 0, 7, 0, 0, 0]),
             (Step::Timers, nr::SETITIMER, [0, 0, 0, 0, 0, 0]),
             (Step::Timers, nr::TIMER_SETTIME, [7, 0, 0, 0, 0, 0]),
+            (
+                Step::Creds,
+                nr::SETRESUID32,
+                [1000, 1001, 0x10_2000, 4, 5, 0]
+            ),
+            (Step::Creds, nr::PRCTL, [38, 1, 0x10_2000, 4, 5, 0]),
             (Step::Creds, nr::PRCTL, [PR_SET_DUMPABLE, 1, 0, 0, 0, 0]),
             (Step::Creds, nr::PRCTL, [PR_SET_PDEATHSIG, 15, 0, 0, 0, 0]),
             (Step::Enter, nr::CLOSE, [11, 0, 0, 0, 0, 0]),
             (Step::Enter, nr::CLOSE, [12, 0, 0, 0, 0, 0]),
+            // Filters judge what comes after them: last.
+            (Step::Enter, nr::SECCOMP, [1, 0, 0x10_2000, 4, 5, 0]),
         ]
     );
     let data = |n: usize| k.calls[n].1.2.clone();
@@ -517,6 +543,8 @@ fn without_options_a_restore_has_few_fixed_calls() {
     c.fixed.want = 0;
     c.threads[0].want = 0;
     c.threads[0].queue.count = 0;
+    (c.threads[0].creds, c.threads[0].seals) = (0, 0);
+    c.threads[0].cred = 0;
     let mut args = Args::empty(&c.fixed);
     args.threads = &c.threads;
     args.queued = &c.queued;
@@ -583,6 +611,48 @@ fn rows_are_told_as_rows_of_the_steps_table() {
         [1, 1, 1, 1, 1, 1]
     );
     assert_eq!([stop_of(5), stop_of(10), stop_of(15)], [0, 0, 0]);
+}
+
+#[test]
+fn a_row_of_credentials_does_what_it_says_or_stops() {
+    let mut c = case();
+    c.creds[2].expect = 7;
+    let stop = c.run(&mut Recorder::default()).unwrap_err();
+    assert_eq!(
+        (stop.kind, stop.step, stop.row, stop.result),
+        (ReportKind::WrongResult, Step::Creds, 1, 0)
+    );
+    c.creds[2].expect = Cred::ANY;
+    assert!(c.run(&mut Recorder::default()).is_ok());
+    c.creds[2].call = 9;
+    let stop = c.run(&mut Recorder::default()).unwrap_err();
+    assert_eq!(
+        (stop.kind, stop.result),
+        (ReportKind::BadArgs, Check::CredCall.number())
+    );
+    c.creds.truncate(2);
+    let stop = c.run(&mut Recorder::default()).unwrap_err();
+    assert_eq!(
+        (stop.kind, stop.result),
+        (ReportKind::BadArgs, Check::RowIndex.number())
+    );
+}
+
+#[test]
+fn filters_for_all_come_while_the_others_wait() {
+    let mut c = case();
+    with_threads(&mut c);
+    c.threads[0].want |= want::SEAL_ALL;
+    let mut k = Recorder::default();
+    c.run(&mut k).unwrap();
+    let seal = k.calls.iter().position(|c| c.1.0 == nr::SECCOMP).unwrap();
+    assert!(
+        k.met[1].0 <= seal && seal < k.met[2].0,
+        "{seal} {:?}",
+        k.met
+    );
+    let seals = k.calls.iter().filter(|c| c.1.0 == nr::SECCOMP).count();
+    assert_eq!(seals, 1);
 }
 
 #[test]
@@ -1001,7 +1071,8 @@ fn threads_are_made_then_go_through_the_stages_together() {
     assert_eq!(stages, Stage::ALL);
     // All threads are there before signals and timers; the last meeting is the end.
     assert_eq!(k.calls[k.met[0].0 - 1].1.0, nr::CLONE);
-    assert_eq!(k.met[2].0, k.calls.len());
+    // Only the leader's filter comes after it.
+    assert_eq!(k.met[2].0 + 1, k.calls.len());
 }
 
 #[test]

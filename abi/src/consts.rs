@@ -30,7 +30,17 @@ pub const IPC_64: u32 = 0x100;
 
 pub const PR_SET_PDEATHSIG: u32 = 1;
 pub const PR_SET_DUMPABLE: u32 = 4;
+pub const PR_SET_KEEPCAPS: u32 = 8;
 pub const PR_SET_NAME: u32 = 15;
+pub const PR_CAPBSET_DROP: u32 = 24;
+pub const PR_SET_SECUREBITS: u32 = 28;
+pub const PR_SET_NO_NEW_PRIVS: u32 = 38;
+pub const PR_CAP_AMBIENT: u32 = 47;
+pub const PR_CAP_AMBIENT_RAISE: u32 = 2;
+pub const PR_CAP_AMBIENT_LOWER: u32 = 3;
+pub const SECCOMP_SET_MODE_STRICT: u32 = 0;
+pub const SECCOMP_SET_MODE_FILTER: u32 = 1;
+pub const SECCOMP_FILTER_FLAG_TSYNC: u32 = 1;
 pub const PR_SET_MM: u32 = 35;
 pub const PR_SET_MM_AUXV: u32 = 12;
 pub const PR_SET_MM_EXE_FILE: u32 = 13;

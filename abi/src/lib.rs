@@ -16,8 +16,8 @@ mod restore;
 pub use bytes::{Plain, bytes_of, bytes_of_slice, words_of_slice};
 pub use header::{BLOB_MAGIC, BlobHeader, EXIT_CODE_LIMIT, FRAME_OFFSET, FRAME_SIZE};
 pub use records::{
-    Advise, Attach, Batch, CloneArgs, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect,
-    Queued, Range, Remove, Timer,
+    Advise, Attach, Batch, CloneArgs, Cred, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer,
+    Protect, Queued, Range, Remove, Timer, cred,
 };
 pub use report::{Progress, Report, ReportKind, Step};
 pub use restore::{ARGS_MAGIC, RestoreArgs, Rows, Rseq, Table, ThreadArgs, want};

@@ -224,6 +224,46 @@ pub struct Queued {
     pub info: [u32; 32],
 }
 
+/// One call by which a thread becomes who it was: ids, groups, capabilities, privileges, filters. The plan decides which
+/// calls, in which order, for the rights that the restoring process has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Cred {
+    /// Which call, of [`crate::cred`].
+    pub call: u32,
+    /// r0 to r4. Addresses lie in the restore-args, behind the tables.
+    pub args: [u32; 5],
+    /// What the call must return; [`Cred::ANY`] = whatever is no error.
+    pub expect: u32,
+}
+
+impl Cred {
+    /// In [`Cred::expect`]: not looked at. `setfsuid32` tells of no error: a second call returns what the first one set.
+    pub const ANY: u32 = u32::MAX;
+}
+
+/// The calls of a [`Cred`], by number.
+pub mod cred {
+    /// `setgroups32(count, list)`.
+    pub const SETGROUPS: u32 = 0;
+    /// `setresgid32(real, effective, saved)`.
+    pub const SETRESGID: u32 = 1;
+    /// `setresuid32(real, effective, saved)`.
+    pub const SETRESUID: u32 = 2;
+    /// `setfsgid32(id)`.
+    pub const SETFSGID: u32 = 3;
+    /// `setfsuid32(id)`.
+    pub const SETFSUID: u32 = 4;
+    /// `capset(header, data)`.
+    pub const CAPSET: u32 = 5;
+    /// `prctl(option, ...)`.
+    pub const PRCTL: u32 = 6;
+    /// `membarrier(command, 0)`.
+    pub const MEMBARRIER: u32 = 7;
+    /// `seccomp(operation, flags, program)`.
+    pub const SECCOMP: u32 = 8;
+}
+
 /// `struct prctl_mm_map` as a 32-bit ARM kernel lays it out: exactly 104 bytes (include/uapi/linux/prctl.h).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -302,6 +342,7 @@ plain!(
     Timer = 20,
     PosixTimer = 112,
     Queued = 136,
+    Cred = 28,
     MmMap = 104,
     CloneArgs = 80,
 );

@@ -36,9 +36,9 @@ pub enum Step {
     Signals = 13,
     /// Timers are armed.
     Timers = 14,
-    /// Credentials: dumpable and the parent-death signal.
+    /// Credentials: ids, groups, capabilities, dumpable, the parent-death signal.
     Creds = 15,
-    /// The area goes, the task is entered.
+    /// Filters of system calls; the area goes, the task is entered.
     Enter = 16,
 }
 
@@ -94,6 +94,8 @@ pub enum ReportKind {
     Panic = 6,
     /// A new thread got another id than the checkpoint's: `result` is that id.
     WrongTid = 7,
+    /// A call that returned no error returned another value than it had to: `result` is that value.
+    WrongResult = 8,
 }
 
 impl ReportKind {
@@ -107,6 +109,7 @@ impl ReportKind {
             5 => Some(ReportKind::OutOfHeap),
             6 => Some(ReportKind::Panic),
             7 => Some(ReportKind::WrongTid),
+            8 => Some(ReportKind::WrongResult),
             _ => None,
         }
     }

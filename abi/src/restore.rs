@@ -79,8 +79,14 @@ pub struct ThreadArgs {
     pub nice: i32,
     /// Pending signals: rows of [`RestoreArgs::queued`].
     pub queue: Rows,
+    /// First row of its own in the table of credentials; threads that are alike have the same.
+    pub cred: u32,
+    /// Rows that every thread has taken before any of them enters the program.
+    pub creds: u32,
+    /// Rows after those: filters, which the thread takes last of all.
+    pub seals: u32,
     /// Reserved, zero.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 2],
 }
 
 /// Bits that say which optional call the plan asks for. A kernel that lacks one gets a plan without it, named in the
@@ -112,6 +118,8 @@ pub mod want {
     pub const RSEQ: u32 = 1 << 9;
     /// Creds, by each thread: `prctl(PR_SET_PDEATHSIG)`.
     pub const PDEATH: u32 = 1 << 10;
+    /// Creds: the leader's filters are for all threads (`SECCOMP_FILTER_FLAG_TSYNC`): it installs them while the others wait.
+    pub const SEAL_ALL: u32 = 1 << 13;
     /// Thread: `sched_setscheduler(policy, priority)`.
     pub const SCHED: u32 = 1 << 11;
     /// Thread: `setpriority(nice)`.
@@ -178,6 +186,8 @@ pub struct RestoreArgs {
     pub posix_timers: Table,
     /// [`crate::Queued`], of all threads.
     pub queued: Table,
+    /// [`crate::Cred`]s of all threads.
+    pub creds: Table,
     /// The old program's registration, taken back in the detach step.
     pub old_rseq: Rseq,
     /// `PR_SET_DUMPABLE` value.
@@ -207,5 +217,5 @@ const _: () = assert!(size_of::<Table>() == 8);
 const _: () = assert!(size_of::<Rseq>() == 12);
 const _: () = assert!(size_of::<ThreadArgs>() == 200);
 const _: () = assert!(size_of::<Rows>() == 8);
-const _: () = assert!(core::mem::offset_of!(RestoreArgs, mm) == 216);
-const _: () = assert!(size_of::<RestoreArgs>() == 216 + 104 + 16);
+const _: () = assert!(core::mem::offset_of!(RestoreArgs, mm) == 224);
+const _: () = assert!(size_of::<RestoreArgs>() == 224 + 104 + 16);

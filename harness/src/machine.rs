@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::io;
 
 use armrest_images::IpcLimits;
-use armrest_plan::{Machine, MapRange, OwnMap};
+use armrest_plan::{Machine, MapRange, OwnMap, Rights};
 
 use crate::os;
 use crate::probe::{self, Fact};
@@ -57,6 +57,9 @@ pub fn probe(ids: &[u32], shmlba_enforced: bool) -> io::Result<Machine> {
         } else {
             probe::huge_pages()
         },
+        has_seccomp: probe::seccomp().is_yes(),
+        membarrier: probe::membarrier(),
+        own: own_rights(&status)?,
         timer_ids: probe::timer_ids(),
         has_timens: probe::timens().is_yes(),
         has_time64: probe::time64().is_yes(),
@@ -121,6 +124,67 @@ fn ipc_limits() -> Option<IpcLimits> {
         ],
         next: [None; 3],
     })
+}
+
+/// Who we are, from the text of `/proc/self/status`.
+fn own_rights(status: &str) -> io::Result<Rights> {
+    let ids = |key| status_ids(status, key).ok_or(io::ErrorKind::InvalidData);
+    let set = |key| status_hex(status, key).unwrap_or(0);
+    let ([ruid, euid, suid, fsuid], [rgid, egid, sgid, fsgid]) = (ids("Uid:")?, ids("Gid:")?);
+    let groups = status.lines().find_map(|l| l.strip_prefix("Groups:"));
+    let prctl = |option| {
+        // SAFETY: numbers only; both options ask.
+        u32::try_from(unsafe { libc::prctl(option, 0, 0, 0, 0) }).unwrap_or(0)
+    };
+    let bounding = set("CapBnd:");
+    let last_cap = sysctl("kernel/cap_last_cap");
+    Ok(Rights {
+        uids: [ruid, euid, suid],
+        fsuid,
+        gids: [rgid, egid, sgid],
+        fsgid,
+        groups: groups
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|g| g.parse().ok())
+            .collect(),
+        may_setgroups: std::fs::read_to_string("/proc/self/setgroups")
+            .map_or(true, |s| s.trim() == "allow"),
+        cap_inh: set("CapInh:"),
+        cap_prm: set("CapPrm:"),
+        cap_eff: set("CapEff:"),
+        cap_bnd: bounding,
+        cap_amb: set("CapAmb:"),
+        last_cap: last_cap.unwrap_or(bounding.checked_ilog2().unwrap_or(40)),
+        securebits: prctl(libc::PR_GET_SECUREBITS),
+        no_new_privs: prctl(libc::PR_GET_NO_NEW_PRIVS) == 1,
+        uid_map: id_map("uid_map"),
+        gid_map: id_map("gid_map"),
+    })
+}
+
+/// Real, effective, saved, and for files.
+fn status_ids(status: &str, key: &str) -> Option<[u32; 4]> {
+    let line = status.lines().find_map(|l| l.strip_prefix(key))?;
+    let ids: Vec<u32> = line
+        .split_whitespace()
+        .filter_map(|i| i.parse().ok())
+        .collect();
+    ids.try_into().ok()
+}
+
+/// Ids that exist in our user namespace; all, where there are no such namespaces.
+fn id_map(name: &str) -> Vec<(u32, u32)> {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/self/{name}")) else {
+        return vec![(0, u32::MAX)];
+    };
+    text.lines()
+        .filter_map(|l| {
+            let mut words = l.split_whitespace();
+            let first = words.next()?.parse().ok()?;
+            Some((first, words.nth(1)?.parse().ok()?))
+        })
+        .collect()
 }
 
 /// The ranges of `/proc/self/maps` text. Lines that do not fit 32 bits (a 64-bit host) are left out.

@@ -435,6 +435,27 @@ pub fn mremap() -> Fact {
     tried().map_or_else(|e| no(&e), |()| Fact::Yes)
 }
 
+/// Are there seccomp filters? Asked without a program, which is never right.
+pub fn seccomp() -> Fact {
+    // SAFETY: the kernel cannot read a program at address 0, and installs none.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            ptr::null::<c_void>(),
+        )
+    };
+    exists(os::check_long(r), libc::EFAULT)
+}
+
+/// Commands that `membarrier` takes here, by bit; 0 without it.
+pub fn membarrier() -> u32 {
+    // SAFETY: MEMBARRIER_CMD_QUERY takes no pointer and changes nothing.
+    let mask = unsafe { libc::syscall(libc::SYS_membarrier, 0, 0, 0) };
+    u32::try_from(mask).unwrap_or(0)
+}
+
 /// Is there `PR_SET_THP_DISABLE`?
 pub fn thp_disable() -> Fact {
     // SAFETY: asks for a flag; no pointers.

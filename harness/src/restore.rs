@@ -220,6 +220,7 @@ fn facts(
             cli::Finish::Page => Finish::Page,
         },
         leave_stopped: o.leave_stopped,
+        detached: o.detached && !as_init,
         blob: load::sizes(),
     };
     Ok((machine, options))
@@ -343,7 +344,7 @@ impl Restore<'_> {
     fn make(&mut self, opened: &Opened) -> Result<Made, Error> {
         let allowed =
             Allowed::new(self.live, self.machine.cap_eff).map_err(|e| Error::Machine {
-                what: "limits and groups of this process".into(),
+                what: "limits of this process".into(),
                 why: e.to_string(),
             })?;
         let go_on = || {

@@ -17,9 +17,9 @@ use crate::restore::Dirs;
 
 /// Status of a child that failed here; its words went to the report pipe.
 pub const FAILED: i32 = 113;
-/// Limits that a restore itself may need: set from outside once the task is entered (AS, DATA, STACK, MEMLOCK,
-/// SIGPENDING).
-pub const LATE_LIMITS: [u32; 5] = [9, 2, 3, 8, 11];
+/// Limits that the restore itself could hit: set from outside once the task is entered (AS, DATA, STACK, MEMLOCK; NPROC
+/// for its threads, SIGPENDING for what waits, NICE and RTPRIO for their scheduling).
+pub const LATE_LIMITS: [u32; 8] = [9, 2, 3, 8, 6, 11, 13, 14];
 
 /// What the child becomes.
 pub struct Becoming<'a> {
@@ -106,7 +106,8 @@ impl Becoming<'_> {
             unsafe { libc::umask(libc::mode_t::try_from(mask & 0o777).unwrap_or(0o022)) };
         }
         self.oom().map_err(named("oom_score_adj"))?;
-        self.groups().map_err(named("setgroups"))?;
+        self.loginuid().map_err(named("loginuid"))?;
+        self.subreaper().map_err(named("PR_SET_CHILD_SUBREAPER"))?;
         // Behind a root of its own there may be no /proc.
         self.directories()
             .map_err(named("working directory and root"))?;
@@ -189,6 +190,21 @@ impl Becoming<'_> {
         }
     }
 
+    fn loginuid(&self) -> io::Result<()> {
+        match self.allowed.loginuid {
+            Some(id) => std::fs::write(LOGINUID, id.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn subreaper(&self) -> io::Result<()> {
+        if self.live.child_subreaper && !self.emulated {
+            // SAFETY: numbers only.
+            os::check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) })?;
+        }
+        Ok(())
+    }
+
     /// Put every descriptor at its number and close all others.
     fn descriptors(&self) -> io::Result<()> {
         let report = i32::try_from(self.plan.report_fd).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -222,33 +238,20 @@ impl Becoming<'_> {
         }
         Ok(())
     }
-
-    fn groups(&self) -> io::Result<()> {
-        if let Some(g) = &self.allowed.groups {
-            // SAFETY: as many groups as the call is told.
-            os::check(unsafe { libc::setgroups(g.len(), g.as_ptr()) })?;
-        }
-        match self.allowed.gid {
-            // SAFETY: numbers only.
-            Some(g) => os::check(unsafe { libc::setresgid(g, g, g) }).map(drop),
-            None => Ok(()),
-        }
-    }
 }
 
 const OOM: &str = "/proc/self/oom_score_adj";
+const LOGINUID: &str = "/proc/self/loginuid";
 
-/// What of the image's limits, groups and weights this process may give a child: known before there is one.
+/// What of the image's limits and weights this process may give a child: known before there is one.
 #[derive(Debug, Default)]
 pub struct Allowed {
     /// Limits to set.
     pub limits: Vec<(u32, (u64, u64))>,
     /// Weight for the OOM killer to set.
     pub oom_score_adj: Option<i32>,
-    /// Supplementary groups to set.
-    pub groups: Option<Vec<libc::gid_t>>,
-    /// Group to set.
-    pub gid: Option<libc::gid_t>,
+    /// Login user id to set; all ones = none.
+    pub loginuid: Option<u32>,
     /// What stays otherwise, in sentences.
     pub notes: Vec<String>,
 }
@@ -256,7 +259,6 @@ pub struct Allowed {
 impl Allowed {
     /// Compare the image with what this process has and may do.
     pub fn new(live: &LiveTask, cap_eff: u64) -> io::Result<Allowed> {
-        const CAP_SETGID: u64 = 1 << 6;
         const CAP_SYS_RESOURCE: u64 = 1 << 24;
         let may_raise = cap_eff & CAP_SYS_RESOURCE != 0;
         let mut out = Allowed::default();
@@ -286,51 +288,43 @@ impl Allowed {
                 out.oom_score_adj = Some(adj);
             }
         }
-        let wanted = live
-            .threads
-            .first()
-            .and_then(|t| t.creds.as_ref())
-            .map(|c| c.groups.clone())
-            .unwrap_or_default();
-        let have = own_groups()?;
-        // SAFETY: cannot fail.
-        let gid = unsafe { libc::getegid() };
-        if let Some(c) = live
-            .threads
-            .first()
-            .and_then(|t| t.creds.as_ref())
-            .filter(|c| c.egid != gid)
-        {
-            if cap_eff & CAP_SETGID != 0 {
-                out.gid = Some(c.egid);
-            } else {
-                out.notes.push(format!("gid {} is now {gid}", c.egid));
-            }
-        }
-        if wanted != have {
-            if cap_eff & CAP_SETGID != 0
-                && std::fs::read_to_string("/proc/self/setgroups")
-                    .is_ok_and(|s| s.trim() == "allow")
-            {
-                out.groups = Some(wanted);
-            } else {
-                out.notes.push(format!(
-                    "supplementary groups are the caller's ({have:?}), not {wanted:?}"
-                ));
-            }
-        }
+        out.login(live, cap_eff);
         Ok(out)
     }
-}
 
-fn own_groups() -> io::Result<Vec<libc::gid_t>> {
-    // SAFETY: a size of 0 only asks for the number.
-    let n = os::check(unsafe { libc::getgroups(0, std::ptr::null_mut()) })?;
-    let mut groups = vec![0; usize::try_from(n).unwrap_or(0)];
-    // SAFETY: room for `n` groups.
-    let n = os::check(unsafe { libc::getgroups(n, groups.as_mut_ptr()) })?;
-    groups.truncate(usize::try_from(n).unwrap_or(0));
-    Ok(groups)
+    /// The login id: a kernel without audit has none. It can be given once, and with CAP_AUDIT_CONTROL again.
+    fn login(&mut self, live: &LiveTask, cap_eff: u64) {
+        const CAP_AUDIT_CONTROL: u64 = 1 << 30;
+        let wanted = live.loginuid.unwrap_or(u32::MAX);
+        let now = std::fs::read_to_string(LOGINUID).ok();
+        let Some(now) = now.and_then(|s| s.trim().parse::<u32>().ok()) else {
+            if live.loginuid.is_some() {
+                self.notes.push(format!(
+                    "login uid {wanted} is left out: this kernel has none"
+                ));
+            }
+            return;
+        };
+        if now == wanted {
+            return;
+        }
+        if now == u32::MAX || cap_eff & CAP_AUDIT_CONTROL != 0 {
+            self.loginuid = Some(wanted);
+        } else {
+            let words = |id: u32| {
+                if id == u32::MAX {
+                    "none".into()
+                } else {
+                    id.to_string()
+                }
+            };
+            self.notes.push(format!(
+                "login uid stays {}: {} needs CAP_AUDIT_CONTROL",
+                words(now),
+                words(wanted)
+            ));
+        }
+    }
 }
 
 fn get_limit(resource: u32) -> io::Result<(u64, u64)> {

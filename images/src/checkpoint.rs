@@ -83,6 +83,8 @@ pub struct Checkpoint {
     pub anon_shared: BTreeMap<u64, PageMap>,
     /// Pages files that [`PageRun`]s point into.
     pub pages_files: Vec<PagesFile>,
+    /// Filters of system calls, by index; see [`Checkpoint::filter_chain`].
+    pub filters: Vec<SeccompFilter>,
     /// True if the task lived in an IPC namespace of its own.
     pub own_ipc_namespace: bool,
     /// Clock readings at the dump, if recorded.
@@ -92,6 +94,35 @@ pub struct Checkpoint {
     pub others: Vec<String>,
     /// Bytes of the images that were read (without pages files).
     pub image_bytes: u64,
+}
+
+impl Checkpoint {
+    /// The filters of a thread whose oldest one is `oldest`, in the order in which they were installed.
+    pub fn filter_chain(&self, oldest: u32) -> Vec<&SeccompFilter> {
+        let get = |i: u32| self.filters.get(usize::try_from(i).ok()?);
+        std::iter::successors(get(oldest), |f| f.newer.and_then(get)).collect()
+    }
+}
+
+/// A filter of system calls: a classic BPF program over `struct seccomp_data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeccompFilter {
+    /// The program, 1 to 4096 instructions.
+    pub program: Vec<BpfInsn>,
+    /// The filter that was installed after this one, if any. Chains have an end.
+    pub newer: Option<u32>,
+    /// `SECCOMP_FILTER_FLAG_*` bits.
+    pub flags: u32,
+}
+
+/// `struct sock_filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub struct BpfInsn {
+    pub code: u16,
+    pub jt: u8,
+    pub jf: u8,
+    pub k: u32,
 }
 
 /// A pages file of the checkpoint or of a parent checkpoint.
@@ -289,7 +320,7 @@ pub struct Thread {
     pub rseq_cs: Option<RseqCs>,
     /// Credentials.
     pub creds: Option<Creds>,
-    /// seccomp mode (0, 1, 2) and the filter index.
+    /// seccomp mode (0 off, 1 strict, 2 filters) and the index of the oldest filter.
     pub seccomp: (u32, Option<u32>),
 }
 
@@ -331,6 +362,7 @@ pub struct Creds {
     pub securebits: u32,
     pub groups: Vec<u32>,
     pub no_new_privs: bool,
+    /// Profile or label of a security module, if there is one and it confines.
     pub lsm_profile: Option<String>,
     /// True if the dumper's 16-bit id calls lost the ids (fsuid of 65536 or more).
     pub ids_lost: bool,

@@ -6,7 +6,11 @@ use armrest_abi::{
 };
 use std::mem::offset_of;
 
-use crate::types::{Plan, Tables};
+use std::collections::BTreeMap;
+
+use armrest_images::BpfInsn;
+
+use crate::types::{CredCall, CredData, Plan, Tables};
 use crate::u32_of;
 
 /// Bytes that structure, tables and frames need.
@@ -94,6 +98,7 @@ impl Writer {
             timers: self.table(&t.timers),
             posix_timers: self.table(&t.posix_timers),
             queued: self.table(&t.queued),
+            creds: self.creds(&t.creds),
             old_rseq: Default::default(),
             dumpable: 0,
             mm: Default::default(),
@@ -127,6 +132,48 @@ impl Writer {
                 .wrapping_add(u32_of(row + offset_of!(ThreadArgs, tid)));
             if let Some(place) = self.bytes.get_mut(row + pointer..row + pointer + 8) {
                 place.copy_from_slice(&u64::from(tid).to_le_bytes());
+            }
+        }
+    }
+
+    /// The rows of credentials, behind the memory that they point to; what is alike lies there once.
+    fn creds(&mut self, calls: &[CredCall]) -> Table {
+        let mut places: BTreeMap<&CredData, u32> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for call in calls {
+            let mut row = call.cred;
+            if let Some(data) = &call.data {
+                let at = match places.get(data) {
+                    Some(at) => *at,
+                    None => {
+                        let at = self.cred_data(data);
+                        places.insert(data, at);
+                        at
+                    }
+                };
+                match data {
+                    CredData::Groups(_) => row.args[1] = at,
+                    CredData::Caps(_) => (row.args[0], row.args[1]) = (at, at.wrapping_add(8)),
+                    CredData::Program(_) => row.args[2] = at,
+                }
+            }
+            rows.push(row);
+        }
+        self.table(&rows)
+    }
+
+    fn cred_data(&mut self, data: &CredData) -> u32 {
+        match data {
+            CredData::Groups(words) | CredData::Caps(words) => self.table(words).addr,
+            CredData::Program(program) => {
+                let insn = |i: &BpfInsn| {
+                    let first = u32::from(i.code) | u32::from(i.jt) << 16 | u32::from(i.jf) << 24;
+                    [first, i.k]
+                };
+                let words: Vec<u32> = program.iter().flat_map(insn).collect();
+                let code = self.table(&words).addr;
+                // struct sock_fprog: a length of 16 bits, padding, a pointer.
+                self.table(&[u32_of(program.len()), code]).addr
             }
         }
     }

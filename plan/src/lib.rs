@@ -7,8 +7,10 @@
 pub mod args;
 pub mod clocks;
 pub mod consts;
+pub mod creds;
 pub mod files;
 pub mod finish;
+mod identity;
 pub mod ipc;
 pub mod kernel_pages;
 pub mod lazy;
@@ -18,6 +20,7 @@ pub mod mm;
 pub mod model;
 pub mod record;
 mod refuse;
+pub mod seccomp;
 pub mod shm;
 pub mod space;
 pub mod special;
@@ -28,7 +31,7 @@ pub mod types;
 pub mod vdso;
 pub mod words;
 
-pub use machine::{HugePages, Machine, MapRange, OwnMap};
+pub use machine::{HugePages, Machine, MapRange, OwnMap, Rights};
 pub use types::*;
 
 use std::collections::BTreeMap;
@@ -73,7 +76,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         });
     });
     refuse.extend(files::rights(cp, live, machine));
-    let rights = refuse::rights(task, live, machine, options.any_ids, &mut refuse);
+    let identities = identity::identities(cp, live, machine, options, &mut refuse);
     refuse::cpu(
         &live.mm.auxv,
         live.mm.platform.as_deref(),
@@ -92,7 +95,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         cp,
         live,
         machine,
-        notes: rights,
+        notes: identities.notes.clone(),
         warnings: Vec::new(),
         sources: Vec::new(),
         next_fd: 0,
@@ -100,7 +103,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         by_source: BTreeMap::new(),
         anon_sizes: anon_sizes(&live.mm.vmas),
     };
-    out.draw(task, options)
+    out.draw(task, options, identities)
 }
 
 fn ids(
@@ -234,7 +237,12 @@ impl Draft<'_> {
         fd
     }
 
-    fn draw(mut self, task: &Task, options: &Options) -> Result<Plan, Refusals> {
+    fn draw(
+        mut self,
+        task: &Task,
+        options: &Options,
+        identities: identity::Identities,
+    ) -> Result<Plan, Refusals> {
         let live = self.live;
         let vmas = &live.mm.vmas;
         let mut refuse = Vec::new();
@@ -287,19 +295,20 @@ impl Draft<'_> {
         let lost = memory::plan_advice(vmas, &known, &mut tables);
         self.notes.extend(lost);
         special::plan_guards(live, &mut tables);
+        let forbidden = |n: u32| identities.forbidden.contains(&n);
         let frames: Vec<Vec<u8>> = live.threads.iter().map(frame).collect();
         let (tid_bits, last_pid_fd) = self.tids(options);
         let timer_bits = timers::plan(live, self.machine, &mut tables, &mut self.notes);
-        // Filters are refused so far: nothing is forbidden.
         let leaves = threads::exit_frames(live);
         let room = leaves.iter().all(Option::is_some);
-        let exit = finish::decide(live, self.machine, &self.kernel, room, options, &|_| false)
+        let exit = finish::decide(live, self.machine, &self.kernel, room, options, &forbidden)
             .unwrap_or_else(|refusal| {
                 refuse.push(refusal);
                 Exit::Page("")
             });
         let traced = options.leave_stopped || matches!(exit, Exit::Ptrace(_));
         threads::rows(task, live, self.machine, traced, &mut tables);
+        identities.place(&mut tables);
 
         // Room for the area: its tables still lack the rows of shm, unmap and closes, so those are counted first.
         let extra = vmas.len() * 64
@@ -349,11 +358,10 @@ impl Draft<'_> {
         let grow_brk = self.grow_brk();
         threads::leave(&mut tables.threads, &leaves, exit, &mut refuse);
         let dumpable = live.mm.dumpable.unwrap_or(1);
-        if dumpable < 2 {
-            want_bits |= want::DUMPABLE;
-        } else {
+        want_bits |= want::DUMPABLE;
+        if dumpable >= 2 {
             self.notes
-                .push("dumpable 2 cannot be set by a program: it stays 0".into());
+                .push("dumpable 2 cannot be set by a program: it is 0".into());
         }
         if !refuse.is_empty() {
             return Err(Refusals(refuse));
@@ -379,7 +387,7 @@ impl Draft<'_> {
                 .machine
                 .own_rseq
                 .map_or(Rseq::default(), |(addr, len, sig)| Rseq { addr, len, sig }),
-            dumpable: dumpable.min(1),
+            dumpable: if dumpable == 1 { 1 } else { 0 },
             mm: mm_map(&live.mm.fields, exe_fd),
             auxv: live.mm.auxv.clone(),
             frames,

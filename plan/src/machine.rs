@@ -81,6 +81,12 @@ pub struct Machine {
     pub monotonic_ns: u64,
     /// The break of our own process (under an emulator the emulator keeps it).
     pub own_brk: u32,
+    /// `seccomp` with filters exists.
+    pub has_seccomp: bool,
+    /// Commands that `membarrier` takes here, by bit.
+    pub membarrier: u32,
+    /// Who we are and what we may do.
+    pub own: Rights,
     /// Effective user id.
     pub euid: u32,
     /// Bytes of our own `[vdso]`.
@@ -110,6 +116,67 @@ pub struct HugePages {
     pub default: bool,
     /// How many can be had.
     pub free: u64,
+}
+
+/// Credentials of the restoring process, and what bounds them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rights {
+    /// Real, effective and saved user id.
+    pub uids: [u32; 3],
+    /// User id for files.
+    pub fsuid: u32,
+    /// Real, effective and saved group id.
+    pub gids: [u32; 3],
+    /// Group id for files.
+    pub fsgid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// `setgroups` is not forbidden (`/proc/self/setgroups`).
+    pub may_setgroups: bool,
+    /// Capabilities: inheritable.
+    pub cap_inh: u64,
+    /// Permitted.
+    pub cap_prm: u64,
+    /// Effective.
+    pub cap_eff: u64,
+    /// Bounding set.
+    pub cap_bnd: u64,
+    /// Ambient.
+    pub cap_amb: u64,
+    /// The highest capability that this kernel knows.
+    pub last_cap: u32,
+    /// `PR_GET_SECUREBITS`.
+    pub securebits: u32,
+    /// `PR_GET_NO_NEW_PRIVS`.
+    pub no_new_privs: bool,
+    /// User ids that exist in our user namespace: first, count.
+    pub uid_map: Vec<(u32, u32)>,
+    /// Group ids.
+    pub gid_map: Vec<(u32, u32)>,
+}
+
+impl Rights {
+    /// Root of the first user namespace, with everything.
+    pub fn root() -> Rights {
+        Rights {
+            uids: [0; 3],
+            fsuid: 0,
+            gids: [0; 3],
+            fsgid: 0,
+            groups: Vec::new(),
+            may_setgroups: true,
+            cap_inh: 0,
+            cap_prm: (1 << 41) - 1,
+            cap_eff: (1 << 41) - 1,
+            cap_bnd: (1 << 41) - 1,
+            cap_amb: 0,
+            last_cap: 40,
+            securebits: 0,
+            no_new_privs: false,
+            uid_map: vec![(0, u32::MAX)],
+            gid_map: vec![(0, u32::MAX)],
+        }
+    }
 }
 
 /// One line of our own `/proc/self/maps`.
@@ -193,6 +260,9 @@ impl Machine {
             platform: "v7l".to_owned(),
             monotonic_ns: 0,
             own_brk: 0x0084_2000,
+            has_seccomp: true,
+            membarrier: 0x3ff,
+            own: Rights::root(),
             euid: 0,
             privileged: true,
             cap_eff: u64::MAX,

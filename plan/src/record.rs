@@ -13,6 +13,46 @@ use crate::types::{Plan, Tables};
 pub struct HostArgs {
     fixed: RestoreArgs,
     tables: Tables,
+    creds: Vec<armrest_abi::Cred>,
+    memory: Memory,
+}
+
+/// The bytes of the restore-args, where they lie in the task: calls of the table of credentials point into them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    base: u32,
+    bytes: Vec<u8>,
+}
+
+impl Memory {
+    /// The restore-args of a plan.
+    pub(crate) fn of(plan: &Plan) -> Memory {
+        Memory {
+            base: plan.area.args.start,
+            bytes: crate::args::bytes(plan),
+        }
+    }
+
+    fn at(&self, addr: u32, len: u32) -> Option<&[u8]> {
+        let first = usize::try_from(addr.checked_sub(self.base)?).ok()?;
+        let len = usize::try_from(len).ok()?;
+        self.bytes.get(first..first.checked_add(len)?)
+    }
+
+    /// What a call of the table of credentials reads: groups, capabilities (the header too), a BPF program.
+    pub(crate) fn read_by(&self, n: u32, a: &[u32; 6]) -> Option<Vec<u8>> {
+        match n {
+            nr::SETGROUPS32 => self.at(a[1], a[0].checked_mul(4)?).map(<[u8]>::to_vec),
+            nr::CAPSET => Some([self.at(a[0], 8)?, self.at(a[1], 24)?].concat()),
+            nr::SECCOMP if a[2] != 0 => {
+                let program = self.at(a[2], 8)?;
+                let len: u32 = u32::from(read::<u32>(program, 0)?.to_le_bytes()[0])
+                    | u32::from(program[1]) << 8;
+                self.at(read(program, 4)?, len * 8).map(<[u8]>::to_vec)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl HostArgs {
@@ -43,8 +83,11 @@ impl HostArgs {
                 timers: rows(&bytes, base, fixed.timers)?,
                 posix_timers: rows(&bytes, base, fixed.posix_timers)?,
                 queued: rows(&bytes, base, fixed.queued)?,
+                creds: Vec::new(),
             },
+            creds: rows(&bytes, base, fixed.creds)?,
             fixed,
+            memory: Memory { base, bytes },
         })
     }
 
@@ -72,6 +115,7 @@ impl HostArgs {
             timers: &t.timers,
             posix_timers: &t.posix_timers,
             queued: &t.queued,
+            creds: &self.creds,
         }
     }
 }
@@ -130,6 +174,7 @@ pub struct Recorder {
     pub read_limit: Option<u32>,
     step: Option<Step>,
     row: u32,
+    memory: Memory,
 }
 
 impl Recorder {
@@ -160,6 +205,7 @@ impl Recorder {
             tid: 0,
         };
         let host = HostArgs::of(plan).ok_or(lost)?;
+        self.memory = host.memory.clone();
         let entry = armrest_blob::restore(self, &host.args(), &mut heap())?;
         for (nr, args) in entry.calls() {
             // The steps are done: whether these succeed is the exit routine's business.
@@ -208,7 +254,9 @@ impl Kernel for Recorder {
             row: self.row,
             nr,
             args,
-            data: data.map(|d| d.bytes.to_vec()),
+            data: data
+                .map(|d| d.bytes.to_vec())
+                .or_else(|| self.memory.read_by(nr, &args)),
             result,
         });
         result
@@ -260,6 +308,8 @@ fn answer(nr: u32, args: &[u32; 6], data: Option<&[u8]>, read_limit: Option<u32>
         }
         nr::SET_TID_ADDRESS => 1,
         nr::WRITE => args[2],
+        // The second call returns what the first one set.
+        nr::SETFSUID32 | nr::SETFSGID32 => args[0],
         _ => 0,
     }
 }

@@ -68,15 +68,6 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
     let later =
         "this version restores single-threaded processes with regular files and character devices";
     let pid = task.pid;
-    if live.membarrier != 0 {
-        no(
-            format!("pid {pid}: membarrier registrations {:#x}", live.membarrier),
-            later,
-        );
-    }
-    if live.child_subreaper {
-        no(format!("pid {pid}: child subreaper"), later);
-    }
     if !live.default_cgroup {
         no(format!("pid {pid}: a cgroup of its own"), later);
     }
@@ -85,7 +76,10 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
             format!("pid {pid}: a personality that the dumper wrote unreadably"),
             "the image holds hex digits read as decimal",
         ),
-        Some(p) if p & !0x0080_0000 != 0 => no(format!("pid {pid}: personality {p:#x}"), later),
+        Some(0) if live.mm.vmas.iter().any(|v| v.grows_down && v.prot & 4 != 0) => no(
+            format!("pid {pid}: a personality that the dumper wrote unreadably"),
+            "the image says 0, and an executable stack says READ_IMPLIES_EXEC: 00c00000 was read up to its first letter",
+        ),
         Some(_) => {}
     }
     for t in &live.threads {
@@ -125,12 +119,6 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
 fn thread(pid: u32, t: &Thread, no: &mut dyn FnMut(String, &str)) {
     let later = "this version does not restore it";
     let who = format!("pid {pid}, tid {}", t.tid);
-    if t.seccomp.0 != 0 {
-        no(format!("{who}: seccomp mode {}", t.seccomp.0), later);
-    }
-    if t.pdeath != 0 {
-        no(format!("{who}: parent-death signal {}", t.pdeath), later);
-    }
     if let Some(c) = &t.creds {
         if c.ids_lost {
             no(
@@ -138,23 +126,11 @@ fn thread(pid: u32, t: &Thread, no: &mut dyn FnMut(String, &str)) {
                 "CRIU reads ids with 16-bit calls on ARM",
             );
         }
-        if c.lsm_profile.as_deref().is_some_and(|p| !p.is_empty()) {
-            no(format!("{who}: an LSM label"), later);
-        }
-        if c.no_new_privs {
-            no(format!("{who}: no_new_privs"), later);
-        }
-        if c.securebits != 0 || c.cap_amb != 0 {
-            no(format!("{who}: securebits or ambient capabilities"), later);
-        }
-        if !c.groups.is_empty() && c.groups != [0] {
-            no(format!("{who}: supplementary groups"), later);
-        }
-        let ids = [
-            c.uid, c.gid, c.euid, c.egid, c.suid, c.sgid, c.fsuid, c.fsgid,
-        ];
-        if ids.iter().any(|i| *i != 0) {
-            no(format!("{who}: user or group ids other than root's"), later);
+        if let Some(label) = &c.lsm_profile {
+            no(
+                format!("{who}: confined by a security module ({label})"),
+                later,
+            );
         }
     }
 }
@@ -222,48 +198,6 @@ fn family(platform: &str) -> (bool, Option<char>) {
         .parse::<u32>()
         .unwrap_or(7);
     (version >= 7, platform.chars().last().filter(|c| *c == 'b'))
-}
-
-/// What the program may do here, compared with what it might do: never more.
-pub fn rights(
-    task: &Task,
-    live: &LiveTask,
-    machine: &Machine,
-    any_ids: bool,
-    out: &mut Vec<Refusal>,
-) -> Vec<String> {
-    /// Capabilities that kernels have at most; higher bits are unset in every image.
-    const KNOWN: u64 = (1 << 41) - 1;
-    let mut notes = Vec::new();
-    let Some(c) = live.threads.first().and_then(|t| t.creds.as_ref()) else {
-        return notes;
-    };
-    let dropped = machine.cap_eff & KNOWN & !c.cap_eff | machine.cap_bnd & KNOWN & !c.cap_bnd;
-    if dropped != 0 {
-        out.push(Refusal {
-            kind: RefusalKind::Unsupported,
-            what: format!("pid {}: capabilities that the program had dropped ({dropped:#x})", task.pid),
-            hint: "this version does not restore capabilities: drop them around armrest (capsh, setpriv)".into(),
-        });
-    }
-    let missing = c.cap_eff & KNOWN & !machine.cap_eff;
-    if missing != 0 {
-        notes.push(format!(
-            "capabilities that the program had and has no more: {missing:#x}"
-        ));
-    }
-    if machine.euid != c.euid {
-        if any_ids {
-            notes.push(format!("uid {} is now {}", c.euid, machine.euid));
-        } else {
-            out.push(Refusal {
-                kind: RefusalKind::Ids,
-                what: format!("pid {} ran as uid {}, and this is uid {}", task.pid, c.euid, machine.euid),
-                hint: "run as root, or in a user namespace (unshare -Urpif --mount-proc); --any-ids takes the uid that is there".into(),
-            });
-        }
-    }
-    notes
 }
 
 /// Files and memory objects that mappings need, besides descriptors.

@@ -1,9 +1,10 @@
 //! What a plan is: the options that it was asked with, its objects, its tables, and what it cannot do.
 
 use armrest_abi::{
-    Advise, Attach, Batch, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Queued,
+    Advise, Attach, Batch, Cred, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Queued,
     Range, Remove, Rseq, ThreadArgs, Timer,
 };
+use armrest_images::BpfInsn;
 use armrest_images::Clocks;
 use serde::Serialize;
 use std::rc::Rc;
@@ -27,6 +28,8 @@ pub struct Options {
     pub leave_stopped: bool,
     /// Descriptions that the caller gives, by id (`--inherit-fd`).
     pub inherit: Vec<String>,
+    /// armrest ends when the task runs.
+    pub detached: bool,
     /// Sizes of the blob, from its header.
     pub blob: BlobSizes,
 }
@@ -157,6 +160,26 @@ pub enum SourceKind {
     },
 }
 
+/// A call of the table of credentials, before it is known where its memory lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredCall {
+    /// The row; the argument that is the address of `data` is 0.
+    pub cred: Cred,
+    /// What it reads.
+    pub data: Option<CredData>,
+}
+
+/// Memory that a [`CredCall`] reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CredData {
+    /// A list of groups: the second argument points to it.
+    Groups(Vec<u32>),
+    /// Header and data of `capset`, one behind the other: the first two arguments point to them.
+    Caps(Vec<u32>),
+    /// A BPF program, which the third argument's `struct sock_fprog` points to.
+    Program(Vec<BpfInsn>),
+}
+
 /// The tables that the blob works through; see `armrest_abi::RestoreArgs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -180,6 +203,7 @@ pub struct Tables {
     pub timers: Vec<Timer>,
     pub posix_timers: Vec<PosixTimer>,
     pub queued: Vec<Queued>,
+    pub creds: Vec<CredCall>,
 }
 
 /// The way out through the kernel's sigpage.

@@ -193,7 +193,6 @@ pub fn call_name(n: u32) -> String {
         nr::CLONE => "clone",
         nr::SCHED_SETSCHEDULER => "sched_setscheduler",
         nr::PWRITE64 => "pwrite64",
-        nr::FUTEX => "futex",
         nr::CLONE3 => "clone3",
         nr::SETITIMER => "setitimer",
         nr::TIMER_CREATE => "timer_create",
@@ -217,6 +216,15 @@ pub fn call_name(n: u32) -> String {
         nr::PREADV => "preadv",
         nr::RT_TGSIGQUEUEINFO => "rt_tgsigqueueinfo",
         nr::RSEQ => "rseq",
+        nr::FUTEX => "futex",
+        nr::SETGROUPS32 => "setgroups32",
+        nr::SETRESUID32 => "setresuid32",
+        nr::SETRESGID32 => "setresgid32",
+        nr::SETFSUID32 => "setfsuid32",
+        nr::SETFSGID32 => "setfsgid32",
+        nr::CAPSET => "capset",
+        nr::SECCOMP => "seccomp",
+        nr::MEMBARRIER => "membarrier",
         nr::CACHEFLUSH => "cacheflush",
         nr::SET_TLS => "set_tls",
         _ => return format!("syscall {n}"),
@@ -325,6 +333,9 @@ pub fn describe(n: u32, a: &[u32; 6], data: Option<&[u8]>) -> String {
         })
         .unwrap_or_default();
     let word = |i: usize| words.get(i).copied().unwrap_or(0);
+    if let Some(inner) = crate::creds::describe(n, a, &words) {
+        return format!("{}({inner})", call_name(n));
+    }
     let inner = match n {
         nr::MMAP2 if a[3] & c::MAP_ANONYMOUS != 0 => {
             format!("{:#x}, {}, {}, {}", a[0], a[1], prot(a[2]), map_flags(a[3]))
@@ -600,6 +611,10 @@ pub fn report(r: &Report, plan: &Plan) -> String {
             ),
             "the file became shorter since the restore began: copy the checkpoint again",
         ),
+        Some(ReportKind::WrongResult) => (
+            format!("{call} returned {}", r.result),
+            "the kernel did not do what it was asked for",
+        ),
         Some(ReportKind::BadArgs) => (
             match Check::from_number(r.result.cast_unsigned()) {
                 Some(check) => format!(
@@ -736,6 +751,7 @@ fn check_words(check: Check) -> &'static str {
         Check::RowIndex => "a row points to rows that are not there",
         Check::BatchLength => "the runs of a batch do not add up",
         Check::PageOffset => "a file offset does not fit mmap2",
+        Check::CredCall => "a row of credentials asks for another kind of call",
     }
 }
 

@@ -1,40 +1,75 @@
-//! Creds: dumpable and the parent-death signal, both of which any change of ids would reset.
+//! Creds: each thread becomes who it was, by the calls that the plan chose; then dumpable and the parent-death signals,
+//! which any change of ids resets.
+//!
+//! After everything that needs the restoring program's rights. Filters come later still ([`seal`]): they judge every call
+//! after them.
 
-use crate::args::Args;
-use crate::kernel::Kernel;
-use crate::kernel::Stage;
+use crate::args::{Args, Check};
+use crate::kernel::{Kernel, Stage};
 use crate::run::{Done, Run};
-use armrest_abi::{Step, ThreadArgs, want};
+use crate::step::verify::slice;
+use armrest_abi::{Cred, Report, ReportKind, Step, ThreadArgs, want};
 
 #[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     run.begin(Step::Creds);
-    if let Some(leader) = args.threads.first() {
-        ids(run, leader)?;
-    }
+    let Some(leader) = args.threads.first() else {
+        return Ok(());
+    };
+    ids(run, args, leader)?;
     // No thread goes on with rights that another has given up already.
     run.meet(args, Stage::Ids)?;
     if args.fixed.want & want::DUMPABLE != 0 {
         let res = run.k.set_dumpable(args.fixed.dumpable);
         run.ok(res)?;
     }
-    match args.threads.first() {
-        Some(leader) => last(run, leader),
-        None => Ok(()),
+    pdeath(run, leader)?;
+    // Filters for all: while the others wait.
+    if leader.want & want::SEAL_ALL != 0 {
+        seal(run, args, leader)?;
     }
-}
-
-/// What each thread does before any goes on.
-pub(crate) fn ids<K: Kernel>(_run: &mut Run<'_, K>, _t: &ThreadArgs) -> Done {
     Ok(())
 }
 
-/// What each thread does last.
+/// What each thread does before any goes on.
+pub(crate) fn ids<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done {
+    rows(run, args, t.cred, t.creds)
+}
+
+/// What each thread but the leader does last.
+pub(crate) fn last<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done {
+    pdeath(run, t)?;
+    seal(run, args, t)
+}
+
+/// The filters of a thread: when all threads are who they were, and before nothing but the way out.
+pub(crate) fn seal<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done {
+    rows(run, args, t.cred.saturating_add(t.creds), t.seals)
+}
+
 #[inline(never)]
-pub(crate) fn last<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done {
+fn pdeath<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done {
     if t.want & want::PDEATH != 0 {
         let res = run.k.set_pdeath(t.pdeath);
         run.ok(res)?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn rows<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, first: u32, count: u32) -> Done {
+    let Some(rows) = slice(args.creds, first, count) else {
+        return Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()));
+    };
+    for (i, row) in rows.iter().enumerate() {
+        run.row(i, Report::NO_OBJECT);
+        let Some(res) = run.k.cred(row) else {
+            return Err(run.stop(ReportKind::BadArgs, Check::CredCall.number()));
+        };
+        let got = run.ok(res)?;
+        if row.expect != Cred::ANY && row.expect != got {
+            return Err(run.stop(ReportKind::WrongResult, got));
+        }
     }
     Ok(())
 }

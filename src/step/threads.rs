@@ -65,8 +65,8 @@ pub(crate) fn thread<K: Kernel>(
     let run = &mut Run::thread(k, row, t.tid, step);
     let done = match stage {
         Stage::Register => registered(run, args, t),
-        Stage::Ids => creds::ids(run, t),
-        Stage::Last => creds::last(run, t),
+        Stage::Ids => creds::ids(run, args, t),
+        Stage::Last => creds::last(run, args, t),
     };
     done.map_err(|_| run.why())
 }

@@ -217,6 +217,13 @@ pub fn rows() -> Vec<Row> {
             probe::thp_disable(),
         ),
         Row::new(
+            "seccomp filters",
+            "programs that had some",
+            "SECCOMP_FILTER",
+            "3.17",
+            probe::seccomp(),
+        ),
+        Row::new(
             "close_range",
             "closing many descriptors",
             "-",

@@ -64,12 +64,13 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
         memfds,
         anon_shared: Default::default(),
         pages_files: Vec::new(),
+        filters: task::filters(&mut source)?,
         own_ipc_namespace,
         clocks: clocks(&mut source, ids.of_first(|i| i.time_ns_id))?,
         others: Vec::new(),
         image_bytes: 0,
     };
-    let filters = task::filters(&mut source)?;
+    let filters = u32::try_from(checkpoint.filters.len()).unwrap_or(u32::MAX);
     for node in &tree {
         let context = task::Context {
             inventory: &inventory,
@@ -82,8 +83,13 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
     checkpoint.locks = locks::read(&mut source, &checkpoint.tasks)?;
     descriptor_tables(&mut source, &checkpoint)?;
     memory::anon_shared(&mut source, &mut checkpoint)?;
-    if filters > 0 {
-        others.push(format!("seccomp filters: {filters}"));
+    let threads = checkpoint.tasks.iter().filter_map(|t| t.live.as_ref());
+    let mut creds = threads
+        .flat_map(|l| &l.threads)
+        .filter_map(|t| t.creds.as_ref());
+    if creds.all(|c| c.lsm_profile.is_none()) {
+        // The machine of the dump had such a module; it did not confine these tasks.
+        others.retain(|o| !o.starts_with("lsm: "));
     }
     checkpoint.others = others;
     checkpoint.pages_files = std::mem::take(&mut source.pages_files);

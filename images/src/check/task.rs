@@ -4,7 +4,8 @@ use super::at::{At, need, word};
 use super::source::Source;
 use super::{Node, files, memory};
 use crate::checkpoint::{
-    Checkpoint, Creds, LiveTask, PosixTimer, SigAction, Task, TaskState, Thread,
+    BpfInsn, Checkpoint, Creds, LiveTask, PosixTimer, SeccompFilter, SigAction, Task, TaskState,
+    Thread,
 };
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
@@ -37,18 +38,20 @@ pub(super) fn machine(at: &At, core: &proto::Core) -> Result<(), Error> {
     Err(at.err("mtype", Fault::WrongMachine(name.to_owned())))
 }
 
-/// How many seccomp filters there are; their chains are checked.
-pub(super) fn filters(source: &mut Source<'_>) -> Result<u32, Error> {
+/// The seccomp filters; their chains have ends.
+pub(super) fn filters(source: &mut Source<'_>) -> Result<Vec<SeccompFilter>, Error> {
     let name = "seccomp.img";
     let Some(list) = source.one_or_none::<proto::Seccomp>(name, magic::SECCOMP)? else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
     let at = At::file(name);
     let count = u32::try_from(list.seccomp_filters.len()).unwrap_or(u32::MAX);
+    let mut filters = Vec::new();
     for (n, filter) in list.seccomp_filters.iter().enumerate() {
         let at = at.index("seccomp_filters", n);
         let code = at.req("filter", filter.filter.as_ref())?;
-        if code.is_empty() || !code.len().is_multiple_of(8) || code.len() > 8 * 4096 {
+        let (insns, rest) = code.as_chunks::<8>();
+        if insns.is_empty() || !rest.is_empty() || insns.len() > 4096 {
             return Err(at.err(
                 "filter",
                 Fault::BadCount {
@@ -62,8 +65,38 @@ pub(super) fn filters(source: &mut Source<'_>) -> Result<u32, Error> {
         {
             return Err(at.dangling("prev", "seccomp filter", prev));
         }
+        let insn = |i: &[u8; 8]| BpfInsn {
+            code: u16::from_le_bytes([i[0], i[1]]),
+            jt: i[2],
+            jf: i[3],
+            k: u32::from_le_bytes([i[4], i[5], i[6], i[7]]),
+        };
+        filters.push(SeccompFilter {
+            program: insns.iter().map(insn).collect(),
+            newer: filter.prev,
+            flags: filter.flags.unwrap_or(0),
+        });
     }
-    Ok(count)
+    // Where a walk has come by: in which walk.
+    let mut seen = vec![None; filters.len()];
+    for start in 0..filters.len() {
+        let mut next = Some(start);
+        while let Some(n) = next.filter(|n| seen.get(*n).is_some_and(Option::is_none)) {
+            seen[n] = Some(start);
+            next = filters[n].newer.and_then(|p| usize::try_from(p).ok());
+        }
+        if let Some(n) = next
+            && seen.get(n) == Some(&Some(start))
+        {
+            let newer = filters[n].newer.unwrap_or(0);
+            return Err(at.index("seccomp_filters", n).bad(
+                "prev",
+                newer,
+                "a chain without an end",
+            ));
+        }
+    }
+    Ok(filters)
 }
 
 /// Reads one task.
@@ -195,9 +228,14 @@ fn live(
     })
 }
 
-/// The dumper reads the kernel's hexadecimal text as decimal: print it so and read it as hexadecimal.
+/// The dumper reads the kernel's hexadecimal text as decimal: print it so and read it as hexadecimal. It stops at a
+/// letter, and what is left then moves down to where no kernel has a flag: unreadable.
 fn personality(recorded: u32) -> Option<u32> {
-    u32::from_str_radix(&recorded.to_string(), 16).ok()
+    /// PER_LINUX and PER_LINUX32; flags begin above.
+    const KINDS: [u32; 2] = [0, 8];
+    u32::from_str_radix(&recorded.to_string(), 16)
+        .ok()
+        .filter(|p| KINDS.contains(&(p & 0xffff)))
 }
 
 fn thread(
@@ -304,6 +342,9 @@ fn thread(
         && filter >= filters
     {
         return Err(at.dangling("seccomp_filter", "seccomp filter", filter));
+    }
+    if mode == 2 {
+        at.req("seccomp_filter", tc.seccomp_filter)?;
     }
     Ok(Thread {
         tid,
@@ -529,13 +570,26 @@ fn creds(at: &At, c: &proto::CredsEntry) -> Result<Creds, Error> {
         securebits: at.req("secbits", c.secbits)?,
         groups: c.groups.clone(),
         no_new_privs: c.no_new_privs.unwrap_or(0) != 0,
-        lsm_profile: c
-            .lsm_profile
-            .clone()
-            .map(|p| at.text("lsm_profile", p, 4095))
-            .transpose()?,
+        lsm_profile: lsm(at, c)?,
         ids_lost: lost || (fsgid >= 0x1_0000 && egid != fsgid),
     })
+}
+
+/// What a security module says of the thread, if that confines it.
+fn lsm(at: &At, c: &proto::CredsEntry) -> Result<Option<String>, Error> {
+    for (field, text) in [
+        ("lsm_profile", &c.lsm_profile),
+        ("lsm_sockcreate", &c.lsm_sockcreate),
+    ] {
+        let text = at.text(field, text.clone().unwrap_or_default(), 4095)?;
+        if !text.is_empty() && text.trim_end() != "unconfined" {
+            return Ok(Some(text));
+        }
+    }
+    if c.apparmor_data.as_ref().is_some_and(|d| !d.is_empty()) {
+        return Ok(Some("AppArmor data".to_owned()));
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -581,6 +635,9 @@ mod tests {
     fn personality_is_hexadecimal_read_as_decimal() {
         assert_eq!(personality(800_000), Some(0x0080_0000));
         assert_eq!(personality(0), Some(0));
+        assert_eq!(personality(40_000), Some(0x0004_0000));
+        // 0084c000 up to its letter.
+        assert_eq!(personality(84), None);
         assert_eq!(personality(u32::MAX), None);
     }
 }

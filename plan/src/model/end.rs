@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_abi::{PAGE_SIZE, Range, ReportKind};
 use armrest_blob::Stop;
-use armrest_images::{Checkpoint, LiveTask, VmaKind};
+use armrest_images::{Checkpoint, LiveTask, Thread, VmaKind};
 
 use super::{KernelPage, Kind, Model, PAGE, Trouble, Written};
 use crate::machine::Machine;
@@ -292,6 +292,7 @@ pub fn prove(
     let Some(live) = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref()) else {
         return Ok(m);
     };
+    identity(&m, cp, machine, live);
     assert!(
         m.replaced.is_empty(),
         "{:x?} landed on something that lived there",
@@ -331,6 +332,84 @@ pub fn prove(
         panic!("the contents differ: wanted {wrong:x?}, found {extra:x?}");
     }
     Ok(m)
+}
+
+/// Every thread is who it was; where not all rights are there, it has at least none that it had not.
+fn identity(m: &Model, cp: &Checkpoint, machine: &Machine, live: &LiveTask) {
+    for t in &live.threads {
+        let who = m.who.get(&t.tid).unwrap_or(&m.first);
+        if t.tid == live.threads[0].tid {
+            of_process(who, live);
+            assert_eq!(who.pdeath, t.pdeath, "parent-death signal");
+        }
+        of_thread(who, cp, machine, t, &live.threads[0]);
+    }
+}
+
+fn of_process(who: &super::creds::Thread, live: &LiveTask) {
+    let dumpable = u32::from(live.mm.dumpable.unwrap_or(1) == 1);
+    assert_eq!(who.dumpable, dumpable, "dumpable");
+    assert_eq!(who.membarrier, live.membarrier, "membarrier registrations");
+}
+
+fn of_thread(
+    who: &super::creds::Thread,
+    cp: &Checkpoint,
+    machine: &Machine,
+    t: &Thread,
+    leader: &Thread,
+) {
+    assert_eq!(who.strict, t.seccomp.0 == 1, "seccomp's strict mode");
+    let first = |t: &Thread| t.seccomp.1.filter(|_| t.seccomp.0 == 2);
+    // The dumper writes a chain that all threads share with the leader alone.
+    let shared = first(leader).filter(|f| {
+        let chain = cp.filter_chain(*f);
+        t.seccomp.0 == 0 && chain.iter().any(|f| f.flags & 1 != 0)
+    });
+    let chain = first(t).or(shared);
+    let chain = chain.map_or(Vec::new(), |f| cp.filter_chain(f));
+    assert!(
+        who.filters.iter().eq(chain.iter().map(|f| &f.program)),
+        "seccomp filters"
+    );
+    let Some(want) = &t.creds else {
+        return;
+    };
+    let tid = t.tid;
+    let is = &who.creds;
+    for (name, is, was) in [
+        ("effective", is.cap_eff, want.cap_eff),
+        ("permitted", is.cap_prm, want.cap_prm),
+        ("bounding", is.cap_bnd, want.cap_bnd),
+        ("ambient", is.cap_amb, want.cap_amb),
+    ] {
+        assert_eq!(
+            is & !was,
+            0,
+            "tid {tid}: {name} capabilities that it had not"
+        );
+    }
+    assert!(
+        is.no_new_privs || !want.no_new_privs,
+        "no_new_privs is lost"
+    );
+    if machine.own == crate::machine::Rights::root() {
+        let known = (1u64 << 41) - 1;
+        let mut want = want.clone();
+        want.groups.sort_unstable();
+        want.lsm_profile = None;
+        for set in [
+            &mut want.cap_inh,
+            &mut want.cap_prm,
+            &mut want.cap_eff,
+            &mut want.cap_bnd,
+            &mut want.cap_amb,
+        ] {
+            *set &= known;
+        }
+        want.no_new_privs |= shared.is_some();
+        assert_eq!(*is, want, "tid {tid}: credentials");
+    }
 }
 
 /// What a fuzzer does with a checkpoint: plan it, prove the plan, and prove it again with short reads. `None` if it is

@@ -6,6 +6,7 @@
 //! the checkpoint's map exactly. An error of the kernel is a result; **a broken promise panics**, with its reason.
 //! It never merges neighbours, so its count of mappings is the most that a kernel can have.
 
+pub mod creds;
 mod end;
 mod machine;
 mod rules;
@@ -272,6 +273,10 @@ pub struct Model {
     stack_size: u32,
     left: usize,
     stacks: BTreeSet<u32>,
+    /// Credentials by thread.
+    pub who: BTreeMap<u32, creds::Thread>,
+    first: creds::Thread,
+    memory: crate::record::Memory,
 }
 
 /// `a` up to `a + len`.
@@ -353,6 +358,12 @@ impl Model {
                     .unwrap_or(u32::MAX),
             left: 0,
             stacks: BTreeSet::new(),
+            who: BTreeMap::new(),
+            first: creds::Thread {
+                suspended: matches!(plan.exit, crate::types::Exit::Ptrace(_)),
+                ..creds::Thread::new(&machine.own)
+            },
+            memory: crate::record::Memory::of(plan),
         };
         m.current = m.pid;
         assert_eq!(
@@ -659,6 +670,13 @@ impl Kernel for Model {
             && !self.entering
         {
             return Err(e);
+        }
+        let read = self.memory.read_by(n, &a);
+        if let Some(res) = self.identity(n, &a, read.as_deref().or(data.map(|d| d.bytes))) {
+            if n == nr::PRCTL {
+                self.threads_own(n, &a, None)?;
+            }
+            return res;
         }
         match n {
             nr::MUNMAP => self.munmap(a[0], a[1]),

@@ -81,6 +81,7 @@ pub fn checkpoint(
         memfds,
         anon_shared,
         pages_files,
+        filters: Vec::new(),
         own_ipc_namespace: true,
         clocks: None,
         others: Vec::new(),
@@ -146,7 +147,7 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
         sigpage_users: Vec::new(),
     };
     let live = LiveTask {
-        personality: Some(0),
+        personality: Some(0x0080_0000),
         itimers: [[0; 4]; 3],
         posix_timers: Vec::new(),
         rlimits: Vec::new(),

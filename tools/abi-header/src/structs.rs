@@ -4,9 +4,9 @@ use crate::ctype::CType;
 use crate::docs::Docs;
 use crate::{push, snake};
 use armrest_abi::{
-    Advise, Attach, Batch, BlobHeader, CloneArgs, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer,
-    Progress, Protect, Queued, Range, Remove, Report, RestoreArgs, Rows, Rseq, Table, ThreadArgs,
-    Timer,
+    Advise, Attach, Batch, BlobHeader, CloneArgs, Cred, Flush, Iovec, Lock, Map, MmMap, Move,
+    PosixTimer, Progress, Protect, Queued, Range, Remove, Report, RestoreArgs, Rows, Rseq, Table,
+    ThreadArgs, Timer,
 };
 use std::mem::offset_of;
 
@@ -53,6 +53,7 @@ structures! {
     Timer { which value }
     PosixTimer { id skip clock reserved event value }
     Queued { signo private info }
+    Cred { call args expect }
     MmMap {
         start_code end_code start_data end_data start_brk brk start_stack arg_start arg_end env_start env_end auxv
         auxv_size exe_fd pad
@@ -69,12 +70,12 @@ structures! {
     CloneArgs { flags unused stack stack_size tls set_tid set_tid_size }
     ThreadArgs {
         clone last_pid tid want tls clear_tid robust_head robust_len rseq comm frame exit_frame stack pdeath policy priority nice queue
-        reserved
+        cred creds seals reserved
     }
     RestoreArgs {
         magic version size want area keep heap progress report_fd unmaps parks attaches pieces holes removes maps
-        iovecs batches protects flushes unparks advises locks closes threads timers posix_timers queued old_rseq dumpable
-        mm exit_svc last_pid_fd reserved
+        iovecs batches protects flushes unparks advises locks closes threads timers posix_timers queued creds old_rseq
+        dumpable mm exit_svc last_pid_fd reserved
     }
 }
 
