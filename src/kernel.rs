@@ -96,16 +96,16 @@ impl Stage {
 }
 
 /// The calls of [`armrest_abi::cred`], in the order of their numbers there.
-pub const CRED_CALLS: [u16; 9] = [
-    nr::SETGROUPS32 as u16,
-    nr::SETRESGID32 as u16,
-    nr::SETRESUID32 as u16,
-    nr::SETFSGID32 as u16,
-    nr::SETFSUID32 as u16,
-    nr::CAPSET as u16,
-    nr::PRCTL as u16,
-    nr::MEMBARRIER as u16,
-    nr::SECCOMP as u16,
+pub const CRED_CALLS: [u32; 9] = [
+    nr::SETGROUPS32,
+    nr::SETRESGID32,
+    nr::SETRESUID32,
+    nr::SETFSGID32,
+    nr::SETFSUID32,
+    nr::CAPSET,
+    nr::PRCTL,
+    nr::MEMBARRIER,
+    nr::SECCOMP,
 ];
 
 /// The kernel as the steps see it. Addresses are the task's, whoever answers.
@@ -325,7 +325,7 @@ pub trait Kernel {
     fn cred(&mut self, c: &Cred) -> Option<Res> {
         let nr = CRED_CALLS.get(c.call as usize)?;
         let [a, b, c, d, e] = c.args;
-        Some(self.call(u32::from(*nr), [a, b, c, d, e, 0], None))
+        Some(self.call(*nr, [a, b, c, d, e, 0], None))
     }
     /// `prctl(PR_SET_PDEATHSIG)`.
     fn set_pdeath(&mut self, signo: u32) -> Res {

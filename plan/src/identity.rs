@@ -87,8 +87,10 @@ pub fn identities(
     options: &Options,
     refuse: &mut Vec<Refusal>,
 ) -> Identities {
-    let mut out = Identities::default();
-    out.for_all = shared(cp, live);
+    let mut out = Identities {
+        for_all: shared(cp, live),
+        ..Identities::default()
+    };
     let mut known: Vec<(Key<'_>, [u32; 3])> = Vec::new();
     for (n, t) in live.threads.iter().enumerate() {
         if t.pdeath != 0 && options.detached {
@@ -392,7 +394,7 @@ fn call_of(row: &Cred) -> Call {
         _ => row.args.get(i).copied(),
     };
     Call {
-        nr: number.map_or(u32::MAX, |n| u32::from(*n)),
+        nr: number.copied().unwrap_or(u32::MAX),
         args: [known(0), known(1), known(2), known(3), known(4), None],
     }
 }

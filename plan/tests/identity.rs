@@ -64,7 +64,7 @@ fn run(calls: &[CredCall], own: &Rights) -> Thread {
             }
             _ => Vec::new(),
         };
-        let res = thread.call(u32::from(number), &[a, b, c, d, e, 0], Some(&data));
+        let res = thread.call(number, &[a, b, c, d, e, 0], Some(&data));
         let got = res
             .unwrap_or_else(|| panic!("{call:?} is no call for credentials"))
             .unwrap_or_else(|e| panic!("{call:?}: errno {}", e.0));
