@@ -110,6 +110,11 @@ pub const CRED_CALLS: [u32; 9] = [
 
 /// The kernel as the steps see it. Addresses are the task's, whoever answers.
 pub trait Kernel {
+    /// What a failure hands up: the [`Stop`] itself, or a type without values where [`Kernel::fail`] does not come back.
+    /// Then the compiler leaves out every way back, which makes the blob much smaller.
+    type Failure;
+    /// The restore has failed, or this thread's part of it.
+    fn fail(&mut self, why: Stop) -> Self::Failure;
     /// Issue call `nr` with `args` in r0 to r5. If `data` is there, the address of its bytes replaces `args[data.arg]`.
     /// An implementation remembers a failing call, for the report.
     fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res;
@@ -127,7 +132,7 @@ pub trait Kernel {
     fn expect_threads(&mut self, others: usize) -> Res;
     /// The leader has come to the end of `stage`: wait for the others. Where they do not run at once, run them now:
     /// [`crate::threads_in_turn`].
-    fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Stop>;
+    fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Self::Failure>;
     /// Show where the restore is. Costs no call.
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.

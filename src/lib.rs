@@ -25,7 +25,7 @@ pub use step::enter::Entry;
 use armrest_abi::want;
 use heap::Heap;
 use kernel::{Kernel, Stage};
-use run::{Done, Run};
+use run::Run;
 
 /// Make the caller the task that `args` describe, up to the point where only [`Entry`] is left to do.
 ///
@@ -35,13 +35,8 @@ pub fn restore<K: Kernel, H: Heap>(
     k: &mut K,
     args: &Args<'_>,
     heap: &mut H,
-) -> Result<Entry, Stop> {
+) -> Result<Entry, K::Failure> {
     let run = &mut Run::new(k);
-    steps(run, args, heap).map_err(|_| run.why())
-}
-
-#[inline(never)]
-fn steps<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, heap: &mut H) -> Done<Entry> {
     step::verify::run(run, args)?;
     step::detach::run(run, args)?;
     step::park::run(run, args)?;
@@ -67,12 +62,21 @@ fn steps<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, heap: &mut H
 }
 
 /// What thread number `row` of the table does in a stage; the leader has [`restore`].
-pub fn thread<K: Kernel>(k: &mut K, args: &Args<'_>, row: usize, stage: Stage) -> Result<(), Stop> {
+pub fn thread<K: Kernel>(
+    k: &mut K,
+    args: &Args<'_>,
+    row: usize,
+    stage: Stage,
+) -> Result<(), K::Failure> {
     step::threads::thread(k, args, row, stage)
 }
 
 /// The same for all threads, one after the other: how a kernel that runs nothing at once answers [`Kernel::meet`].
-pub fn threads_in_turn<K: Kernel>(k: &mut K, args: &Args<'_>, stage: Stage) -> Result<(), Stop> {
+pub fn threads_in_turn<K: Kernel>(
+    k: &mut K,
+    args: &Args<'_>,
+    stage: Stage,
+) -> Result<(), K::Failure> {
     (1..args.threads.len()).try_for_each(|row| thread(k, args, row, stage))
 }
 

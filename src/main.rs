@@ -12,6 +12,7 @@ mod threads;
 
 use arena::Arena;
 use armrest_abi::{ARGS_MAGIC, Report, ReportKind, RestoreArgs, Step};
+use armrest_blob::kernel::Kernel;
 use armrest_blob::{Args, Stop, restore};
 use raw::Raw;
 
@@ -30,19 +31,19 @@ unsafe extern "C" fn armrest_main(fixed: &'static RestoreArgs) -> ! {
     // SAFETY: the loader gives the blob this part of the area as its heap, and nobody else uses it.
     let mut heap = unsafe { Arena::new(fixed.heap) };
     // SAFETY: the area is the loader's, mapped and unchanged until the exit routine runs.
-    let stop = match unsafe { Args::in_area(fixed, |args| restore(&mut k, args, &mut heap)) } {
+    let done = unsafe { Args::in_area(fixed, |args| restore(&mut k, args, &mut heap)) };
+    match done {
         Ok(Ok(entry)) => k.enter(&entry),
-        Ok(Err(stop)) => stop,
-        Err(check) => Stop {
+        Ok(Err(never)) => match never {},
+        Err(check) => match k.fail(Stop {
             kind: ReportKind::BadArgs,
             step: Step::Verify,
             object: Report::NO_OBJECT,
             row: 0,
             result: check.number(),
             tid: 0,
-        },
-    };
-    report::fail(&mut k, &stop, stop.step.number())
+        }) {},
+    }
 }
 
 /// Silent: messages would need relocations. The report says that it happened, and in which step.

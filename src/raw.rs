@@ -1,9 +1,10 @@
 //! The kernel itself: the only file with raw system calls.
 
-use crate::threads;
+use crate::{report, threads};
 use armrest_abi::{Progress, Report, Step, ThreadArgs};
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
+use core::convert::Infallible;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use syscalls::raw::{syscall1, syscall6};
 
@@ -132,6 +133,14 @@ pub fn futex(word_at: &AtomicU32, op: u32, value: u32) -> u32 {
 }
 
 impl Kernel for Raw {
+    /// The process ends there.
+    type Failure = Infallible;
+
+    #[inline(never)]
+    fn fail(&mut self, why: Stop) -> Infallible {
+        report::fail(self, &why, why.step.number())
+    }
+
     #[inline(never)]
     fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res {
         self.remember(nr, args, data);
@@ -164,7 +173,7 @@ impl Kernel for Raw {
         answer(threads::expect(word(others)))
     }
 
-    fn meet(&mut self, _: &Args<'_>, stage: Stage) -> Result<(), Stop> {
+    fn meet(&mut self, _: &Args<'_>, stage: Stage) -> Result<(), Infallible> {
         // A thread that fails ends all of them.
         if stage == Stage::Last {
             threads::wait_alone();

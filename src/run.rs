@@ -21,33 +21,20 @@ pub struct Stop {
     pub tid: u32,
 }
 
-/// A step that failed: the [`Stop`] waits in [`Run`], so that nothing big is handed up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stopped;
-
 /// What a step returns.
-pub(crate) type Done<T = ()> = Result<T, Stopped>;
+pub(crate) type Done<K, T = ()> = Result<T, <K as Kernel>::Failure>;
 
 /// The kernel and the place in the list of steps.
 pub(crate) struct Run<'k, K> {
     pub k: &'k mut K,
     at: Progress,
+    step: Step,
     object: u32,
-    why: Stop,
+    tid: u32,
 }
 
 impl<'k, K: Kernel> Run<'k, K> {
     pub fn new(k: &'k mut K) -> Self {
-        let object = Report::NO_OBJECT;
-        // Replaced before anyone looks.
-        let why = Stop {
-            kind: ReportKind::Panic,
-            step: Step::Start,
-            object,
-            row: 0,
-            result: 0,
-            tid: 0,
-        };
         Run {
             k,
             at: Progress {
@@ -55,22 +42,23 @@ impl<'k, K: Kernel> Run<'k, K> {
                 row: 0,
                 filled: 0,
             },
-            object,
-            why,
+            step: Step::Start,
+            object: Report::NO_OBJECT,
+            tid: 0,
         }
     }
     /// The same for another thread than the leader: its number in the table of threads, its id, and what it is at.
     pub fn thread(k: &'k mut K, row: usize, tid: u32, step: Step) -> Self {
         let mut run = Run::new(k);
-        run.why.tid = tid;
-        run.why.step = step;
+        run.tid = tid;
+        run.step = step;
         run.at.row = u32::try_from(row).unwrap_or(u32::MAX);
         run
     }
     /// A step begins.
     #[inline(never)]
     pub fn begin(&mut self, step: Step) {
-        self.why.step = step;
+        self.step = step;
         self.at.step = step.number();
         self.k.step(step);
         self.row(0, Report::NO_OBJECT);
@@ -90,50 +78,42 @@ impl<'k, K: Kernel> Run<'k, K> {
     /// Stop here: `return Err(run.stop(..))`.
     #[cold]
     #[inline(never)]
-    pub fn stop(&mut self, kind: ReportKind, result: u32) -> Stopped {
-        self.why = Stop {
+    pub fn stop(&mut self, kind: ReportKind, result: u32) -> K::Failure {
+        self.k.fail(Stop {
             kind,
-            step: self.why.step,
+            step: self.step,
             object: self.object,
             row: self.at.row,
             result,
-            tid: self.why.tid,
-        };
-        Stopped
+            tid: self.tid,
+        })
     }
     /// The result of a call, or a stop with its errno.
-    pub fn ok(&mut self, res: Res) -> Done<u32> {
+    pub fn ok(&mut self, res: Res) -> Done<K, u32> {
         ok(res, self)
     }
     /// The result of a call that had to return `want`.
-    pub fn at(&mut self, res: Res, want: u32) -> Done {
+    pub fn at(&mut self, res: Res, want: u32) -> Done<K> {
         at(res, self, want)
     }
     /// All threads have come to the end of `stage`.
-    pub fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Done {
+    pub fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Done<K> {
         if args.threads.len() < 2 {
             return Ok(());
         }
-        self.k.meet(args, stage).map_err(|why| {
-            self.why = why;
-            Stopped
-        })
-    }
-    /// Why a step failed.
-    pub fn why(&self) -> Stop {
-        self.why
+        self.k.meet(args, stage)
     }
 }
 
 // The result comes first: so it stays in the registers in which the call returned it.
 
 #[inline(never)]
-fn ok<K: Kernel>(res: Res, run: &mut Run<'_, K>) -> Done<u32> {
+fn ok<K: Kernel>(res: Res, run: &mut Run<'_, K>) -> Done<K, u32> {
     res.map_err(|e| run.stop(ReportKind::Errno, e.0.wrapping_neg()))
 }
 
 #[inline(never)]
-fn at<K: Kernel>(res: Res, run: &mut Run<'_, K>, want: u32) -> Done {
+fn at<K: Kernel>(res: Res, run: &mut Run<'_, K>, want: u32) -> Done<K> {
     let got = ok(res, run)?;
     if got == want {
         Ok(())

@@ -27,6 +27,10 @@ struct Recorder {
 }
 
 impl Kernel for Recorder {
+    type Failure = Stop;
+    fn fail(&mut self, why: Stop) -> Stop {
+        why
+    }
     fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res {
         let bytes = data.map_or(Vec::new(), |d| d.bytes.to_vec());
         let n = self.calls.len();

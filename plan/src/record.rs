@@ -239,6 +239,10 @@ fn kind_has_call(kind: armrest_abi::ReportKind) -> bool {
 }
 
 impl Kernel for Recorder {
+    type Failure = Stop;
+    fn fail(&mut self, why: Stop) -> Stop {
+        why
+    }
     fn call(&mut self, nr: u32, args: [u32; 6], data: Option<Data<'_>>) -> Res {
         let result = match self.fail {
             Some((n, errno)) if n == self.calls.len() => Err(errno),

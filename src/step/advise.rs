@@ -8,7 +8,7 @@ use crate::run::{Done, Run};
 use armrest_abi::Step;
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Advise);
     for (i, a) in args.advises.iter().enumerate() {
         run.row(i, a.object);

@@ -11,7 +11,7 @@ use crate::step::verify::slice;
 use armrest_abi::{Cred, Report, ReportKind, Step, ThreadArgs, want};
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Creds);
     let Some(leader) = args.threads.first() else {
         return Ok(());
@@ -32,23 +32,23 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
 }
 
 /// What each thread does before any goes on.
-pub(crate) fn ids<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done {
+pub(crate) fn ids<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
     rows(run, args, t.cred, t.creds)
 }
 
 /// What each thread but the leader does last.
-pub(crate) fn last<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done {
+pub(crate) fn last<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
     pdeath(run, t)?;
     seal(run, args, t)
 }
 
 /// The filters of a thread: when all threads are who they were, and before nothing but the way out.
-pub(crate) fn seal<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done {
+pub(crate) fn seal<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
     rows(run, args, t.cred.saturating_add(t.creds), t.seals)
 }
 
 #[inline(never)]
-fn pdeath<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done {
+fn pdeath<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<K> {
     if t.want & want::PDEATH != 0 {
         let res = run.k.set_pdeath(t.pdeath);
         run.ok(res)?;
@@ -57,7 +57,7 @@ fn pdeath<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done {
 }
 
 #[inline(never)]
-fn rows<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, first: u32, count: u32) -> Done {
+fn rows<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, first: u32, count: u32) -> Done<K> {
     let Some(rows) = slice(args.creds, first, count) else {
         return Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()));
     };

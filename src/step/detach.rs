@@ -11,7 +11,7 @@ use armrest_abi::consts::RSEQ_FLAG_UNREGISTER;
 use armrest_abi::{Step, want};
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Detach);
     if args.fixed.want & want::OLD_RSEQ != 0 {
         let res = run.k.rseq(&args.fixed.old_rseq, RSEQ_FLAG_UNREGISTER);

@@ -40,7 +40,7 @@ impl Entry {
 }
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<Entry> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K, Entry> {
     run.begin(Step::Enter);
     for (i, fd) in args.closes.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);

@@ -11,7 +11,11 @@ use crate::step::verify;
 use armrest_abi::{Batch, Iovec, Report, ReportKind, Step};
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, heap: &mut H) -> Done {
+pub(crate) fn run<K: Kernel, H: Heap>(
+    run: &mut Run<'_, K>,
+    args: &Args<'_>,
+    heap: &mut H,
+) -> Done<K> {
     run.begin(Step::Fill);
     for (i, b) in args.batches.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);
@@ -28,7 +32,7 @@ pub(crate) fn run<K: Kernel, H: Heap>(run: &mut Run<'_, K>, args: &Args<'_>, hea
 
 /// Read into `iovecs` what follows the first `done` bytes of a batch. Returns how much of the batch is there now.
 #[inline(never)]
-fn read<K: Kernel>(run: &mut Run<'_, K>, b: &Batch, done: u32, iovecs: &[Iovec]) -> Done<u32> {
+fn read<K: Kernel>(run: &mut Run<'_, K>, b: &Batch, done: u32, iovecs: &[Iovec]) -> Done<K, u32> {
     let left = b.len.wrapping_sub(done);
     let res = run
         .k
@@ -48,7 +52,7 @@ fn rest<K: Kernel, H: Heap>(
     done: u32,
     iovecs: &[Iovec],
     heap: &mut H,
-) -> Done {
+) -> Done<K> {
     let Some(rest) = heap.iovecs(iovecs.len()) else {
         let size = u32::try_from(size_of_val(iovecs)).unwrap_or(u32::MAX);
         return Err(run.stop(ReportKind::OutOfHeap, size));

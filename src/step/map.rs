@@ -8,7 +8,7 @@ use crate::run::{Done, Run};
 use armrest_abi::{ReportKind, Step, want};
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Map);
     if args.fixed.want & want::THP_DISABLE != 0 {
         let res = run.k.disable_thp();

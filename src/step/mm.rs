@@ -36,7 +36,7 @@ const SINGLES: [(u8, u8); 17] = [
 ];
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Mm);
     let mm = &args.fixed.mm;
     if args.fixed.want & want::MM_MAP != 0 {

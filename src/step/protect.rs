@@ -9,7 +9,7 @@ use crate::run::{Done, Run};
 use armrest_abi::Step;
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Protect);
     for (i, p) in args.protects.iter().enumerate() {
         run.row(i, p.object);

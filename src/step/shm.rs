@@ -10,7 +10,7 @@ use crate::step::unmap::unmap;
 use armrest_abi::{Attach, ReportKind, Step};
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Shm);
     for (i, a) in args.attaches.iter().enumerate() {
         run.row(i, a.object);
@@ -24,7 +24,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
-fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Done {
+fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Done<K> {
     let res = run.k.shmat(a);
     run.at(res, a.at)?;
     for i in 0..a.pieces {
@@ -48,6 +48,6 @@ fn attach<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, a: &Attach) -> Done 
 }
 
 #[cold]
-fn bad_row<K: Kernel>(run: &mut Run<'_, K>) -> Done {
+fn bad_row<K: Kernel>(run: &mut Run<'_, K>) -> Done<K> {
     Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()))
 }

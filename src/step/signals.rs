@@ -10,7 +10,7 @@ use armrest_abi::{Report, Step, ThreadArgs};
 
 /// The leader's: the shared queue, and its own private one.
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, tid: u32) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, tid: u32) -> Done<K> {
     run.begin(Step::Signals);
     match args.threads.first() {
         Some(leader) => queue(run, args, leader, tid, tid),
@@ -26,7 +26,7 @@ pub(crate) fn queue<K: Kernel>(
     t: &ThreadArgs,
     pid: u32,
     tid: u32,
-) -> Done {
+) -> Done<K> {
     let rows = slice(args.queued, t.queue.first, t.queue.count).unwrap_or(&[]);
     for (i, q) in rows.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);

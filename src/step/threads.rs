@@ -6,13 +6,13 @@
 
 use crate::args::{Args, Check};
 use crate::kernel::{Kernel, Stage};
-use crate::run::{Done, Run, Stop};
+use crate::run::{Done, Run};
 use crate::step::{creds, signals};
 use armrest_abi::{Report, ReportKind, Step, ThreadArgs, want};
 
 /// Returns the leader's id as the kernel knows it, which with `--any-pid` is not the checkpoint's.
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<u32> {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K, u32> {
     run.begin(Step::Threads);
     let Some((leader, others)) = args.threads.split_first() else {
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
@@ -33,7 +33,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<u32>
 }
 
 #[inline(never)]
-fn spawn<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, row: usize, t: &ThreadArgs) -> Done {
+fn spawn<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, row: usize, t: &ThreadArgs) -> Done<K> {
     let f = args.fixed;
     if f.want & want::LAST_PID != 0 {
         let res = run.k.set_last_pid(f.last_pid_fd, &t.last_pid);
@@ -49,12 +49,7 @@ fn spawn<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, row: usize, t: &Threa
 
 /// One stage of thread number `row`.
 #[inline(never)]
-pub(crate) fn thread<K: Kernel>(
-    k: &mut K,
-    args: &Args<'_>,
-    row: usize,
-    stage: Stage,
-) -> Result<(), Stop> {
+pub(crate) fn thread<K: Kernel>(k: &mut K, args: &Args<'_>, row: usize, stage: Stage) -> Done<K> {
     let Some(t) = args.threads.get(row) else {
         return Ok(());
     };
@@ -63,15 +58,14 @@ pub(crate) fn thread<K: Kernel>(
         Stage::Ids | Stage::Last => Step::Creds,
     };
     let run = &mut Run::thread(k, row, t.tid, step);
-    let done = match stage {
+    match stage {
         Stage::Register => registered(run, args, t),
         Stage::Ids => creds::ids(run, args, t),
         Stage::Last => creds::last(run, args, t),
-    };
-    done.map_err(|_| run.why())
+    }
 }
 
-fn registered<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done {
+fn registered<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
     let tid = register(run, t)?;
     schedule(run, t)?;
     if t.queue.count == 0 {
@@ -83,7 +77,7 @@ fn registered<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) 
 }
 
 #[inline(never)]
-fn register<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<u32> {
+fn register<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<K, u32> {
     let res = run.k.set_name(&t.comm);
     run.ok(res)?;
     let res = run.k.set_tid_address(t.clear_tid);
@@ -103,7 +97,7 @@ fn register<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<u32> {
 
 /// While the rights for it are still there.
 #[inline(never)]
-fn schedule<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done {
+fn schedule<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<K> {
     if t.want & want::SCHED != 0 {
         let res = run.k.set_scheduler(t.policy, t.priority);
         run.ok(res)?;

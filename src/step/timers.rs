@@ -12,7 +12,7 @@ use armrest_abi::{PosixTimer, Report, Step, want};
 const CLOCK_MONOTONIC: u32 = 1;
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Timers);
     if !args.posix_timers.is_empty() {
         make(run, args)?;
@@ -32,7 +32,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
 }
 
 #[inline(never)]
-fn make<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+fn make<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     let ours = args.fixed.want & want::TIMER_IDS != 0;
     if ours {
         let res = run.k.timer_ids(1);
@@ -52,7 +52,7 @@ fn make<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
 }
 
 /// Use up the numbers before this timer's. That it is they that come is seen by deleting them.
-fn skip<K: Kernel>(run: &mut Run<'_, K>, t: &PosixTimer) -> Done {
+fn skip<K: Kernel>(run: &mut Run<'_, K>, t: &PosixTimer) -> Done<K> {
     for id in t.id.wrapping_sub(t.skip)..t.id {
         let res = run.k.timer_create(CLOCK_MONOTONIC, None, id);
         run.ok(res)?;

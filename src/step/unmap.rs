@@ -9,7 +9,7 @@ use crate::run::{Done, Run};
 use armrest_abi::{Range, Report, Step};
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Unmap);
     for (i, r) in args.unmaps.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);
@@ -19,7 +19,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
 }
 
 /// Unmap one range.
-pub(crate) fn unmap<K: Kernel>(run: &mut Run<'_, K>, range: Range) -> Done {
+pub(crate) fn unmap<K: Kernel>(run: &mut Run<'_, K>, range: Range) -> Done<K> {
     let res = run.k.munmap(range);
     run.ok(res)?;
     Ok(())

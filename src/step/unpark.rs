@@ -8,6 +8,6 @@ use crate::run::{Done, Run};
 use crate::step::park::moves;
 use armrest_abi::Step;
 
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     moves(run, Step::Unpark, args.unparks)
 }

@@ -14,7 +14,7 @@ use armrest_abi::{
 use core::mem::offset_of;
 
 #[inline(never)]
-pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done {
+pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Verify);
     let mut at = At {
         row: 0,

@@ -661,6 +661,10 @@ fn open(cp: &Checkpoint, what: &SourceKind) -> Open {
 }
 
 impl Kernel for Model {
+    type Failure = Stop;
+    fn fail(&mut self, why: Stop) -> Stop {
+        why
+    }
     fn call(&mut self, n: u32, a: [u32; 6], data: Option<Data<'_>>) -> Res {
         let nth = self.calls;
         self.calls += 1;
