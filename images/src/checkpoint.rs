@@ -10,6 +10,8 @@ use crate::kinds::{
     Epoll, Eventfd, FifoEnd, FileLock, Ghost, Inotify, PipeContents, PipeEnd, Remap, Signalfd,
     Timerfd,
 };
+use crate::sockets::{Packet, Socket};
+use crate::terminals::{Terminal, TerminalFile};
 
 /// Bytes of a page.
 pub const PAGE: u32 = 4096;
@@ -67,6 +69,10 @@ pub struct Checkpoint {
     pub fifos: BTreeMap<u32, PipeContents>,
     /// Deleted files that are still open.
     pub ghosts: BTreeMap<u32, Ghost>,
+    /// What waits to be read in unix sockets, in order, by file id of the socket.
+    pub packets: BTreeMap<u32, Vec<Packet>>,
+    /// Terminals by their number.
+    pub terminals: BTreeMap<u32, Terminal>,
     /// Locks on files.
     pub locks: Vec<FileLock>,
     /// SysV shared memory segments of the dumped IPC namespace.
@@ -663,7 +669,11 @@ pub enum File {
     Timerfd(Timerfd),
     /// A set of inotify watches.
     Inotify(Inotify),
-    /// Any other kind, by its CRIU name ("UNIXSK", "TTY", ...): refused until its issue.
+    /// A unix socket.
+    Socket(Box<Socket>),
+    /// An open terminal.
+    Terminal(TerminalFile),
+    /// Any other kind, by its CRIU name ("INETSK", ...): refused.
     Other {
         /// Name.
         kind: &'static str,

@@ -205,6 +205,8 @@ impl File {
             File::Signalfd(_) => "SIGNALFD",
             File::Timerfd(_) => "TIMERFD",
             File::Inotify(_) => "INOTIFY",
+            File::Socket(_) => "UNIXSK",
+            File::Terminal(_) => "TTY",
             File::Other { kind } => kind,
         }
     }

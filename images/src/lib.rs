@@ -12,7 +12,9 @@ mod explore;
 pub mod kinds;
 pub mod magic;
 pub mod proto;
+mod sockets;
 pub mod stats;
+mod terminals;
 pub mod view;
 
 pub use check::load;
@@ -20,3 +22,5 @@ pub use checkpoint::*;
 pub use dir::{FsDir, ImageDir, MemDir};
 pub use error::{Class, Error, Fault, Place};
 pub use kinds::*;
+pub use sockets::*;
+pub use terminals::*;

@@ -667,14 +667,55 @@ UnixSk {
     opts: Option<SkOpts> = (message, optional, tag = "10") Plain;
     name: Option<Bytes> = (bytes = "vec", optional, tag = "11") Plain;
     shutdown: Option<u32> = (uint32, optional, tag = "12") Plain;
+    file_perms: Option<FilePerms> = (message, optional, tag = "13") Plain;
+    name_dir: Option<Bytes> = (bytes = "vec", optional, tag = "14") Plain;
+    deleted: Option<bool> = (bool, optional, tag = "15") Plain;
+    ns_id: Option<u32> = (uint32, optional, tag = "16") Plain;
+    mnt_id: Option<i32> = (sint32, optional, tag = "17") Plain;
+}
+FilePerms {
+    mode: Option<u32> = (uint32, optional, tag = "1") Hex;
+    uid: Option<u32> = (uint32, optional, tag = "2") Plain;
+    gid: Option<u32> = (uint32, optional, tag = "3") Plain;
 }
 SkOpts {
     so_sndbuf: Option<u32> = (uint32, optional, tag = "1") Plain;
     so_rcvbuf: Option<u32> = (uint32, optional, tag = "2") Plain;
+    so_snd_tmo_sec: Option<u64> = (uint64, optional, tag = "3") Plain;
+    so_snd_tmo_usec: Option<u64> = (uint64, optional, tag = "4") Plain;
+    so_rcv_tmo_sec: Option<u64> = (uint64, optional, tag = "5") Plain;
+    so_rcv_tmo_usec: Option<u64> = (uint64, optional, tag = "6") Plain;
+    reuseaddr: Option<bool> = (bool, optional, tag = "7") Plain;
+    so_priority: Option<u32> = (uint32, optional, tag = "8") Plain;
+    so_rcvlowat: Option<u32> = (uint32, optional, tag = "9") Plain;
+    so_mark: Option<u32> = (uint32, optional, tag = "10") Plain;
+    so_passcred: Option<bool> = (bool, optional, tag = "11") Plain;
+    so_passsec: Option<bool> = (bool, optional, tag = "12") Plain;
+    so_dontroute: Option<bool> = (bool, optional, tag = "13") Plain;
+    so_no_check: Option<bool> = (bool, optional, tag = "14") Plain;
+    so_bound_dev: Option<Bytes> = (bytes = "vec", optional, tag = "15") Plain;
+    so_filter: Vec<u64> = (fixed64, repeated, packed = "false", tag = "16") Hex;
+    so_reuseport: Option<bool> = (bool, optional, tag = "17") Plain;
+    so_broadcast: Option<bool> = (bool, optional, tag = "18") Plain;
+    so_keepalive: Option<bool> = (bool, optional, tag = "19") Plain;
+    so_oobinline: Option<u32> = (uint32, optional, tag = "23") Plain;
+    so_linger: Option<u32> = (uint32, optional, tag = "24") Plain;
+    so_buf_lock: Option<u32> = (uint32, optional, tag = "25") Plain;
 }
 SkPacket {
     id_for: Option<u32> = (uint32, optional, tag = "1") Plain;
     length: Option<u32> = (uint32, optional, tag = "2") Plain;
+    scm: Vec<Scm> = (message, repeated, tag = "4") Plain;
+    ucred: Option<SkUcred> = (message, optional, tag = "128") Plain;
+}
+Scm {
+    kind: Option<u32> = (uint32, optional, tag = "1") Plain;
+    rights: Vec<u32> = (uint32, repeated, packed = "false", tag = "2") Plain;
+}
+SkUcred {
+    uid: Option<u32> = (uint32, optional, tag = "1") Plain;
+    gid: Option<u32> = (uint32, optional, tag = "2") Plain;
+    pid: Option<u32> = (uint32, optional, tag = "3") Plain;
 }
 Tty {
     id: Option<u32> = (uint32, optional, tag = "1") Plain;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::at::{At, need};
 use super::kinds;
+use super::{sockets, terminals};
 use super::source::Source;
 use crate::checkpoint::{Fd, File, FileOwner, Memfd, RegFile};
 use crate::error::{Error, Fault};
@@ -39,6 +40,8 @@ const EVENTFD: u32 = 6;
 const EVENTPOLL: u32 = 7;
 const INOTIFY: u32 = 8;
 const SIGNALFD: u32 = 9;
+const UNIXSK: u32 = 5;
+const TTY: u32 = 11;
 const TIMERFD: u32 = 17;
 const MEMFD: u32 = 18;
 
@@ -132,6 +135,18 @@ pub(super) fn read(source: &mut Source<'_>) -> Result<BTreeMap<u32, File>, Error
                 let at = at.sub("tfd");
                 same_id(&at, e.id, id)?;
                 File::Timerfd(kinds::timerfd(&at, e)?)
+            }
+            UNIXSK => {
+                let e = at.req("usk", e.usk)?;
+                let at = at.sub("usk");
+                same_id(&at, e.id, id)?;
+                File::Socket(Box::new(sockets::socket(&at, e)?))
+            }
+            TTY => {
+                let e = at.req("tty", e.tty)?;
+                let at = at.sub("tty");
+                same_id(&at, e.id, id)?;
+                File::Terminal(terminals::opening(&at, &e)?)
             }
             _ => File::Other { kind: kind_name },
         };

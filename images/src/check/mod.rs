@@ -10,8 +10,10 @@ mod memory;
 mod objects;
 mod others;
 mod remap;
+mod sockets;
 mod source;
 mod task;
+mod terminals;
 
 use std::collections::BTreeSet;
 
@@ -44,6 +46,9 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
         kinds::IMAGES.map(|(name, magic)| kinds::contents(&mut source, name, magic));
     let (pipes, fifos) = (pipes?, fifos?);
     kinds::check_pipes(&files, &pipes, &fifos)?;
+    let packets = sockets::packets(&mut source, &files)?;
+    sockets::check(&files, &packets)?;
+    let terminals = terminals::read(&mut source, &files)?;
     let own_ipc_namespace = ids.own(&inventory, |i| i.ipc_ns_id);
     let ipc_ns = ids.of_first(|i| i.ipc_ns_id);
     let segments = objects::segments(&mut source, ipc_ns)?;
@@ -56,6 +61,8 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
         pipes,
         fifos,
         ghosts,
+        packets,
+        terminals,
         locks: Vec::new(),
         segments,
         semaphores: ipc::semaphores(&mut source, ipc_ns)?,
@@ -101,6 +108,8 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
 /// accounted for otherwise.
 fn descriptor_tables(source: &mut Source<'_>, checkpoint: &Checkpoint) -> Result<(), Error> {
     let mut used = BTreeSet::new();
+    let in_flight = checkpoint.packets.values().flatten().flat_map(|p| &p.rights);
+    used.extend(in_flight.copied());
     let mut missing = None;
     for live in checkpoint.tasks.iter().filter_map(|t| t.live.as_ref()) {
         used.extend([live.mm.exe, live.cwd, live.root]);

@@ -9,8 +9,6 @@ use crate::{proto, view};
 const NAMED: &[(&str, &str)] = &[
     ("tcp-stream-", "tcp-stream"),
     ("cgroup.img", "cgroup"),
-    ("sk-queues.img", "socket queues"),
-    ("tty-data.img", "terminal input"),
     ("bpfmap-file.img", "bpf maps"),
     ("bpfmap-data.img", "bpf map data"),
     ("utsns-", "uts namespace"),
