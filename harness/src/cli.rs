@@ -137,6 +137,9 @@ pub struct RestoreOptions {
     /// ID lies outside of the checkpoint: it must be given by --inherit-fd (repeatable)
     #[arg(long, value_name = "ID", hide = true)]
     pub external: Vec<String>,
+    /// A terminal of the task is the caller's
+    #[arg(long, short = 'j', hide = true)]
+    pub shell_job: bool,
     /// Give up if not restored after that long
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
@@ -189,6 +192,9 @@ pub struct PlanOptions {
     /// As for a restore that maps pages
     #[arg(long)]
     pub lazy: bool,
+    /// As for a restore to the caller's terminal
+    #[arg(long, short = 'j', hide = true)]
+    pub shell_job: bool,
     /// The summary only
     #[arg(short, long)]
     pub summary: bool,

@@ -23,6 +23,7 @@ use crate::objects::ghost::Links;
 use crate::objects::make::Maker;
 use crate::objects::memory::PagesFiles;
 use crate::objects::sysv::{self, Kind, SysV};
+use crate::objects::tty::Lent;
 use crate::os;
 use crate::pid::{self, Side};
 use crate::root::Root;
@@ -90,7 +91,12 @@ fn clean_up(log: &mut Log) -> Result<(), Error> {
 
 /// What is said to be external must be given.
 fn given(o: &RestoreOptions) -> Result<(), Error> {
-    let is_given = |id: &&String| !o.inherit_fd.iter().any(|i| i.id == **id);
+    // criu names a unix socket in one way to the dumper and in another to the restorer.
+    let same = |id: &str| {
+        id.replacen("unix[", "socket:[", 1)
+            .replacen("socket[", "socket:[", 1)
+    };
+    let is_given = |id: &&String| !o.inherit_fd.iter().any(|i| same(&i.id) == same(id));
     match o.external.iter().find(is_given) {
         Some(id) => Err(Error::Usage {
             what: format!("--external {id}: needs --inherit-fd fd[N]:{id}"),
@@ -144,6 +150,9 @@ fn here(
     // Nothing can fail from here on.
     running.child.let_go();
     made.sysv.keep();
+    if let Some(lent) = &mut made.lent {
+        lent.keep();
+    }
     if let Some(p) = pidfile {
         p.keep();
     }
@@ -209,6 +218,7 @@ fn facts(
         any_pid: o.any_pid,
         any_ids: o.any_ids,
         inherit: o.inherit_fd.iter().map(|i| i.id.clone()).collect(),
+        shell_job: o.shell_job,
         lazy: o.lazy,
         // Inside the namespaces ids are free, and that is checked like everywhere else.
         new_namespaces: o.new_namespaces && !as_init,
@@ -258,6 +268,8 @@ struct Made {
     sysv: SysV,
     loaded: Loaded,
     links: Links,
+    /// The caller's terminal, if the task uses it.
+    lent: Option<Lent>,
     notes: Vec<String>,
 }
 
@@ -314,6 +326,10 @@ impl Restore<'_> {
                 return Err(Error::ChangedFiles(maker.compare.changed));
             }
         }
+        for fd in maker.fill(&plan.files)? {
+            let index = objects.keep(fd, above)?;
+            objects.controls.push(index);
+        }
         for w in &maker.compare.warnings {
             log.line(0, &format!("warning: {w}"))?;
         }
@@ -363,6 +379,10 @@ impl Restore<'_> {
             sysv,
             loaded,
             links: Links::default(),
+            lent: match self.plan.files.terminals.caller {
+                Some(_) => Some(Lent::new()?),
+                None => None,
+            },
             notes,
         })
     }
@@ -419,6 +439,7 @@ impl Restore<'_> {
                     emulated: self.machine.emulated,
                     parent,
                     allowed: &made.allowed,
+                    lent: made.lent.as_ref(),
                     go: go.as_ref().map(|g| &g.0),
                 }
                 .run(&made.loaded)
@@ -579,11 +600,14 @@ fn open_descriptors(
             continue;
         }
         let mut of_task = live.fds.iter().filter(|f| f.file == m.file).peekable();
-        let Some(first) = of_task.peek() else {
-            continue;
+        let who = match of_task.peek() {
+            Some(first) => format!("fd {}", first.fd),
+            None => "in flight".into(),
         };
-        let who = format!("fd {}", first.fd);
-        let Some(fd) = maker.make(m.file, &who)? else {
+        let Some(fd) = maker
+            .make(&plan.files, m.file, &who)?
+            .filter(|_| of_task.peek().is_some())
+        else {
             continue;
         };
         let index = objects.keep(fd, above)?;

@@ -68,6 +68,11 @@ impl Root {
         }
     }
 
+    /// It is the host's own.
+    pub fn is_host(&self) -> bool {
+        self.is_host
+    }
+
     /// The directory itself.
     pub fn dir(&self) -> &OwnedFd {
         &self.dir

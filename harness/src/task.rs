@@ -11,7 +11,7 @@ use armrest_plan::files::Act;
 
 use crate::journal::Journal;
 use crate::load::{Loaded, write_raw};
-use crate::objects::{Objects, acts};
+use crate::objects::{Objects, acts, tty};
 use crate::os;
 use crate::restore::Dirs;
 
@@ -45,6 +45,8 @@ pub struct Becoming<'a> {
     pub allowed: &'a Allowed,
     /// Where to wait for a byte: until then the harness is about to trace this child.
     pub go: Option<&'a OwnedFd>,
+    /// The caller's terminal, if the task uses it.
+    pub lent: Option<&'a tty::Lent>,
     /// Under an emulator the personality is the emulator's own.
     pub emulated: bool,
 }
@@ -95,6 +97,7 @@ impl Becoming<'_> {
         self.wait_for_tracer()
             .map_err(named("waiting for ptrace"))?;
         self.session().map_err(named("session and process group"))?;
+        self.terminal().map_err(named("terminal"))?;
         self.actions()?;
         if let Some(p) = self.live.personality.filter(|_| !self.emulated) {
             // SAFETY: numbers only.
@@ -167,6 +170,31 @@ impl Becoming<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The leader of a session takes its terminal; with the caller's, its group comes into the foreground.
+    fn terminal(&self) -> io::Result<()> {
+        let t = &self.plan.files.terminals;
+        // With another pid than the checkpoint's the task still means its own group.
+        let group = |pgrp: u32| {
+            if pgrp == self.task.pgid {
+                // SAFETY: cannot fail.
+                unsafe { libc::getpgrp() }
+            } else {
+                pgrp.cast_signed()
+            }
+        };
+        let controls = t.controls.iter().zip(&self.objects.controls);
+        for (c, index) in controls.filter(|(c, _)| c.sid == self.task.pid) {
+            tty::take(self.objects.open[*index].as_raw_fd(), group(c.pgrp))?;
+        }
+        match (&t.caller, self.lent) {
+            (Some(caller), Some(lent)) => {
+                let ours = caller.pgrp.filter(|p| *p == self.task.pgid);
+                lent.use_it(caller, ours.map(group))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn actions(&self) -> Result<(), (String, io::Error)> {

@@ -11,6 +11,7 @@ use armrest_plan::{Exit, Plan, words};
 use crate::blob::BLOB;
 use crate::error::Error;
 use crate::load::Loaded;
+use crate::objects::tty;
 use crate::os;
 use crate::trace::Tracer;
 
@@ -543,7 +544,18 @@ fn stop_along(task: libc::pid_t, signo: i32) {
     unsafe {
         if matches!(signo, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) && libc::getpid() != 1 {
             libc::kill(libc::getpid(), libc::SIGSTOP);
-            libc::kill(task, libc::SIGCONT);
+            let group = libc::getpgid(task);
+            if group <= 0 || group == libc::getpgrp() {
+                libc::kill(task, libc::SIGCONT);
+                return;
+            }
+            // A job of its own (--shell-job): if the shell has put us into the foreground, that is its place.
+            if let Ok(terminal) = tty::callers()
+                && tty::in_front(terminal.as_raw_fd()).is_ok_and(|g| g == libc::getpgrp())
+            {
+                let _ = tty::foreground(terminal.as_raw_fd(), group);
+            }
+            libc::killpg(group, libc::SIGCONT);
         }
     }
 }

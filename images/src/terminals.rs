@@ -51,6 +51,8 @@ pub struct Terminal {
     pub pgrp: u32,
     /// Device number, as the kernel encodes it.
     pub rdev: u32,
+    /// Device number of the file system that it lies in, if recorded.
+    pub dev: Option<u32>,
     /// Modes.
     pub modes: Option<Modes>,
     /// Bits of them that cannot be changed.

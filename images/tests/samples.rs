@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use armrest_images::{Checkpoint, File, FsDir, TaskState, VmaKind, load, view};
+use armrest_images::{
+    Checkpoint, File, FsDir, Packet, SocketKind, SocketName, SocketState, TaskState, TerminalKind,
+    VmaKind, load, view,
+};
 
 fn images() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images")
@@ -197,12 +200,6 @@ fn seccomp_chains_are_in_the_order_of_their_installation() {
 
 #[test]
 fn unsupported_things_are_named() {
-    assert!(
-        sample("sockets")
-            .files
-            .values()
-            .any(|f| *f == File::Other { kind: "UNIXSK" })
-    );
     for quiet in [
         "counter",
         "memory",
@@ -211,6 +208,8 @@ fn unsupported_things_are_named() {
         "dyn",
         "files",
         "task",
+        "sockets",
+        "tty",
     ] {
         assert_eq!(sample(quiet).others, Vec::<String>::new(), "{quiet}");
     }
@@ -316,4 +315,71 @@ fn sysv_objects_are_listed() {
     );
     let split = view::ipc_text(&view::ipc(&sample("sysvsplit")));
     assert!(split.contains("12288 bytes, 1 mappings, marked for deletion"));
+}
+
+#[test]
+fn sockets_have_names_peers_options_and_what_waits_in_them() {
+    let cp = sample("sockets");
+    let socket = |ino| cp.socket(ino).map(|(id, s)| (id, s.clone())).unwrap();
+    let (id, listening) = socket(10863);
+    assert_eq!(id, 12);
+    assert_eq!(
+        (listening.state, listening.backlog),
+        (SocketState::Listening, 5)
+    );
+    let name = listening.name.as_ref().unwrap();
+    assert_eq!(
+        name.path().as_deref(),
+        Some("/samples/run/sockets/listen.sock")
+    );
+    assert_eq!(listening.perms, Some((0o140_777, 0, 0)));
+    assert_eq!(socket(10865).1.name, listening.name);
+    let abstract_name = SocketName::Abstract(b"samples.sockets".to_vec());
+    assert_eq!(socket(10867).1.name, Some(abstract_name));
+    let (_, waiting) = socket(10866);
+    assert_eq!(
+        (waiting.peer, waiting.state),
+        (10863, SocketState::Connected)
+    );
+    assert_eq!((socket(10857).1.shutdown, socket(10858).1.shutdown), (2, 1));
+    let (_, small) = socket(10854);
+    assert_eq!(
+        (small.kind, small.options.receive_buffer),
+        (SocketKind::Datagram, 40_000)
+    );
+    assert!(small.options.values.contains(&(72, 2)));
+    assert!(socket(10856).1.options.values.contains(&(16, 1)));
+    let words = |id: u32| -> Vec<String> {
+        let text = |p: &Packet| String::from_utf8(p.bytes.clone()).unwrap();
+        cp.packets[&id].iter().map(text).collect()
+    };
+    assert_eq!(words(7), ["one", "second", "3"]);
+    assert_eq!(words(8), ["packet A", "B"]);
+    assert_eq!(cp.packets[&15][0].rights, [16]);
+    assert_eq!(cp.packets.values().map(Vec::len).sum::<usize>(), 13);
+}
+
+#[test]
+fn terminals_have_modes_a_window_and_unread_input() {
+    let cp = sample("tty");
+    let kinds: Vec<TerminalKind> = cp.terminals.values().map(|t| t.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            TerminalKind::Slave(0),
+            TerminalKind::Master(0),
+            TerminalKind::Controlling
+        ]
+    );
+    let t = &cp.terminals[&0];
+    assert_eq!((t.sid, t.pgrp, t.size), (2901, 2901, Some([43, 132, 0, 0])));
+    assert_eq!(t.input, b"typed ahead");
+    let m = t.modes.unwrap();
+    // VINTR, VEOF, VTIME, VMIN; B9600 with eight bits.
+    assert_eq!(
+        (m.chars[0], m.chars[4], m.chars[5], m.chars[6]),
+        (b'Q', 4, 0, 3)
+    );
+    assert_eq!((m.control, m.local & 0o12), (0o275, 0));
+    assert_eq!(t.owner, Some((0, 5)));
 }

@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use armrest_images::{Checkpoint, File, FileLock, FileOwner, LiveTask, LockKind, Remap, VmaKind};
+use armrest_images::{
+    Checkpoint, File, FileLock, FileOwner, LiveTask, LockKind, Remap, SocketState, VmaKind,
+};
 
 use crate::consts;
 use crate::machine::Machine;
+use crate::sockets;
+use crate::terminals::{self, Terminals};
 use crate::types::Refusal;
 
 /// Event bits of an epoll entry that say how, not what: EXCLUSIVE, WAKEUP, ONESHOT, ET.
@@ -29,6 +33,10 @@ pub struct FilesPlan {
     pub locks: Vec<FileLock>,
     /// What each task does with its descriptors at their numbers, in order: index of the task, and the act.
     pub acts: Vec<(usize, Act)>,
+    /// How unix sockets are made, in order.
+    pub sockets: Vec<sockets::Step>,
+    /// Where terminals come from.
+    pub terminals: Terminals,
     /// What comes back otherwise than it was, in sentences.
     pub notes: Vec<String>,
 }
@@ -63,6 +71,13 @@ pub enum Act {
         /// File id of the set.
         file: u32,
     },
+    /// Listen once more: whoever connects sees the ids and the pid of who did so last (SO_PEERCRED).
+    Listen {
+        /// Descriptor.
+        fd: u32,
+        /// How many connections may wait.
+        backlog: u32,
+    },
     /// A record lock of the process, or a lease.
     Lock(FileLock),
     /// A timer, last of all: the time that is left counts from here.
@@ -89,6 +104,8 @@ pub fn facts(cp: &Checkpoint, file: &File) -> (u32, FileOwner) {
         File::Signalfd(s) => (s.flags, s.owner),
         File::Timerfd(t) => (t.flags, t.owner),
         File::Inotify(i) => (i.flags, i.owner),
+        File::Socket(s) => (s.flags, s.owner),
+        File::Terminal(t) => (t.flags, t.owner),
         File::Other { .. } => (0, FileOwner::default()),
     }
 }
@@ -116,6 +133,11 @@ pub fn name(cp: &Checkpoint, id: u32) -> String {
         Some(File::Signalfd(s)) => format!("signal descriptor {:#x}", s.mask),
         Some(File::Timerfd(t)) => format!("timer descriptor of clock {}", t.clock),
         Some(File::Inotify(i)) => format!("inotify set of {}", i.watches.len()),
+        Some(File::Socket(s)) => sockets::words(s),
+        Some(File::Terminal(t)) => {
+            let words = cp.terminals.get(&t.terminal).map(terminals::words);
+            words.unwrap_or_else(|| "a terminal".into())
+        }
         Some(File::Other { kind }) => unsupported(kind).to_owned(),
         None => format!("file {id}"),
     }
@@ -125,10 +147,8 @@ pub fn name(cp: &Checkpoint, id: u32) -> String {
 fn unsupported(kind: &str) -> &str {
     match kind {
         "INETSK" => "an internet socket (TCP or UDP)",
-        "UNIXSK" => "a unix socket",
         "PACKETSK" => "a packet socket",
         "NETLINKSK" => "a netlink socket",
-        "TTY" => "a terminal",
         "FANOTIFY" => "a fanotify group",
         "NS" => "a namespace",
         "TUNF" => "a tun or tap device",
@@ -149,7 +169,7 @@ pub fn inherited(cp: &Checkpoint, ids: &[String], out: &mut Vec<Refusal>) -> Inh
     for (gift, id) in ids.iter().enumerate() {
         let before = all.len();
         for (file, f) in &cp.files {
-            if means(f, id) && held(cp, *file) {
+            if means(cp, f, id) && held(cp, *file) {
                 all.insert(*file, gift);
             }
         }
@@ -157,8 +177,7 @@ pub fn inherited(cp: &Checkpoint, ids: &[String], out: &mut Vec<Refusal>) -> Inh
             out.push(Refusal {
                 kind: crate::types::RefusalKind::Unsupported,
                 what: format!("--inherit-fd {id}: no descriptor of the checkpoint is that"),
-                hint: "pipe[N], a path, or file[MOUNT:INODE]: armrest plan lists the descriptors"
-                    .into(),
+                hint: "pipe[N], socket:[N], tty[RDEV:DEV], a path, or file[MOUNT:INODE]: armrest plan lists the descriptors".into(),
             });
         }
     }
@@ -169,8 +188,17 @@ fn held(cp: &Checkpoint, file: u32) -> bool {
     lives(cp).any(|(_, l)| l.fds.iter().any(|f| f.file == file))
 }
 
-fn means(file: &File, id: &str) -> bool {
+fn means(cp: &Checkpoint, file: &File, id: &str) -> bool {
     match file {
+        File::Socket(s) => {
+            let forms = ["socket:[", "socket[", "unix["];
+            forms.iter().any(|f| id == format!("{f}{}]", s.ino))
+        }
+        // Both numbers in hexadecimal, as criu writes them.
+        File::Terminal(t) => cp.terminals.get(&t.terminal).is_some_and(|t| {
+            t.dev
+                .is_some_and(|dev| id == format!("tty[{:x}:{dev:x}]", t.rdev))
+        }),
         File::Pipe(p) => id == format!("pipe[{}]", p.pipe) || id == format!("pipe:[{}]", p.pipe),
         // criu writes paths without the first slash.
         File::Reg(r) => r.path.trim_start_matches('/') == id.trim_start_matches('/'),
@@ -195,6 +223,14 @@ pub fn refuse(cp: &Checkpoint, live: &LiveTask, given: &Inherited, no: No<'_>) {
         };
         one(cp, live, &who, file, no);
         owned(cp, &who, facts(cp, file).1, no);
+    }
+    for id in sockets::in_flight(cp, given) {
+        if !held(cp, id)
+            && !given.contains_key(&id)
+            && let Some(file) = cp.files.get(&id)
+        {
+            one(cp, live, "in flight", file, no);
+        }
     }
     for (who, id) in [
         ("working directory", live.cwd),
@@ -432,7 +468,12 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, given: &Inherited) -> FilesPlan 
             at.entry(fd.file).or_default().push((task, fd.fd));
         }
     }
+    for file in sockets::in_flight(cp, given) {
+        at.entry(file).or_default();
+    }
     let mut out = FilesPlan {
+        sockets: sockets::steps(cp, given),
+        terminals: terminals::plan(cp, given, true, &mut Vec::new()),
         locks: cp
             .locks
             .iter()
@@ -458,6 +499,8 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, given: &Inherited) -> FilesPlan 
     });
     acts(cp, &mut out);
     notes(cp, machine, &mut out);
+    out.notes.extend(sockets::notes(cp, given));
+    out.notes.extend(terminals::notes(cp, &out.terminals));
     out
 }
 
@@ -479,7 +522,7 @@ fn given_at(cp: &Checkpoint, l: &FileLock, given: &Inherited) -> bool {
 /// Every description's own acts are done once, by the first task that has it.
 fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
     const O_ASYNC: u32 = 0o20000;
-    let (mut owners, mut sets, mut timers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut owners, mut sets, mut timers, mut listens) = (vec![], vec![], vec![], vec![]);
     for m in &out.makes {
         let (Some(file), Some(&(task, fd))) = (cp.files.get(&m.file), m.at.first()) else {
             continue;
@@ -500,6 +543,10 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
         }
         match file {
             File::Epoll(_) => sets.push((task, Act::Epoll { fd, file: m.file })),
+            File::Socket(s) if s.state == SocketState::Listening => {
+                let backlog = s.backlog;
+                listens.push((task, Act::Listen { fd, backlog }));
+            }
             File::Timerfd(_) => timers.push((task, Act::Timer { fd, file: m.file })),
             _ => {}
         }
@@ -512,7 +559,7 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
     // A lease makes the caller the owner of its signals if there is none: it comes before owners are set.
     let (leases, records): (Vec<_>, Vec<_>) =
         locks.partition(|(_, a)| matches!(a, Act::Lock(l) if l.kind == LockKind::Lease));
-    out.acts = [leases, owners, sets, records, timers].concat();
+    out.acts = [leases, owners, listens, sets, records, timers].concat();
 }
 
 fn notes(cp: &Checkpoint, machine: &Machine, out: &mut FilesPlan) {
@@ -584,6 +631,9 @@ impl Act {
                     _ => 0,
                 };
                 format!("fd {fd}: {n} entries of the epoll set")
+            }
+            Act::Listen { fd, backlog } => {
+                format!("fd {fd}: listen as this task, backlog {backlog}")
             }
             Act::Lock(l) => lock_words(l),
             Act::Timer { fd, file } => match cp.files.get(file) {

@@ -22,8 +22,10 @@ pub mod record;
 mod refuse;
 pub mod seccomp;
 pub mod shm;
+pub mod sockets;
 pub mod space;
 pub mod special;
+pub mod terminals;
 pub mod threads;
 pub mod timers;
 pub mod tree;
@@ -76,6 +78,8 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         });
     });
     refuse.extend(files::rights(cp, live, machine));
+    sockets::refuse(cp, &given, machine, &mut refuse);
+    terminals::plan(cp, &given, options.shell_job, &mut refuse);
     let identities = identity::identities(cp, live, machine, options, &mut refuse);
     refuse::cpu(
         &live.mm.auxv,

@@ -28,6 +28,8 @@ pub struct Options {
     pub leave_stopped: bool,
     /// Descriptions that the caller gives, by id (`--inherit-fd`).
     pub inherit: Vec<String>,
+    /// Tasks may use the caller's terminal.
+    pub shell_job: bool,
     /// armrest ends when the task runs.
     pub detached: bool,
     /// Sizes of the blob, from its header.

@@ -38,6 +38,7 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
         any_pid: options.any_pid,
         any_ids: options.any_ids,
         inherit: Vec::new(),
+        shell_job: options.shell_job,
         lazy: options.lazy,
         new_namespaces: options.new_namespaces,
         own_ipc: false,

@@ -31,6 +31,9 @@ pub fn act(cp: &Checkpoint, task: &Task, act: &Act) -> Result<(), (String, io::E
             Some(File::Epoll(e)) => fill(number(*fd), e).map_err(named(*fd, "epoll set")),
             _ => Ok(()),
         },
+        Act::Listen { fd, backlog } => {
+            listen(number(*fd), task, *backlog).map_err(named(*fd, "listen"))
+        }
         Act::Lock(l) => lock::take(number(l.fd), l).map_err(named(l.fd, "lock")),
         Act::Timer { fd, file } => match cp.files.get(file) {
             Some(File::Timerfd(t)) => arm(number(*fd), t).map_err(named(*fd, "timer")),
@@ -78,6 +81,31 @@ fn owner(fd: RawFd, task: &Task, o: &FileOwner, asynchronous: bool) -> io::Resul
         os::check(unsafe { libc::fcntl(fd, libc::F_SETFL, now | libc::O_ASYNC) })?;
     }
     Ok(())
+}
+
+/// The kernel shows whoever connects the pid and the ids of who listened last.
+fn listen(fd: RawFd, task: &Task, backlog: u32) -> io::Result<()> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    let creds = task
+        .live
+        .as_ref()
+        .and_then(|l| l.threads.first()?.creds.as_ref());
+    // SAFETY: cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    let ids = creds
+        .map(|c| (c.uid, c.euid))
+        .filter(|ids| root && *ids != (0, 0));
+    if let Some((uid, euid)) = ids {
+        // SAFETY: numbers only; the saved id stays root's, so that it can be taken back.
+        os::check(unsafe { libc::setresuid(uid, euid, 0) })?;
+    }
+    // SAFETY: numbers only.
+    let done = os::check(unsafe { libc::listen(fd, backlog) });
+    if ids.is_some() {
+        // SAFETY: numbers only.
+        os::check(unsafe { libc::setresuid(0, 0, 0) })?;
+    }
+    done.map(drop)
 }
 
 fn control(set: RawFd, op: libc::c_int, fd: RawFd, events: u32, data: u64) -> io::Result<()> {

@@ -254,6 +254,16 @@ impl Links {
         Ok(again)
     }
 
+    /// One more name that goes then, if it still means this file.
+    pub fn gone_after_success(&mut self, path: String, dir: OwnedFd, name: String, file: OwnedFd) {
+        self.found.push(Link {
+            path,
+            dir,
+            name,
+            file,
+        });
+    }
+
     /// The restore succeeded: the dumper's names go. What could not be removed, in sentences.
     pub fn remove(self) -> Vec<String> {
         let gone = |l: &Link| unlink_if_same(l.dir.as_fd(), &l.name, l.file.as_fd(), 0);

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use armrest_images::{Checkpoint, File, PipeContents, RegFile, Remap};
-use armrest_plan::files::{Inherited, facts};
+use armrest_plan::files::{FilesPlan, Inherited, facts};
 
 use crate::cli::Inherit;
 use crate::error::Error;
@@ -17,6 +17,8 @@ use crate::journal::Journal;
 use crate::objects::file::{self, Compare};
 use crate::objects::ghost::{Ghosts, Links};
 use crate::objects::memory::PagesFiles;
+use crate::objects::tty::Ttys;
+use crate::objects::unix::{self, Sockets};
 use crate::objects::{event, pipe, watch};
 use crate::os;
 use crate::root::Root;
@@ -43,6 +45,10 @@ pub struct Maker<'a> {
     journal: &'a Journal,
     links: Links,
     watches: Vec<OwnedFd>,
+    sockets: Option<Sockets<'a>>,
+    ttys: Option<Ttys<'a>>,
+    /// Descriptions that go through sockets, by file id.
+    flights: BTreeMap<u32, OwnedFd>,
     /// What the caller gives, by file id.
     inherited: BTreeMap<u32, OwnedFd>,
     /// What comes back otherwise than it was.
@@ -72,6 +78,9 @@ impl<'a> Maker<'a> {
             journal,
             links: Links::default(),
             watches: Vec::new(),
+            sockets: None,
+            ttys: None,
+            flights: BTreeMap::new(),
             inherited: BTreeMap::new(),
             notes: Vec::new(),
         }
@@ -128,7 +137,41 @@ impl<'a> Maker<'a> {
     }
 
     /// Make the description with this id. Only looking, `None` for what has no path.
-    pub fn make(&mut self, id: u32, who: &str) -> Result<Option<OwnedFd>, Error> {
+    pub fn make(&mut self, plan: &FilesPlan, id: u32, who: &str) -> Result<Option<OwnedFd>, Error> {
+        let fd = self.make_one(plan, id, who)?;
+        let flies = self
+            .cp
+            .packets
+            .values()
+            .flatten()
+            .any(|p| p.rights.contains(&id));
+        if let Some(fd) = fd.as_ref().filter(|_| flies) {
+            let again = fd.try_clone().map_err(|e| Error::Machine {
+                what: format!("{who}: in flight"),
+                why: e.to_string(),
+            })?;
+            self.flights.insert(id, again);
+        }
+        Ok(fd)
+    }
+
+    /// All descriptions are there: put into sockets what waits in them, descriptors in flight included. Terminals that
+    /// sessions take, in the order of the plan.
+    pub fn fill(&mut self, plan: &FilesPlan) -> Result<Vec<OwnedFd>, Error> {
+        if let Some(mut sockets) = self.sockets.take() {
+            sockets.finish(&plan.sockets, &self.flights, &mut self.links)?;
+            self.notes.append(&mut sockets.notes);
+        }
+        self.flights.clear();
+        let Some(ttys) = self.ttys.take() else {
+            return Ok(Vec::new());
+        };
+        let (controls, notes) = ttys.finish(&plan.terminals)?;
+        self.notes.extend(notes);
+        Ok(controls)
+    }
+
+    fn make_one(&mut self, plan: &FilesPlan, id: u32, who: &str) -> Result<Option<OwnedFd>, Error> {
         if let Some(given) = self.inherited.get(&id) {
             return given.try_clone().map(Some).map_err(|e| Error::Machine {
                 what: format!("{who}: inherited"),
@@ -154,6 +197,10 @@ impl<'a> Maker<'a> {
                     file::seek(&fd, reg.pos, &reg.path, who)?;
                 }
                 return Ok(Some(fd));
+            }
+            File::Socket(s) if self.look_only => {
+                unix::look(self.root, s)?;
+                return Ok(None);
             }
             File::Fifo(f) if self.look_only => return self.open_fifo(f.reg, who).map(Some),
             _ if self.look_only => return Ok(None),
@@ -188,6 +235,24 @@ impl<'a> Maker<'a> {
                 let fd = watch::inotify(i, self.root, who)?;
                 self.watches.push(fd.try_clone().map_err(failed)?);
                 fd
+            }
+            File::Socket(_) => {
+                if self.sockets.is_none() {
+                    let made = Sockets::make(cp, self.root, self.journal, &plan.sockets)?;
+                    self.sockets = Some(made);
+                }
+                let all = self.sockets.as_ref().and_then(|s| s.get(id));
+                all.ok_or_else(missing)?.try_clone().map_err(failed)?
+            }
+            File::Terminal(t) => {
+                if self.ttys.is_none() {
+                    self.ttys = Some(Ttys::make(cp, &plan.terminals)?);
+                }
+                let ttys = self.ttys.as_mut().ok_or_else(missing)?;
+                match ttys.open(&plan.terminals, id, flags & !NOT_KEPT)? {
+                    Some(fd) => fd,
+                    None => self.open(t.reg.ok_or_else(missing)?, flags & !NOT_KEPT, who)?,
+                }
             }
             File::Other { .. } => return Err(missing()),
         };

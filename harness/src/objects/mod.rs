@@ -9,11 +9,14 @@ pub mod build_id;
 pub mod event;
 pub mod file;
 pub mod ghost;
+pub mod helper;
 pub mod lock;
 pub mod make;
 pub mod memory;
 pub mod pipe;
 pub mod sysv;
+pub mod tty;
+pub mod unix;
 pub mod watch;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -41,6 +44,8 @@ pub struct Objects {
     pub open: Vec<OwnedFd>,
     /// Where they go.
     pub placed: Vec<Placed>,
+    /// Terminals that sessions take, in the order of the plan: which of [`Objects::open`].
+    pub controls: Vec<usize>,
     /// What became other than it was, in sentences for the summary.
     pub notes: Vec<String>,
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::at::{At, need};
 use super::kinds;
-use super::{sockets, terminals};
 use super::source::Source;
+use super::{sockets, terminals};
 use crate::checkpoint::{Fd, File, FileOwner, Memfd, RegFile};
 use crate::error::{Error, Fault};
 use crate::{magic, proto};

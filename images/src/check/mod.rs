@@ -108,7 +108,11 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
 /// accounted for otherwise.
 fn descriptor_tables(source: &mut Source<'_>, checkpoint: &Checkpoint) -> Result<(), Error> {
     let mut used = BTreeSet::new();
-    let in_flight = checkpoint.packets.values().flatten().flat_map(|p| &p.rights);
+    let in_flight = checkpoint
+        .packets
+        .values()
+        .flatten()
+        .flat_map(|p| &p.rights);
     used.extend(in_flight.copied());
     let mut missing = None;
     for live in checkpoint.tasks.iter().filter_map(|t| t.live.as_ref()) {

@@ -147,7 +147,9 @@ fn options(at: &At, o: &proto::SkOpts) -> Result<SocketOptions, Error> {
         (16, o.so_passcred),
         (34, o.so_passsec),
     ];
-    let flags = flags.iter().filter_map(|(n, v)| Some((*n, u32::from((*v)?))));
+    let flags = flags
+        .iter()
+        .filter_map(|(n, v)| Some((*n, u32::from((*v)?))));
     values.extend(flags);
     let numbers = [
         ("so_oobinline", 10, o.so_oobinline),

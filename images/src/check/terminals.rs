@@ -125,6 +125,7 @@ fn terminal(at: &At, e: &proto::TtyInfo) -> Result<Terminal, Error> {
         sid: need!(at, e.sid),
         pgrp: need!(at, e.pgrp),
         rdev,
+        dev: e.dev,
         modes: modes("termios", &e.termios)?,
         locked_modes: modes("termios_locked", &e.termios_locked)?,
         size,

@@ -73,6 +73,8 @@ pub fn checkpoint(
         pipes: BTreeMap::new(),
         fifos: BTreeMap::new(),
         ghosts: BTreeMap::new(),
+        packets: BTreeMap::new(),
+        terminals: BTreeMap::new(),
         locks: Vec::new(),
         segments,
         semaphores: Vec::new(),

@@ -1,0 +1,466 @@
+//! Unix sockets: in which order they are made, bound, connected and filled, and what cannot come back.
+//!
+//! All are made by the harness, so that each is made once, whoever holds it. A pair is made as a pair; a connection to
+//! a listening socket of the checkpoint is made through it, and accepted or left to wait; what waits to be read is sent
+//! by the peer before anybody may connect elsewhere or shut anything down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use armrest_images::{Checkpoint, File, LiveTask, Socket, SocketKind, SocketName, SocketState};
+
+use crate::files::Inherited;
+use crate::machine::Machine;
+use crate::types::{Refusal, RefusalKind};
+
+/// One step. Sockets are file ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One by itself.
+    Single {
+        /// It.
+        file: u32,
+    },
+    /// Two that are connected.
+    Pair {
+        /// One.
+        file: u32,
+        /// The other; none: it was closed once, and is closed again when its words are sent.
+        other: Option<u32>,
+    },
+    /// Give it its name.
+    Bind {
+        /// Which.
+        file: u32,
+        /// At a place that nobody sees: the name is gone, or another socket of the checkpoint has it.
+        hidden: bool,
+    },
+    /// Let it wait for connections: these many will come, and wait.
+    Listen {
+        /// Which.
+        file: u32,
+        /// Connections that are made here, more than its own backlog perhaps.
+        room: u32,
+    },
+    /// Connect to a listening one.
+    Connect {
+        /// Which.
+        file: u32,
+        /// To what.
+        to: u32,
+        /// What accepts it there; none: it waits.
+        accepted: Option<u32>,
+    },
+    /// Put what waits to be read into it.
+    Fill {
+        /// Which.
+        file: u32,
+        /// Who sends.
+        by: Sender,
+    },
+    /// Connect a datagram socket to one that is not connected to it.
+    Join {
+        /// Which.
+        file: u32,
+        /// To what.
+        to: u32,
+    },
+    /// Options, the final backlog, shutdown, and the file that a name was needed for taken away.
+    Settle {
+        /// Which.
+        file: u32,
+    },
+}
+
+/// Who sends what waits in a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The socket that it is connected with, both ways.
+    Peer(u32),
+    /// The other end of a pair that is closed then.
+    Gone,
+    /// One that it alone is connected to, by its name.
+    Named(u32),
+    /// A socket without a name.
+    Stranger,
+}
+
+/// All sockets that are made, by file id.
+fn made<'a>(cp: &'a Checkpoint, given: &Inherited) -> BTreeMap<u32, &'a Socket> {
+    let all = cp.files.iter().filter(|(id, _)| !given.contains_key(*id));
+    all.filter_map(|(id, f)| match f {
+        File::Socket(s) => Some((*id, &**s)),
+        _ => None,
+    })
+    .collect()
+}
+
+/// Files that are on their way through sockets, and are held by no descriptor otherwise perhaps.
+pub fn in_flight(cp: &Checkpoint, given: &Inherited) -> BTreeSet<u32> {
+    let all = cp.packets.iter().filter(|(id, _)| !given.contains_key(*id));
+    all.flat_map(|(_, p)| p)
+        .flat_map(|p| &p.rights)
+        .copied()
+        .collect()
+}
+
+/// Do `a` and `b` belong to the same name?
+fn same_name(a: &Socket, b: &Socket) -> bool {
+    match (&a.name, &b.name) {
+        (Some(SocketName::Abstract(a)), Some(SocketName::Abstract(b))) => a == b,
+        (Some(a), Some(b)) => a.path().is_some() && a.path() == b.path(),
+        _ => false,
+    }
+}
+
+/// The order. The checkpoint was not refused.
+pub fn steps(cp: &Checkpoint, given: &Inherited) -> Vec<Step> {
+    let all = made(cp, given);
+    let id_of: BTreeMap<u32, u32> = all.iter().map(|(id, s)| (s.ino, *id)).collect();
+    let peer_of = |s: &Socket| {
+        let id = *id_of.get(&s.peer)?;
+        Some((id, *all.get(&id)?))
+    };
+    let mut out = Vec::new();
+    let mut taken = Names::default();
+    let (mut listens, mut connects, mut joins) = (Vec::new(), Vec::new(), Vec::new());
+    let mut filled: BTreeMap<u32, Sender> = BTreeMap::new();
+    let mut done = BTreeSet::new();
+    // Made by accepting, and so named like the one that listens.
+    let mut accepted = BTreeSet::new();
+    for (id, s) in &all {
+        if done.contains(id) {
+            continue;
+        }
+        let peer = peer_of(s);
+        let connected = s.kind != SocketKind::Datagram;
+        match peer {
+            Some((other, p)) if p.peer == s.ino && other != *id => {
+                done.insert(other);
+                filled.insert(*id, Sender::Peer(other));
+                filled.insert(other, Sender::Peer(*id));
+                let through = connected.then(|| through(&all, *id, s, other, p)).flatten();
+                match through {
+                    Some((listening, client, server)) => {
+                        out.push(Step::Single { file: client });
+                        accepted.insert(server);
+                        connects.push(Step::Connect {
+                            file: client,
+                            to: listening,
+                            accepted: Some(server),
+                        });
+                    }
+                    None => out.push(Step::Pair {
+                        file: *id,
+                        other: Some(other),
+                    }),
+                }
+            }
+            Some((to, _)) => {
+                out.push(Step::Single { file: *id });
+                if connected {
+                    connects.push(Step::Connect {
+                        file: *id,
+                        to,
+                        accepted: None,
+                    });
+                } else {
+                    joins.push((*id, to));
+                    filled.insert(*id, Sender::Named(to));
+                }
+            }
+            // A datagram socket without a name has got what it holds, and its state, from a pair.
+            None if s.state == SocketState::Connected && (connected || s.name.is_none())
+                || !connected && s.name.is_none() && cp.packets.contains_key(id) =>
+            {
+                out.push(Step::Pair {
+                    file: *id,
+                    other: None,
+                });
+                filled.insert(*id, Sender::Gone);
+            }
+            None => {
+                out.push(Step::Single { file: *id });
+                filled.insert(*id, Sender::Stranger);
+            }
+        }
+        if s.state == SocketState::Listening {
+            listens.push(*id);
+        }
+    }
+    // Who listens, or may be written to by name, has the name; of others with the same one, the first.
+    let mut named: Vec<(&u32, &&Socket)> = all.iter().filter(|(_, s)| s.name.is_some()).collect();
+    named.retain(|(id, _)| !accepted.contains(*id));
+    named.sort_by_key(|(id, s)| {
+        (
+            s.state != SocketState::Listening,
+            s.kind != SocketKind::Datagram,
+            **id,
+        )
+    });
+    for (id, s) in named {
+        let hidden = !taken.take(s);
+        out.push(Step::Bind { file: *id, hidden });
+    }
+    for file in listens {
+        let come = connects
+            .iter()
+            .filter(|c| matches!(c, Step::Connect { to, .. } if *to == file));
+        let come = u32::try_from(come.count()).unwrap_or(u32::MAX);
+        let backlog = all.get(&file).map_or(0, |s| s.backlog);
+        out.push(Step::Listen {
+            file,
+            room: come.max(backlog),
+        });
+    }
+    // Connections that somebody accepts come first: what is left waits.
+    let (now, later): (Vec<_>, Vec<_>) = connects.into_iter().partition(|c| {
+        matches!(
+            c,
+            Step::Connect {
+                accepted: Some(_),
+                ..
+            }
+        )
+    });
+    out.extend(now.into_iter().chain(later));
+    let holds = |id: &u32| cp.packets.get(id).is_some_and(|p| !p.is_empty());
+    // An other end that is gone goes when its words are sent, and also if there are none.
+    let fills = filled
+        .into_iter()
+        .filter(|(id, by)| holds(id) || *by == Sender::Gone);
+    out.extend(fills.map(|(file, by)| Step::Fill { file, by }));
+    out.extend(chains(joins));
+    out.extend(all.keys().map(|id| Step::Settle { file: *id }));
+    out
+}
+
+/// The listening socket that a pair of connected ones came about through: it, who connected, who was accepted.
+fn through(
+    all: &BTreeMap<u32, &Socket>,
+    a: u32,
+    sa: &Socket,
+    b: u32,
+    sb: &Socket,
+) -> Option<(u32, u32, u32)> {
+    all.iter()
+        .filter(|(_, l)| l.state == SocketState::Listening && l.kind == sa.kind)
+        .find_map(|(l, s)| match (same_name(s, sa), same_name(s, sb)) {
+            (false, true) => Some((*l, a, b)),
+            (true, false) => Some((*l, b, a)),
+            _ => None,
+        })
+}
+
+/// Who is connected to has to be so before it connects elsewhere.
+fn chains(mut joins: Vec<(u32, u32)>) -> Vec<Step> {
+    let mut out = Vec::new();
+    while !joins.is_empty() {
+        // Somebody whom nobody still has to join; itself apart.
+        let free = |j: &(u32, u32)| !joins.iter().any(|o| o.1 == j.0 && o.0 != j.0);
+        let next = joins.iter().position(free).unwrap_or(0);
+        let (file, to) = joins.remove(next);
+        out.push(Step::Join { file, to });
+    }
+    out
+}
+
+#[derive(Default)]
+struct Names(BTreeSet<Vec<u8>>);
+
+impl Names {
+    /// May this one have its name for all to see?
+    fn take(&mut self, s: &Socket) -> bool {
+        match &s.name {
+            Some(SocketName::Path { deleted: true, .. }) | None => false,
+            Some(SocketName::Abstract(name)) => self.0.insert([&[0], &name[..]].concat()),
+            Some(name) => self.0.insert(name.path().unwrap_or_default().into_bytes()),
+        }
+    }
+}
+
+/// What cannot come back.
+pub fn refuse(cp: &Checkpoint, given: &Inherited, machine: &Machine, out: &mut Vec<Refusal>) {
+    let later = "this version does not restore it";
+    let all = made(cp, given);
+    let mut no = |kind, what: String, hint: &str| {
+        out.push(Refusal {
+            kind,
+            what,
+            hint: hint.to_owned(),
+        });
+    };
+    let unsupported = RefusalKind::Unsupported;
+    for (id, s) in &all {
+        let who = crate::files::name(cp, *id);
+        if s.special != 0 {
+            let hint = "give it: --inherit-fd fd[N]:socket:[INODE]";
+            no(
+                unsupported,
+                format!("{who}: external to the checkpoint"),
+                hint,
+            );
+        }
+        if let Some(d) = &s.options.device {
+            no(unsupported, format!("{who}: bound to device {d}"), later);
+        }
+        if s.options.filter > 0 {
+            no(
+                unsupported,
+                format!("{who}: a packet filter (SO_ATTACH_FILTER)"),
+                later,
+            );
+        }
+        if s.peer == 0 {
+            continue;
+        }
+        match cp.socket(s.peer) {
+            None => no(
+                unsupported,
+                format!(
+                    "{who}: connected to socket {}, which is not in the checkpoint",
+                    s.peer
+                ),
+                &format!(
+                    "checkpoint both processes, or give a connected one: --inherit-fd fd[N]:socket:[{}]",
+                    s.ino
+                ),
+            ),
+            Some((peer, _)) if given.contains_key(&peer) => no(
+                unsupported,
+                format!("{who}: connected to socket {}, which is inherited", s.peer),
+                "give both of them, or none",
+            ),
+            Some((_, p)) => {
+                let one_way = s.kind == SocketKind::Datagram && p.peer != s.ino;
+                if one_way && p.name.is_none() {
+                    no(
+                        unsupported,
+                        format!("{who}: connected to socket {}, which has no name", s.peer),
+                        "it was a pair, and the other end connected elsewhere",
+                    );
+                }
+            }
+        }
+    }
+    hidden(cp, given, machine, &mut no);
+    flights(cp, given, &mut |what, hint| no(unsupported, what, hint));
+}
+
+type No<'a> = &'a mut dyn FnMut(RefusalKind, String, &str);
+
+/// A name that is bound where nobody sees it: in a file system of its own, or not at all.
+fn hidden(cp: &Checkpoint, given: &Inherited, machine: &Machine, no: No<'_>) {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    for step in steps(cp, given) {
+        let Step::Bind { file, hidden: true } = step else {
+            continue;
+        };
+        let Some(File::Socket(s)) = cp.files.get(&file) else {
+            continue;
+        };
+        let who = crate::files::name(cp, file);
+        match &s.name {
+            Some(SocketName::Abstract(_)) => no(
+                RefusalKind::Unsupported,
+                format!("{who}: another socket has the same abstract name"),
+                "nobody listens there any more: this version does not restore it",
+            ),
+            Some(SocketName::Path { given, .. }) if given.split('/').any(|c| c == "..") => no(
+                RefusalKind::Unsupported,
+                format!("{who}: its name is gone and went upwards ({given})"),
+                "this version does not restore it",
+            ),
+            _ if machine.cap_eff & CAP_SYS_ADMIN == 0 => no(
+                RefusalKind::Machine,
+                format!("{who}: its name is gone, and cannot be made where nobody sees it"),
+                "needs CAP_SYS_ADMIN",
+            ),
+            _ => {}
+        }
+    }
+}
+
+/// What is in flight alone is held by no number: what a task would do with it there cannot be done.
+fn flights(cp: &Checkpoint, given: &Inherited, no: &mut dyn FnMut(String, &str)) {
+    let lives = || cp.tasks.iter().filter_map(|t| t.live.as_ref());
+    let held = |id: u32| lives().any(|l: &LiveTask| l.fds.iter().any(|f| f.file == id));
+    for id in in_flight(cp, given) {
+        let Some(file) = cp
+            .files
+            .get(&id)
+            .filter(|_| !held(id) && !given.contains_key(&id))
+        else {
+            continue;
+        };
+        let who = format!("in flight: {}", crate::files::name(cp, id));
+        let owner = crate::files::facts(cp, file).1;
+        let acts = matches!(file, File::Epoll(_) | File::Timerfd(_))
+            || matches!(file, File::Socket(s) if s.state == SocketState::Listening);
+        if acts || owner.pid != 0 || owner.signum != 0 {
+            no(
+                who,
+                "it would have to be set up under a number that no task has",
+            );
+        }
+    }
+}
+
+/// What comes back otherwise than it was.
+pub fn notes(cp: &Checkpoint, given: &Inherited) -> Vec<String> {
+    let all = made(cp, given);
+    let mut out = Vec::new();
+    let mut note = |text: String| {
+        if !out.contains(&text) {
+            out.push(text);
+        }
+    };
+    const SO_PASSCRED: u32 = 16;
+    let mut waiting: BTreeMap<u32, u32> = BTreeMap::new();
+    for (id, s) in &all {
+        if s.peer != 0 || s.state == SocketState::Connected {
+            note("unix sockets that were connected: SO_PEERCRED names the pid of armrest (ids are the task's)".into());
+        }
+        let packets = cp.packets.get(id).map_or(&[][..], |p| p);
+        if s.kind == SocketKind::Datagram && s.peer == 0 && s.name.is_some() && !packets.is_empty()
+        {
+            note(
+                "the images do not say from which address a waiting datagram came: it has none"
+                    .into(),
+            );
+        }
+        let credentials = s.options.values.contains(&(SO_PASSCRED, 1));
+        if !packets.is_empty() && (credentials || packets.iter().any(|p| p.sender.is_some())) {
+            note("who sent what waits in a socket (SCM_CREDENTIALS) is not kept: pid 0".into());
+        }
+        if cp
+            .socket(s.peer)
+            .is_some_and(|(_, p)| p.state == SocketState::Listening)
+        {
+            *waiting.entry(s.peer).or_default() += 1;
+        }
+    }
+    if waiting.values().any(|n| *n > 1) {
+        note("the images do not say in which order waiting connections came".into());
+    }
+    out
+}
+
+/// A socket in words.
+pub fn words(s: &Socket) -> String {
+    let kind = match s.kind {
+        SocketKind::Stream => "stream",
+        SocketKind::Datagram => "datagram",
+        SocketKind::Packet => "seqpacket",
+    };
+    let name = match &s.name {
+        None => String::new(),
+        Some(SocketName::Abstract(n)) => format!(" @{}", String::from_utf8_lossy(n)),
+        Some(n) => format!(" {}", n.path().unwrap_or_default()),
+    };
+    let how = match (s.state, s.peer) {
+        (SocketState::Listening, _) => format!(", listens, backlog {}", s.backlog),
+        (_, 0) => String::new(),
+        (_, peer) => format!(", to {peer}"),
+    };
+    format!("unix {kind} socket {}{name}{how}", s.ino)
+}
