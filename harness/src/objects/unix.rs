@@ -219,10 +219,11 @@ impl<'a> Sockets<'a> {
     fn listen(&self, file: u32, room: u32) -> Result<(), Error> {
         let fd = self.fd(file)?.as_raw_fd();
         let room = i32::try_from(room).unwrap_or(i32::MAX);
-        // SAFETY: numbers only.
-        let done = as_task(owner(self.cp, file), || {
+        let listen = || {
+            // SAFETY: numbers only.
             os::check(unsafe { libc::listen(fd, room) })
-        });
+        };
+        let done = as_task(owner(self.cp, file), listen);
         done.map(drop).map_err(|e| self.failed(file, "listen", &e))
     }
 
@@ -669,7 +670,7 @@ fn room(fd: BorrowedFd<'_>, bytes: usize) {
 
 /// Seconds and microseconds, as words of the kernel.
 fn timeout(fd: RawFd, option: libc::c_int, (s, us): (u32, u32)) -> io::Result<()> {
-    let wide = |n: u32| libc::c_long::try_from(n).unwrap_or(libc::c_long::MAX);
+    let wide = |n: u32| libc::c_long::from(i32::try_from(n).unwrap_or(i32::MAX));
     let time = [wide(s), wide(us)];
     let mut now: [libc::c_long; 2] = [0; 2];
     let mut len = libc::socklen_t::try_from(size_of_val(&now)).unwrap_or(0);
