@@ -6,6 +6,7 @@
 
 pub mod family;
 pub mod fds;
+pub mod identity;
 pub mod maps;
 pub mod memory;
 pub mod registers;
@@ -133,6 +134,9 @@ fn key<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     Some(text.lines().find_map(|l| l.strip_prefix(key))?.trim())
 }
 
+/// The highest capability that this kernel has.
+const LAST_CAP: &str = "/proc/sys/kernel/cap_last_cap";
+
 /// A process, through `/proc`.
 struct Process {
     dir: String,
@@ -151,6 +155,13 @@ impl Process {
     fn text(&self, name: &str) -> Result<String, Error> {
         self.bytes(name)
             .map(|b| String::from_utf8_lossy(&b).into_owned())
+    }
+    /// A file that this kernel may not have.
+    fn if_there(&self, name: &str) -> Result<Option<String>, Error> {
+        match fs::read_to_string(format!("{}/{name}", self.dir)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => text.map(Some).map_err(|e| self.cannot(name, &e)),
+        }
     }
     fn link(&self, name: &str) -> Result<String, Error> {
         fs::read_link(format!("{}/{name}", self.dir))
@@ -304,6 +315,13 @@ impl Comparison<'_> {
             }
         }
         out.extend(status::status(task, live, &status_text));
+        out.extend(identity::limits(live, &p.text("limits")?));
+        let numbers = identity::Numbers {
+            personality: p.if_there("personality")?,
+            oom_score_adj: p.if_there("oom_score_adj")?,
+            loginuid: p.if_there("loginuid")?,
+        };
+        out.extend(identity::numbers(live, &numbers));
         self.report.findings.append(&mut out);
         self.threads(task, live, &p, stopped, may)?;
         let now = fds::descriptors_now(&p.dir).map_err(|e| p.cannot("fd", &e))?;
@@ -313,6 +331,7 @@ impl Comparison<'_> {
         out.extend(pages);
         self.report.findings.append(&mut out);
         self.count("mappings", live.mm.vmas.len());
+        self.count("limits", live.rlimits.len());
         self.count("pages", usize::try_from(compared).unwrap_or(usize::MAX));
         self.count("descriptors", live.fds.len());
         Ok(())
@@ -329,6 +348,8 @@ impl Comparison<'_> {
     ) -> Result<(), Error> {
         let now = family::listed(&format!("{}/task", p.dir)).map_err(|e| p.cannot("task", &e))?;
         let leader = p.dir.rsplit('/').next().and_then(|n| n.parse().ok());
+        let last_cap = fs::read_to_string(LAST_CAP).ok();
+        let last_cap = last_cap.and_then(|n| n.trim().parse().ok()).unwrap_or(63);
         let mut seen = Vec::new();
         for (i, t) in live.threads.iter().enumerate() {
             let is_it = |k: &&family::Known| {
@@ -344,7 +365,10 @@ impl Comparison<'_> {
                 Some(k) => {
                     seen.push(k.id);
                     let dir = format!("task/{}", k.id);
-                    out.extend(status::thread(t, &p.text(&format!("{dir}/status"))?));
+                    let text = p.text(&format!("{dir}/status"))?;
+                    out.extend(status::thread(live, t, &text));
+                    let stat = p.text(&format!("{dir}/stat"))?;
+                    out.extend(identity::thread(self.cp, live, t, &text, &stat, last_cap));
                     let comm = p.text(&format!("{dir}/comm"))?;
                     compare(
                         &mut out,

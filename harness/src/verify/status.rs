@@ -1,8 +1,8 @@
 //! `/proc/PID/status` of a process and of its threads: pid, signal masks, actions, pending signals, umask.
 
-use armrest_images::{LiveTask, Task, Thread};
+use armrest_images::{LiveTask, PosixTimer, Task, Thread};
 
-use super::{Finding, Weight, compare, key};
+use super::{Finding, Weight, compare, found, key};
 
 fn bit(signo: u32) -> u64 {
     1u64.checked_shl(signo.wrapping_sub(1)).unwrap_or(0)
@@ -14,6 +14,31 @@ fn pending(queue: &[[u8; 128]]) -> u64 {
     })
 }
 
+/// The signals of timers that were armed: those of clocks run while the task is stopped, and those of its own time have run
+/// while it was restored. A periodic one that was about to go off has no time left.
+fn timers(live: &LiveTask) -> u64 {
+    /// SIGALRM, SIGVTALRM, SIGPROF.
+    const INTERVAL: [u32; 3] = [14, 26, 27];
+    let interval = live.itimers.iter().zip(INTERVAL);
+    let interval = interval.filter_map(|(t, signo)| (*t != [0; 4]).then_some(signo));
+    let armed = |t: &&PosixTimer| t.remaining != (0, 0) || t.interval != (0, 0);
+    let posix = live.posix_timers.iter().filter(armed).map(|t| t.signo);
+    interval.chain(posix).fold(0, |set, signo| set | bit(signo))
+}
+
+/// Pending signals: those that timers have sent meanwhile are masked.
+fn queue(out: &mut Vec<Finding>, text: &str, name: &str, images: u64, timers: u64) {
+    let task = key(text, &format!("{name}:")).unwrap_or("nothing");
+    let only_timers = u64::from_str_radix(task, 16)
+        .is_ok_and(|now| now & images == images && now & !timers == images & !timers);
+    if only_timers && task != format!("{images:016x}") {
+        let why = format!("{images:016x} in the images, {task} in the task: a timer went off");
+        out.push(found(Weight::Masked, name, why));
+    } else {
+        sets(out, text, &[(name, images)]);
+    }
+}
+
 fn sets(out: &mut Vec<Finding>, text: &str, all: &[(&str, u64)]) {
     for (name, images) in all {
         let task = key(text, &format!("{name}:")).unwrap_or("nothing");
@@ -23,10 +48,10 @@ fn sets(out: &mut Vec<Finding>, text: &str, all: &[(&str, u64)]) {
 }
 
 /// Compare what `/proc/PID/task/TID/status` says of a thread: its signal mask and private pending signals.
-pub fn thread(t: &Thread, text: &str) -> Vec<Finding> {
+pub fn thread(live: &LiveTask, t: &Thread, text: &str) -> Vec<Finding> {
     let mut out = Vec::new();
-    let all = [("SigPnd", pending(&t.pending)), ("SigBlk", t.sigmask)];
-    sets(&mut out, text, &all);
+    queue(&mut out, text, "SigPnd", pending(&t.pending), timers(live));
+    sets(&mut out, text, &[("SigBlk", t.sigmask)]);
     out
 }
 
@@ -39,8 +64,14 @@ pub fn status(task: &Task, live: &LiveTask, text: &str) -> Vec<Finding> {
             .filter(|(_, a)| f(a.handler))
             .fold(0, |set, (n, _)| set | bit(*n))
     };
+    queue(
+        &mut out,
+        text,
+        "ShdPnd",
+        pending(&live.pending),
+        timers(live),
+    );
     let all = [
-        ("ShdPnd", pending(&live.pending)),
         ("SigIgn", which(&|h| h == 1)),
         ("SigCgt", which(&|h| h > 1)),
     ];
@@ -79,7 +110,7 @@ mod tests {
         let cp = load("counter");
         let look = |t: &str| {
             let mut all = status(&cp.tasks[0], live(&cp), t);
-            all.extend(thread(&live(&cp).threads[0], t));
+            all.extend(thread(live(&cp), &live(&cp).threads[0], t));
             all
         };
         let all = look("");
@@ -99,5 +130,47 @@ mod tests {
         let f = look(&text.replace("SigBlk:\t0", "SigBlk:\t8"));
         assert_eq!(f.len(), 1);
         assert_eq!(f[0].what, "SigBlk");
+    }
+
+    #[test]
+    fn signals_of_timers_that_went_off_meanwhile_are_masked() {
+        let mut cp = load("counter");
+        let mut live = cp.tasks[0].live.take().expect("alive");
+        live.pending.clear();
+        live.itimers = [[0, 1000, 0, 0], [0, 0, 0, 1], [0; 4]];
+        let timer = |signo, interval, remaining| PosixTimer {
+            id: 0,
+            clock: 1,
+            signo,
+            notify: 0,
+            value: 0,
+            overrun: 0,
+            interval: (interval, 0),
+            remaining: (0, remaining),
+            thread: None,
+        };
+        live.posix_timers = vec![timer(40, 0, 1), timer(41, 1, 0), timer(42, 0, 0)];
+        let look = |live: &LiveTask, set: u64| {
+            let text = format!("ShdPnd:\t{set:016x}\n");
+            let all = status(&cp.tasks[0], live, &text);
+            let of = |f: &Finding| (f.what == "ShdPnd").then_some(f.weight);
+            all.iter().find_map(of)
+        };
+        assert_eq!(look(&live, 0), None);
+        for n in [14, 26, 40, 41] {
+            assert_eq!(look(&live, bit(n)), Some(Weight::Masked), "{n}");
+        }
+        // Timers that were not armed; and another signal is another signal.
+        for n in [27, 42, 10] {
+            assert_eq!(look(&live, bit(14) | bit(n)), Some(Weight::Differs), "{n}");
+        }
+        // One that waited and is gone is a difference.
+        let mut alarm = [0; 128];
+        alarm[0] = 14;
+        live.pending.push(alarm);
+        assert_eq!(look(&live, 0), Some(Weight::Differs));
+        live.itimers = [[0; 4]; 3];
+        live.pending.clear();
+        assert_eq!(look(&live, bit(14)), Some(Weight::Differs));
     }
 }
