@@ -240,10 +240,16 @@ fn master(index: u32, flags: i32) -> io::Result<(OwnedFd, u32)> {
 /// An opening of the other end.
 fn slave(master: BorrowedFd<'_>, index: u32, flags: i32) -> io::Result<OwnedFd> {
     let once = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
-    let flags = flags & !once | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let flags = flags & !once | libc::O_NOCTTY;
+    // O_CLOEXEC would stay with the description, where the task would see it (F_GETFL).
     match number(master.as_raw_fd(), TIOCGPTPEER, flags) {
-        // SAFETY: just made, owned by nobody else.
-        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        Ok(fd) => {
+            // SAFETY: just made, owned by nobody else.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            // SAFETY: numbers only.
+            os::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+            Ok(fd)
+        }
         Err(e)
             if matches!(
                 e.raw_os_error(),
