@@ -9,6 +9,7 @@ use armrest_images::stats::RestoreStats;
 use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
 use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 
+use crate::cgroup::Groups;
 use crate::cli::{self, RestoreOptions};
 use crate::commands;
 use crate::error::Error;
@@ -265,6 +266,7 @@ struct Opened {
 /// What the second stage made: taken back when dropped.
 struct Made {
     allowed: Allowed,
+    cgroups: Groups,
     sysv: SysV,
     loaded: Loaded,
     links: Links,
@@ -363,11 +365,13 @@ impl Restore<'_> {
                 what: "limits of this process".into(),
                 why: e.to_string(),
             })?;
+        let cgroups = Groups::here(self.live.cgroups.as_deref());
         let go_on = || {
             self.forward.interrupted()?;
             self.deadline.check(|| "SysV objects".into())
         };
-        let mut notes = sysv::write_limits(&self.plan.ipc.raise);
+        let mut notes = cgroups.notes.clone();
+        notes.extend(sysv::write_limits(&self.plan.ipc.raise));
         let mut sysv = SysV::make(self.cp, &opened.pages, self.o.any_ids, &go_on, self.journal)?;
         notes.extend(sysv::write_limits(&self.plan.ipc.exact));
         notes.extend(renumber(&mut self.plan, &sysv));
@@ -376,6 +380,7 @@ impl Restore<'_> {
         let loaded = Loaded::new(&self.plan)?;
         Ok(Made {
             allowed,
+            cgroups,
             sysv,
             loaded,
             links: Links::default(),
@@ -410,7 +415,7 @@ impl Restore<'_> {
         } else {
             None
         };
-        let go = if self.plan.traced || held.is_some() {
+        let go = if self.plan.traced || held.is_some() || !made.cgroups.enter.is_empty() {
             Some(os::pipe().map_err(|e| Error::Machine {
                 what: "pipe".into(),
                 why: e.to_string(),
@@ -452,6 +457,8 @@ impl Restore<'_> {
                     tracer: None,
                     lock: None,
                 };
+                // Before the others are made, which come after it.
+                made.notes.extend(made.cgroups.take(pid));
                 if let Some(held) = held {
                     held.release(pid);
                 }

@@ -96,7 +96,7 @@ pub struct Checkpoint {
     /// Clock readings at the dump, if recorded.
     pub clocks: Option<Clocks>,
     /// What the images hold that no version of armrest looks into, or this reader only names: image kinds and counts
-    /// ("tcp-stream", "cgroup", "ipc semaphores: 3"). The plan refuses what matters.
+    /// ("tcp-stream", "net namespace of its own"). The plan refuses what matters.
     pub others: Vec<String>,
     /// Bytes of the images that were read (without pages files).
     pub image_bytes: u64,
@@ -241,8 +241,10 @@ pub struct LiveTask {
     pub child_subreaper: bool,
     /// Registered membarrier commands.
     pub membarrier: u32,
-    /// True if the task sat in the dumper's own cgroups (nothing to do).
-    pub default_cgroup: bool,
+    /// Where the task sat, if not in the dumper's own cgroups. An empty list: somewhere else, but nobody recorded where.
+    pub cgroups: Option<Vec<Cgroup>>,
+    /// A thread that sat in other cgroups than the leader.
+    pub thread_apart: Option<u32>,
     /// Threads, the leader first.
     pub threads: Vec<Thread>,
     /// The address space.
@@ -259,6 +261,15 @@ pub struct LiveTask {
     pub root: u32,
     /// umask.
     pub umask: Option<u32>,
+}
+
+/// A control group, as a line of `/proc/PID/cgroup` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its controllers or the name of its hierarchy ("cpu,cpuacct", "name=systemd"); empty for version 2.
+    pub controllers: String,
+    /// Absolute, without `..`.
+    pub path: String,
 }
 
 /// One `struct sigaction`.

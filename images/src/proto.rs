@@ -440,6 +440,18 @@ SeccompFilter {
     prev: Option<u32> = (uint32, optional, tag = "2") Plain;
     flags: Option<u32> = (uint32, optional, tag = "3") Hex;
 }
+Cgroup {
+    sets: Vec<CgSet> = (message, repeated, tag = "1") Plain;
+}
+CgSet {
+    id: Option<u32> = (uint32, optional, tag = "1") Plain;
+    ctls: Vec<CgMember> = (message, repeated, tag = "2") Plain;
+}
+CgMember {
+    name: Option<Bytes> = (bytes = "vec", optional, tag = "1") Plain;
+    path: Option<Bytes> = (bytes = "vec", optional, tag = "2") Plain;
+    cgns_prefix: Option<u32> = (uint32, optional, tag = "3") Plain;
+}
 Timens {
     monotonic: Option<Timespec> = (message, optional, tag = "1") Plain;
     boottime: Option<Timespec> = (message, optional, tag = "2") Plain;

@@ -69,7 +69,7 @@ const KINDS: &[Kind] = kinds! {
     MOUNTPOINTS "MNTS" next::<proto::Opaque>;
     NETNS "NETNS" next::<proto::Opaque>;
     NETDEV "NETDEV" next::<proto::Opaque>;
-    CGROUP "CGROUP" next::<proto::Opaque>;
+    CGROUP "CGROUP" next::<proto::Cgroup>;
     PIPES_DATA "PIPES_DATA" pipe_data;
     FIFO_DATA "FIFO_DATA" pipe_data;
     SK_QUEUES "SK_QUEUES" packet;

@@ -393,6 +393,51 @@ fn references_must_resolve() {
         });
         assert_eq!(class(&dir), Class::BadField);
     }
+    let cgroup = |set: u32, path: &[u8]| {
+        let mut dir = sample("counter");
+        change::<proto::Core>(&mut dir, "core-136.img", magic::CORE, |c| {
+            c[0].thread_core.as_mut().unwrap().cg_set = Some(5);
+        });
+        let member = proto::CgMember {
+            path: Some(path.to_vec()),
+            ..Default::default()
+        };
+        let set = proto::CgSet {
+            id: Some(set),
+            ctls: vec![member],
+        };
+        let image = proto::Cgroup { sets: vec![set] };
+        let bytes = Writer::new(magic::CGROUP).entry(&image).finish();
+        dir.put("cgroup.img", bytes);
+        dir
+    };
+    let there = load(&cgroup(5, b"/a")).unwrap();
+    let groups = there.tasks[0]
+        .live
+        .as_ref()
+        .unwrap()
+        .cgroups
+        .as_ref()
+        .unwrap();
+    assert_eq!((groups.len(), &*groups[0].path), (1, "/a"));
+    assert_eq!(class(&cgroup(6, b"/a")), Class::BadReference);
+    // A thread elsewhere is told apart.
+    let mut dir = sample("threads");
+    let other = sample("threads")
+        .files
+        .keys()
+        .filter_map(|n| n.strip_prefix("core-")?.strip_suffix(".img")?.parse().ok())
+        .max()
+        .unwrap();
+    change::<proto::Core>(&mut dir, &format!("core-{other}.img"), magic::CORE, |c| {
+        c[0].thread_core.as_mut().unwrap().cg_set = Some(5)
+    });
+    let cp = load(&dir).unwrap();
+    let live = cp.tasks[0].live.as_ref().unwrap();
+    assert_eq!((&live.cgroups, live.thread_apart), (&None, Some(other)));
+    for path in [&b"relative"[..], b"/a\0b", b"", b"/\xff", b"/a/../../b"] {
+        assert_eq!(class(&cgroup(5, path)), Class::BadField);
+    }
     for path in [&b"relative"[..], b"/a\0b", b"", b"/\xff"] {
         let mut dir = sample("counter");
         change::<proto::FileEntry>(&mut dir, "files.img", magic::FILES, |f| {

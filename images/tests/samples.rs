@@ -37,7 +37,7 @@ fn all_samples_load() {
             assert!(live.mm.vdso.is_some(), "{name}: vdso");
             assert_eq!(live.sigactions.len(), 62, "{name}");
             assert_eq!(live.mm.auxv.len(), 40, "{name}");
-            assert!(live.default_cgroup, "{name}");
+            assert_eq!((&live.cgroups, live.thread_apart), (&None, None), "{name}");
             assert_eq!(
                 live.mm.vmas.last().map(|v| v.kind),
                 Some(VmaKind::Vectors),

@@ -44,6 +44,15 @@ pub fn unsupported(cp: &Checkpoint, out: &mut Vec<Refusal>) {
             "checkpoint a single process",
         );
     }
+    let cgroups = |t: &Task| t.live.as_ref().map(|l| l.cgroups.clone());
+    for task in cp.tasks.iter().filter(|t| t.live.is_some()).skip(1) {
+        if cp.tasks.first().map(cgroups) != Some(cgroups(task)) {
+            no(
+                format!("pid {}: a cgroup other than the first task's", task.pid),
+                "this version moves whole trees into the cgroup of the first task",
+            );
+        }
+    }
     for other in &cp.others {
         no(other.clone(), "this version does not restore it");
     }
@@ -68,8 +77,11 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
     let later =
         "this version restores single-threaded processes with regular files and character devices";
     let pid = task.pid;
-    if !live.default_cgroup {
-        no(format!("pid {pid}: a cgroup of its own"), later);
+    if let Some(tid) = live.thread_apart {
+        no(
+            format!("tid {tid}: a cgroup other than its leader's"),
+            "this version moves whole tasks into their cgroup",
+        );
     }
     match live.personality {
         None => no(

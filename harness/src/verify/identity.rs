@@ -180,6 +180,25 @@ pub fn limits(live: &LiveTask, text: &str) -> Vec<Finding> {
     out
 }
 
+/// Compare the control groups with `cgroup`, where they are recorded.
+pub fn cgroups(live: &LiveTask, text: &str) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for group in live.cgroups.iter().flatten() {
+        let now = text.lines().find_map(|line| {
+            let (name, path) = line.split_once(':')?.1.split_once(':')?;
+            (name == group.controllers).then_some(path)
+        });
+        let what = format!("cgroup {}", group.controllers);
+        differs(
+            &mut out,
+            what.trim_end(),
+            &group.path,
+            now.unwrap_or("nothing"),
+        );
+    }
+    out
+}
+
 /// The small files of a process that hold one number each; `None` where this kernel has no such file.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
@@ -357,6 +376,23 @@ mod tests {
             assert_eq!(all[0].what, format!("limit {name}"));
         }
         assert_eq!(limits(live, "").len(), LIMITS.len());
+    }
+
+    #[test]
+    fn each_control_group_is_compared() {
+        let mut cp = load("counter");
+        let live = cp.tasks[0].live.as_mut().expect("alive");
+        assert_eq!(cgroups(live, "0::/wherever\n"), []);
+        let group = |controllers: &str, path: &str| armrest_images::Cgroup {
+            controllers: controllers.into(),
+            path: path.into(),
+        };
+        live.cgroups = Some(vec![group("", "/a:b"), group("cpu,cpuacct", "/c")]);
+        assert_eq!(cgroups(live, "4:cpu,cpuacct:/c\n0::/a:b\n"), []);
+        let f = cgroups(live, "4:cpu,cpuacct:/a:b\n0::/a:b\n");
+        assert_eq!(weights(&f), [Weight::Differs]);
+        assert_eq!(f[0].what, "cgroup cpu,cpuacct");
+        assert_eq!(cgroups(live, "").len(), 2);
     }
 
     #[test]

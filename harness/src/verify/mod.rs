@@ -322,6 +322,10 @@ impl Comparison<'_> {
             loginuid: p.if_there("loginuid")?,
         };
         out.extend(identity::numbers(live, &numbers));
+        out.extend(identity::cgroups(
+            live,
+            &p.if_there("cgroup")?.unwrap_or_default(),
+        ));
         self.report.findings.append(&mut out);
         self.threads(task, live, &p, stopped, may)?;
         let now = fds::descriptors_now(&p.dir).map_err(|e| p.cannot("fd", &e))?;

@@ -2,6 +2,7 @@
 //! Order: inventory, files, IPC objects, memory objects, then the tasks, so that every reference can be resolved.
 
 mod at;
+mod cgroup;
 mod files;
 mod ipc;
 mod kinds;
@@ -77,12 +78,14 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
         others: Vec::new(),
         image_bytes: 0,
     };
+    let cgroups = cgroup::sets(&mut source)?;
     let filters = u32::try_from(checkpoint.filters.len()).unwrap_or(u32::MAX);
     for node in &tree {
         let context = task::Context {
             inventory: &inventory,
             ids: ids.of(node.pid),
             filters,
+            cgroups: &cgroups,
         };
         let task = task::read(&mut source, &checkpoint, &context, node)?;
         checkpoint.tasks.push(task);

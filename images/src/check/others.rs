@@ -8,7 +8,6 @@ use crate::{proto, view};
 /// Image kinds that are only named: start of the file name, and what a user calls it.
 const NAMED: &[(&str, &str)] = &[
     ("tcp-stream-", "tcp-stream"),
-    ("cgroup.img", "cgroup"),
     ("bpfmap-file.img", "bpf maps"),
     ("bpfmap-data.img", "bpf map data"),
     ("utsns-", "uts namespace"),

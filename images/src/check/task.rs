@@ -2,7 +2,7 @@
 
 use super::at::{At, need, word};
 use super::source::Source;
-use super::{Node, files, memory};
+use super::{Node, cgroup, files, memory};
 use crate::checkpoint::{
     BpfInsn, Checkpoint, Creds, LiveTask, PosixTimer, SeccompFilter, SigAction, Task, TaskState,
     Thread,
@@ -16,6 +16,7 @@ pub(super) struct Context<'a> {
     pub ids: Option<&'a proto::Ids>,
     /// Number of seccomp filters.
     pub filters: u32,
+    pub cgroups: &'a cgroup::Sets,
 }
 
 fn length(n: usize) -> u64 {
@@ -148,7 +149,7 @@ fn live(
     let files_id = need!(ids_at, ids.files_id);
     let (mut mm, pages) = memory::read(source, checkpoint, pid)?;
     let mut threads = Vec::new();
-    let mut cgroup = tc.cg_set;
+    let mut sets = Vec::new();
     for tid in node.tids.iter().copied() {
         let name = format!("core-{tid}.img");
         let file = At::file(&name);
@@ -178,9 +179,8 @@ fn live(
                 ));
             }
         }
-        if tid == pid {
-            cgroup = core.thread_core.as_ref().and_then(|t| t.cg_set).or(cgroup);
-        }
+        let set = core.thread_core.as_ref().and_then(|t| t.cg_set);
+        sets.push(set.or(tc.cg_set));
         threads.push(thread);
     }
     for t in &mut threads {
@@ -216,7 +216,16 @@ fn live(
         oom_score_adj: tc.oom_score_adj,
         child_subreaper: tc.child_subreaper.unwrap_or(false),
         membarrier: tc.membarrier_registration_mask.unwrap_or(0),
-        default_cgroup: cgroup == context.inventory.root_cg_set || cgroup.is_none(),
+        cgroups: match sets.first().copied().flatten() {
+            Some(set) if Some(set) != context.inventory.root_cg_set => {
+                Some(cgroup::of(at, context.cgroups, set)?)
+            }
+            _ => None,
+        },
+        thread_apart: threads
+            .iter()
+            .zip(&sets)
+            .find_map(|(t, set)| (Some(set) != sets.first()).then_some(t.tid)),
         threads,
         mm,
         pages,

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use armrest_images::container::{self, Writer};
 use armrest_images::magic;
 use armrest_images::proto::{
-    IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm, IpcVar, Mm, PagemapEntry, PagemapHead, VmaEntry,
+    CgMember, CgSet, Cgroup, Core, IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm, IpcVar, Mm,
+    PagemapEntry, PagemapHead, VmaEntry,
 };
 
 /// Bytes of a page.
@@ -162,6 +163,32 @@ pub const ALL: &[Derived] = &[
             });
             i.semaphore_owners();
             i.queue_owners();
+        },
+    },
+    Derived {
+        name: "in-a-cgroup",
+        of: "counter",
+        what: "it sat in the cgroup /restored of the version 2 hierarchy",
+        change: |i| {
+            i.edit::<Core>("core-136.img", magic::CORE, |c| {
+                c[0].thread_core.as_mut().expect("thread").cg_set = Some(2);
+            });
+            let member = |path: &[u8]| CgMember {
+                name: Some(Vec::new()),
+                path: Some(path.to_vec()),
+                cgns_prefix: None,
+            };
+            let set = |id, path: &[u8]| CgSet {
+                id: Some(id),
+                ctls: vec![member(path)],
+            };
+            let image = Cgroup {
+                sets: vec![set(1, b"/"), set(2, b"/restored")],
+            };
+            i.write(
+                "cgroup.img",
+                Writer::new(magic::CGROUP).entry(&image).finish(),
+            );
         },
     },
     Derived {
