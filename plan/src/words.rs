@@ -730,6 +730,16 @@ fn describe_in_plan(r: &Report, step: Step, plan: &Plan) -> String {
     {
         return describe(r.syscall, &r.args, Some(armrest_abi::bytes_of_slice(rows)));
     }
+    let thread = usize::try_from(r.row)
+        .ok()
+        .and_then(|row| plan.tables.threads.get(row));
+    if let (Step::Threads, nr::CLONE3, Some(t)) = (step, r.syscall, thread) {
+        return describe(
+            r.syscall,
+            &r.args,
+            Some(armrest_abi::bytes_of(&t.clone)),
+        );
+    }
     if (step, r.syscall) == (Step::Detach, nr::SIGALTSTACK) {
         // This step only takes one away.
         let none = [0, c::SS_DISABLE, 0];

@@ -1,13 +1,20 @@
 // Makes calls of a restore fail, or kills the harness between them, one run for each, and looks at what is left.
 //
-//   fault MODE SAMPLE [PER] -- armrest restore …
+//   fault MODE SAMPLE[+HOW] [PER] -- armrest restore …
 //
-// blob     each call of the blob fails in turn (at most PER for each step and call)
+// blob     each call of the blob fails in turn (at most PER for each step, call, and leader or other thread); every step
+//          that makes calls must have failed once. Calls of futex that wait or wake are left alone: waits are repeated,
+//          and a wake-up on a word that is there cannot fail.
 // child    each call that the child makes before it enters the blob fails in turn
 // harness  calls of the harness itself fail in turn: about PER of them, spread evenly
 // kill     the harness is killed while the child is at the first call of each step, and at calls of the child before
 // killself the harness is killed before and after calls of its own: about PER of them, and those that make things
 // term     the harness gets SIGTERM or SIGINT while the child is at the first call of each step
+// childkill  the child is killed before calls of the harness: about PER of them
+// childstop  the child gets SIGSTOP before calls of the harness, and every other time SIGCONT a moment later
+//
+// Where the harness itself traces the child (-s, --finish=ptrace) the child is not traced here: the last four modes but
+// term, and `harness`, work then.
 //
 // The calls are counted in a first run, whose task ends before its first instruction. The tracer follows forks; the
 // harness itself runs at full speed unless its own calls are meant. ARM only: registers by PTRACE_GETREGS, the number
@@ -48,7 +55,7 @@ static const char *const WHILE[STEPS] = {
     "parking what the kernel cannot recreate", "unmapping the old address space", "attaching SysV shared memory",
     "mapping memory", "reading memory contents", "setting the final protections",
     "putting parked mappings in place", "applying madvise and mlock", "setting the kernel's mm fields",
-    "registering the thread's own things", "queueing pending signals", "arming timers", "setting credentials",
+    "making threads and registering what is theirs", "queueing pending signals", "arming timers", "setting credentials",
     "entering the restored program", "",
 };
 static const struct { int e; const char *name; } ERRNO[] = {
@@ -62,11 +69,15 @@ static const struct { unsigned nr; const char *name, *flag; } CALL[] = {
     { 220, "madvise", "MADV_" }, { 256, "set_tid_address", "0x" }, { 305, "shmat", "id " },
     { 308, "shmctl", "IPC_RMID" }, { 338, "set_robust_list", "0x" }, { 361, "preadv", "bytes to " },
     { 363, "rt_tgsigqueueinfo", "signal " }, { 398, "rseq", "signature" }, { 0xf0002, "cacheflush", "0x" },
-    { 0xf0005, "set_tls", "0x" },
+    { 0xf0005, "set_tls", "0x" }, { 20, "getpid", "" }, { 97, "setpriority", "PRIO_PROCESS" }, { 120, "clone", "CLONE_VM" },
+    { 156, "sched_setscheduler", "SCHED_" }, { 181, "pwrite64", "fd " }, { 240, "futex", "" },
+    { 257, "timer_create", "SIGEV_" }, { 258, "timer_settime", "timer " }, { 261, "timer_delete", "timer " },
+    { 409, "timer_settime64", "timer " }, { 435, "clone3", "CLONE_VM" },
 };
 
-struct call { unsigned nr, step, row; long arg[6]; };
-enum what { NOTHING, FAIL, KILL_HARNESS, SIGNAL_HARNESS, KILL_SELF };
+// `op`: which futex operation or prctl option. `thread`: not the leader.
+struct call { unsigned nr, op, step, row; bool thread; pid_t tid; long arg[6]; };
+enum what { NOTHING, FAIL, KILL_HARNESS, SIGNAL_HARNESS, KILL_SELF, SIGNAL_CHILD };
 enum where { IN_BLOB, IN_CHILD, IN_HARNESS };
 
 // One run: what to do, at which call of which part; what came of it.
@@ -75,9 +86,10 @@ static struct {
     enum where where;
     int at;          // index of the call; -1: none. In the blob, where the number of unmaps differs from run to run:
     unsigned step;   // the at-th call of this step
-    unsigned nr;     // with this number, if not 0
+    unsigned nr, op; // with this number, if not 0, and operation
+    bool thread;     // of a thread that is not the leader
     int error;       // for FAIL
-    int sign;        // for SIGNAL_HARNESS
+    int sign;        // for SIGNAL_HARNESS, SIGNAL_CHILD
     bool after;      // for KILL_SELF: when the call is done
     bool end_task;   // end the task when it would be entered
     // Results.
@@ -92,7 +104,7 @@ static struct {
 } run;
 
 static char **command;
-static const char *sample;
+static const char *sample, *label;
 static int failures;
 
 static void die(const char *what) { perror(what); exit(125); }
@@ -100,7 +112,7 @@ static void die(const char *what) { perror(what); exit(125); }
 static void bad(const char *format, ...) {
     va_list v;
     va_start(v, format);
-    printf("FAIL %s: ", sample);
+    printf("FAIL %s: ", label);
     vprintf(format, v);
     va_end(v);
     printf("\n");
@@ -271,8 +283,8 @@ static void find_area(pid_t pid) {
 }
 
 enum { HARNESS = 1, INIT, CHILD };
-static struct traced { pid_t pid, parent; int kind; bool in_call, in_blob, fail, known, held, left; } traced[64];
-static bool namespaces, own_calls;
+static struct traced { pid_t pid, parent; int kind; bool in_call, in_blob, fail, known, held, left, thread; } traced[64];
+static bool namespaces, own_calls, untraced;
 
 static struct traced *find(pid_t pid) {
     for (int i = 0; i < 64; i++) if (traced[i].pid == pid) return &traced[i];
@@ -295,7 +307,8 @@ static void go_on(struct traced *t, int sign) {
     ptrace(calls ? PTRACE_SYSCALL : PTRACE_CONT, t->pid, 0, sign);
 }
 
-static void note(enum where w, const struct regs *r, pid_t pid, bool blob) {
+static void note(enum where w, const struct regs *r, const struct traced *t, bool blob) {
+    pid_t pid = t->pid;
     if (run.calls[w] >= MANY) die("too many calls");
     struct call *c = &run.call[w][run.calls[w]];
     c->nr = r->r[7];
@@ -307,6 +320,19 @@ static void note(enum where w, const struct regs *r, pid_t pid, bool blob) {
     if (blob && (pc < code_start + 4096 || pc >= code_end)) progress[0] = 17;
     c->step = blob ? progress[0] : 0;
     c->row = progress[1];
+    c->op = c->nr == 240 ? c->arg[1] & 0x7f : c->nr == 172 ? c->arg[0] : 0;
+    c->thread = t->thread;
+    c->tid = pid;
+    if (blob && t->thread && c->step != 17) {
+        // The page shows how far the leader is. What a thread registers of its own is one step, the rest another.
+        static const unsigned own[] = { 20, 97, 156, 240, 256, 338, 363, 398, 0xf0005 };
+        c->step = c->nr == 172 && c->op == 15 ? 12 : 15;
+        for (unsigned i = 0; i < sizeof own / sizeof *own; i++) if (c->nr == own[i]) c->step = 12;
+    }
+}
+
+static bool same_kind(const struct call *a, const struct call *b) {
+    return a->step == b->step && a->nr == b->nr && a->op == b->op && a->thread == b->thread;
 }
 
 // A stop at a call. False: the run is over for this process (it was detached).
@@ -316,6 +342,10 @@ static bool at_call(struct traced *t, pid_t harness) {
     bool entry = !t->in_call;
     t->in_call = entry;
     if (!entry) {
+        // The child that nobody traces here: what fork returned tells which.
+        if (untraced && t->kind == HARNESS && !run.child && (r.r[7] == 2 || r.r[7] == 120 || r.r[7] == 190 || r.r[7] == 435) &&
+            (int)r.r[0] > 0)
+            run.child = run.task = r.r[0];
         if (t->fail) {
             t->fail = false;
             r.r[0] = -run.error;
@@ -337,16 +367,17 @@ static bool at_call(struct traced *t, pid_t harness) {
         }
         if (!t->in_blob && r.r[15] >= code_start && r.r[15] < code_end) t->in_blob = true;
         w = t->in_blob ? IN_BLOB : IN_CHILD;
-        if (w == IN_BLOB) run.task = t->pid;
+        if (w == IN_BLOB && !t->thread) run.task = t->pid;
         // A report and the exit after it are no calls of a restore.
         if (w == IN_BLOB && run.acted && run.what == FAIL && run.where == IN_BLOB) return true;
     }
-    note(w, &r, t->pid, w == IN_BLOB);
+    note(w, &r, t, w == IN_BLOB);
     int index = run.calls[w]++;
     bool here = w == run.where && index == run.at;
     if (w == IN_BLOB && run.where == IN_BLOB) {
         struct call *c = &run.call[w][index];
-        here = c->step == run.step && (!run.nr || c->nr == run.nr) && run.seen++ == run.at;
+        here = c->step == run.step && c->thread == run.thread && (!run.nr || (c->nr == run.nr && c->op == run.op)) &&
+               run.seen++ == run.at;
     }
     if (here && !run.acted) {
         run.acted = true;
@@ -367,13 +398,18 @@ static bool at_call(struct traced *t, pid_t harness) {
         case SIGNAL_HARNESS:
             kill(harness, run.sign);
             return false;
+        case SIGNAL_CHILD:
+            if (run.child) kill(run.child, run.sign);
+            if (run.child && run.sign == SIGSTOP && run.after) usleep(50000), kill(run.child, SIGCONT);
+            break;
         case NOTHING:
             break;
         }
     }
     if (w == IN_BLOB && r.r[7] == 173) {
-        run.entered = t->left = true;
-        if (run.end_task) kill(t->pid, SIGKILL);
+        t->left = true;
+        if (!t->thread) run.entered = true;
+        if (run.end_task && !t->thread) kill(t->pid, SIGKILL);
     }
     return true;
 }
@@ -387,6 +423,7 @@ static void once(void) {
     run.seen = 0;
     run.task = run.child = 0;
     run.status = -1;
+    code_start = 0;
     memset(traced, 0, sizeof traced);
     pid_t harness = fork();
     if (harness == 0) {
@@ -398,8 +435,8 @@ static void once(void) {
         execvp(command[0], command);
         _exit(125);
     }
-    long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
-                   PTRACE_O_TRACEEXEC;
+    long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC;
+    if (!untraced) options |= PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
     if (ptrace(PTRACE_SEIZE, harness, 0, options)) die("PTRACE_SEIZE");
     add(harness)->kind = HARNESS;
     bool execed = false;
@@ -430,7 +467,8 @@ static void once(void) {
             struct traced *n = add(made);
             n->parent = pid;
             n->kind = namespaces && t->kind == HARNESS ? INIT : CHILD;
-            if (n->kind == CHILD) run.child = made;
+            if (n->kind == CHILD && t->kind == CHILD) n->thread = n->known = n->in_blob = true;
+            else if (n->kind == CHILD) run.child = made;
             if (n->held) go_on(n, 0);
             n->held = false;
             go_on(t, 0);
@@ -567,14 +605,16 @@ static bool taken(int i, int n, int per) {
 
 static void blob_failed(const struct call *c, int error, const char *what) {
     char text[256];
-    if (c->step >= 17) {
+    snprintf(text, sizeof text, "armrest: blob: pid %d: while %s", run.task, WHILE[c->step]);
+    if (c->thread && c->step < 17) {
+        snprintf(text, sizeof text, "armrest: blob: pid %d: while %s, thread %d", run.task, WHILE[c->step], c->tid);
+    } else if (c->step >= 17) {
         // The exit routine has neither stack nor report.
         if (run.status != 104) bad("%s: exit status %d, not 104:\n%s", what, run.status, run.said);
         wants(what, "armrest: watch: ");
         return;
     }
     if (run.status != 103) bad("%s: exit status %d, not 103:\n%s", what, run.status, run.said);
-    snprintf(text, sizeof text, "armrest: blob: pid %d: while %s", run.task, WHILE[c->step]);
     wants(what, text);
     snprintf(text, sizeof text, "%s(", name_of(c->nr));
     wants(what, text);
@@ -589,44 +629,53 @@ static void blob_failed(const struct call *c, int error, const char *what) {
     case 5: snprintf(text, sizeof text, " SysV segment "); break;
     case 3: snprintf(text, sizeof text, ": VMA "); break;
     case 7: snprintf(text, sizeof text, "pages file "); break;
+    case 12:
+        if (c->nr != 120 && c->nr != 435) return;
+        snprintf(text, sizeof text, ": making thread ");
+        break;
+    case 13: snprintf(text, sizeof text, ": pending signal "); break;
+    case 14: snprintf(text, sizeof text, " timer "); break;
     default: return;
     }
     wants(what, text);
 }
 
 static void mode_blob(int per) {
-    int count = run.calls[IN_BLOB], done[STEPS] = { 0 }, had[STEPS] = { 0 };
+    int count = run.calls[IN_BLOB], done[2][STEPS] = { 0 }, had[2][STEPS] = { 0 };
     static struct call all[MANY];
     memcpy(all, run.call[IN_BLOB], sizeof all);
     char *before = snapshot();
     for (int i = 0; i < count; i++) {
         int n = 0, mine = 0;
+        const struct call *c = &all[i];
+        // A wait is repeated; a wake-up cannot fail. The first is a trial whether there is such a call.
+        if (c->nr == 240 && (c->op != 5 || c->step == 17)) continue;
         for (int k = 0; k < count; k++)
-            if (all[k].step == all[i].step && all[k].nr == all[i].nr) {
+            if (same_kind(&all[k], c)) {
                 if (k < i) mine++;
                 n++;
             }
-        had[all[i].step]++;
+        had[c->thread][c->step]++;
         // One unmap more or less, as the address space is laid out this time.
-        bool unsure = all[i].step == 4 && n > 1 && mine == n - 1;
+        bool unsure = c->step == 4 && n > 1 && mine == n - 1;
         if (unsure || !taken(mine, n, per)) continue;
         int error = i % (int)(sizeof ERRNO / sizeof *ERRNO);
         char what[128];
-        snprintf(what, sizeof what, "call %d, step %s, %s, %s", i, STEP[all[i].step], name_of(all[i].nr), ERRNO[error].name);
-        run.what = FAIL, run.where = IN_BLOB, run.step = all[i].step, run.nr = all[i].nr, run.at = mine;
-        run.error = ERRNO[error].e;
+        snprintf(what, sizeof what, "call %d, step %s, %s%s, %s", i, STEP[c->step], name_of(c->nr), c->thread ? " of a thread" : "", ERRNO[error].name);
+        run.what = FAIL, run.where = IN_BLOB, run.step = c->step, run.nr = c->nr, run.op = c->op, run.at = mine;
+        run.thread = c->thread, run.error = ERRNO[error].e;
         once();
-        if (run.acted) snprintf(what, sizeof what, "call %d, step %s, %s, %s", i, STEP[run.failed.step], name_of(run.failed.nr), ERRNO[error].name);
-        if (!run.acted) bad("%s: not reached", what);
+        if (!run.acted) bad("%s: not reached:\n%s", what, run.said);
         else blob_failed(&run.failed, error, what);
         clean(&before, what, false);
-        if (run.acted) done[run.failed.step]++;
+        if (run.acted) done[c->thread][c->step]++;
     }
-    printf("%s: %d calls of the blob; made to fail:", sample, count);
-    for (int s = 0; s < STEPS; s++) {
-        if (had[s]) printf(" %s %d of %d", STEP[s], done[s], had[s]);
-        if (had[s] && !done[s]) bad("step %s: none failed", STEP[s]);
-    }
+    printf("%s: %d calls of the blob; made to fail:", label, count);
+    for (int t = 0; t < 2; t++)
+        for (int s = 0; s < STEPS; s++) {
+            if (had[t][s]) printf(" %s%s %d of %d", t ? "thread's " : "", STEP[s], done[t][s], had[t][s]);
+            if (had[t][s] && !done[t][s]) bad("step %s: none failed", STEP[s]);
+        }
     printf("\n");
 }
 
@@ -655,12 +704,12 @@ static void mode_ordinary(enum where w, int per) {
             failed++;
             if (run.status >= 128 || run.status < 80) bad("%s: exit status %d:\n%s", what, run.status, run.said);
             if (!strstr(run.said, "armrest: ")) bad("%s: no error is said:\n%s", what, run.said);
-            if (run.status == 108) printf("%s: called internal: %s", what, run.said);
+            if (run.status == 108) printf("%s: call %u: called internal: %s", what, run.failed.nr, run.said);
         }
         cleaned += clean(&before, what, w == IN_HARNESS);
     }
     printf("%s: %d of %d calls of the %s made to fail: %d times an error, %d times restored without; cleaned later: %d\n",
-           sample, done, count, w == IN_CHILD ? "child" : "harness", failed, needless, cleaned);
+           label, done, count, w == IN_CHILD ? "child" : "harness", failed, needless, cleaned);
     if (!failed) bad("none of them mattered");
 }
 
@@ -747,7 +796,7 @@ static void mode_kill(bool signals) {
             after_kill(&before, what, &restored, &cleaned);
         }
     }
-    printf("%s: %s at %d places", sample, signals ? "interrupted" : "killed", done);
+    printf("%s: %s at %d places", label, signals ? "interrupted" : "killed", done);
     if (!signals) printf(", %d of them behind the last call; left something for clean: %d", restored, cleaned);
     printf("; steps:");
     for (int s = 0; s < STEPS; s++) if (seen[s]) printf(" %s", STEP[s]);
@@ -783,7 +832,51 @@ static void mode_killself(int per) {
         }
     }
     printf("%s: the harness killed around %d of its %d calls; task restored nevertheless: %d; left something for clean: %d\n",
-           sample, done / 2, count, restored, cleaned);
+           label, done / 2, count, restored, cleaned);
+}
+
+// The child is killed or stopped from outside, between calls of the harness.
+static void mode_child_signalled(int sign, int per) {
+    int count = run.calls[IN_HARNESS], done = 0, failed = 0, well = 0, first = -1;
+    static struct call all[MANY];
+    memcpy(all, run.call[IN_HARNESS], sizeof all);
+    for (int i = 0; i < count && first < 0; i++)
+        if (all[i].nr == 435 || all[i].nr == 120 || all[i].nr == 2 || all[i].nr == 190) first = i + 1;
+    char *before = snapshot();
+    for (int i = first; i < count; i++) {
+        if (first < 0 || !taken(i - first, count - first, per) || all[i].nr == 248) continue;
+        char what[128];
+        run.where = IN_HARNESS, run.at = i, run.what = SIGNAL_CHILD, run.sign = sign, run.after = done % 2;
+        bool stays = sign == SIGSTOP && !run.after;
+        snprintf(what, sizeof what, "child %s at the harness's call %d (%u)",
+                 sign == SIGKILL ? "killed" : stays ? "stopped" : "stopped and continued", i, all[i].nr);
+        once();
+        done++;
+        // The harness polls: how many calls it makes before the end differs.
+        if (!run.acted) { done--; end_task(); clean(&before, what, false); continue; }
+        if (run.status == 0) {
+            well++;
+            if (sign == SIGSTOP) {
+                if (!lives(run.task)) bad("%s: the task does not live:\n%s", what, run.said);
+                if (shell(". /vm/lib.sh; kill -CONT %d; usleep 100000; kill -TERM %d; gone %d; tail -n 1 /samples/run/%s/out.log | grep -q PASS",
+                          run.task, run.task, run.task, sample))
+                    bad("%s: the task does not go on to its PASS:\n%s", what, run.said);
+            }
+            end_task();
+        } else {
+            failed++;
+            if (sign == SIGSTOP) bad("%s: exit status %d:\n%s", what, run.status, run.said);
+            // Who died before a report was made is lost; that is said, and so is how.
+            if (run.status != 104) bad("%s: exit status %d, not 104:\n%s", what, run.status, run.said);
+            wants(what, "armrest: watch: ");
+            wants(what, "signal 9");
+        }
+        clean(&before, what, false);
+    }
+    printf("%s: child %s at %d of %d calls of the harness since its fork: %d times an error, %d times restored\n", label,
+           sign == SIGKILL ? "killed" : "stopped", done, count - first, failed, well);
+    if (sign == SIGKILL && !failed) bad("it never mattered");
+    if (sign == SIGSTOP && !well) bad("it never went well");
 }
 
 static void late(int sign) { (void)sign; }
@@ -798,12 +891,18 @@ int main(int argc, char **argv) {
     struct sigaction act = { .sa_handler = late };
     sigaction(SIGALRM, &act, NULL);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    sample = argv[2];
+    label = argv[2];
+    sample = strndup(label, strcspn(label, "+"));
     if (dashes > 3) per = atoi(argv[3]);
     command = argv + dashes + 1;
-    for (char **a = command; *a; a++) if (!strcmp(*a, "--new-namespaces")) namespaces = true;
+    for (char **a = command; *a; a++) {
+        if (!strcmp(*a, "--new-namespaces")) namespaces = true;
+        if (!strcmp(*a, "-s") || !strcmp(*a, "--finish=ptrace")) untraced = true;
+    }
     const char *mode = argv[1];
-    own_calls = !strcmp(mode, "harness") || !strcmp(mode, "killself");
+    own_calls = !strcmp(mode, "harness") || !strcmp(mode, "killself") || !strncmp(mode, "child", 5);
+    if (!strcmp(mode, "child")) own_calls = false;
+    else if (!strncmp(mode, "child", 5)) untraced = true;
     // The run that counts: its task ends at the last moment.
     char *before = snapshot();
     run.what = NOTHING;
@@ -811,7 +910,7 @@ int main(int argc, char **argv) {
     run.end_task = !own_calls;
     once();
     run.end_task = false;
-    if (!run.entered) {
+    if (untraced ? run.status != 0 : !run.entered) {
         bad("the run that only counts: exit status %d:\n%s", run.status, run.said);
         return 1;
     }
@@ -823,6 +922,8 @@ int main(int argc, char **argv) {
     else if (!strcmp(mode, "kill")) mode_kill(false);
     else if (!strcmp(mode, "term")) mode_kill(true);
     else if (!strcmp(mode, "killself")) mode_killself(per);
+    else if (!strcmp(mode, "childkill")) mode_child_signalled(SIGKILL, per);
+    else if (!strcmp(mode, "childstop")) mode_child_signalled(SIGSTOP, per);
     else return 2;
     return failures != 0;
 }

@@ -231,3 +231,6 @@ compared() {
     tail -n 3 /samples/run/$1/out.log
     return $status
 }
+
+# no COMMAND…: it must fail. `! COMMAND` alone never ends a script of `sh -e`, so the list of tests refuses it.
+no() { ! "$@"; }
