@@ -206,8 +206,17 @@ pub fn read_small(path: &str) -> io::Result<String> {
 
 /// The blocked signals of a task's leader, from `/proc/PID/status`; bit n-1 = signal n.
 pub fn blocked_signals(pid: libc::pid_t, tid: u32) -> Option<u64> {
-    let status = read_small(&format!("/proc/{pid}/task/{tid}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("SigBlk:"))?;
+    signals(&format!("/proc/{pid}/task/{tid}/status"), "SigBlk:")
+}
+
+/// The signals that wait for a process as a whole.
+pub fn pending_signals(pid: libc::pid_t) -> Option<u64> {
+    signals(&format!("/proc/{pid}/status"), "ShdPnd:")
+}
+
+fn signals(path: &str, which: &str) -> Option<u64> {
+    let status = read_small(path).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix(which))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 

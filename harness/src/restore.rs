@@ -467,7 +467,8 @@ impl Restore<'_> {
                 }
                 if self.plan.traced {
                     // So far no filter is restored that would have to be suspended.
-                    running.tracer = Some(Tracer::seize(pid, false)?);
+                    let tracer = Tracer::seize(pid, false).map_err(|e| running.child.lost(e));
+                    running.tracer = Some(tracer?);
                 }
                 if let Some((_, go)) = go {
                     load::write_raw(&go, b"!");
@@ -498,13 +499,21 @@ impl Restore<'_> {
                 self.deadline,
                 self.forward,
             )?;
-            tracer.park()?;
-            if let Exit::Ptrace(_) = plan.exit {
-                tracer.unmap(plan.area.all, plan.area.keep.start + load::svc_offset()?)?;
+            let mut settle = || -> Result<(), Error> {
+                tracer.park()?;
+                if let Exit::Ptrace(_) = plan.exit {
+                    tracer.unmap(plan.area.all, plan.area.keep.start + load::svc_offset()?)?;
+                }
+                if self.o.leave_stopped || tracer.was_stopped() {
+                    tracer.hold()?;
+                }
+                Ok(())
+            };
+            let settled = settle();
+            if let Some(how) = tracer.ended() {
+                child.has_ended(how);
             }
-            if self.o.leave_stopped || tracer.was_stopped() {
-                tracer.hold()?;
-            }
+            settled?;
             return watch::area_gone(child, plan, self.machine.emulated);
         }
         watch::until_entered(child, reports, plan, loaded, self.deadline, self.forward)?;

@@ -17,6 +17,7 @@ use armrest_abi::Range;
 
 use crate::error::Error;
 use crate::os;
+use crate::watch::Ended;
 
 const GETREGS: u32 = 12;
 const SETREGS: u32 = 13;
@@ -101,6 +102,22 @@ enum Event {
     End(i32),
 }
 
+/// Instead of the stop that was waited for, the thread ended.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    tid: libc::pid_t,
+    status: i32,
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let how = Ended::of(self.status).map_or_else(|| "itself".into(), Ended::words);
+        write!(f, "it was ended: {how}")
+    }
+}
+
+impl std::error::Error for Gone {}
+
 /// One event of `tid`, or of anybody (-1). Does not wait.
 fn event(tid: libc::pid_t) -> Option<(libc::pid_t, Event)> {
     let mut status = 0;
@@ -139,7 +156,7 @@ fn to_event_stop(tid: libc::pid_t, request: u32, signal: i32) -> io::Result<()> 
             Event::Stop(_, EVENT_STOP) => return Ok(()),
             Event::Stop(libc::SIGSTOP, 0) => signal = 0,
             Event::Stop(..) => {}
-            Event::End(_) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
         }
     }
 }
@@ -173,6 +190,8 @@ pub struct Tracer {
     /// Somebody sent a SIGSTOP meanwhile: it shall have its effect.
     stop: bool,
     held: bool,
+    /// Status of the leader, once it was waited for here.
+    ended: Option<Ended>,
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
@@ -202,6 +221,7 @@ impl Tracer {
             threads: BTreeMap::from([(pid, first)]),
             stop: false,
             held: false,
+            ended: None,
         })
     }
 
@@ -281,16 +301,49 @@ impl Tracer {
     /// # Errors
     /// One of them is gone.
     pub fn park(&mut self) -> Result<(), Error> {
-        for (tid, thread) in &mut self.threads {
-            let parked = || {
+        let mut run = || {
+            for (tid, thread) in &mut self.threads {
                 let mask = swap_mask(*tid, u64::MAX)?;
                 ptrace(INTERRUPT, *tid, 0, 0)?;
                 to_event_stop(*tid, CONT, 0)?;
-                Ok((mask, regs(*tid)?))
-            };
-            thread.parked = Some(parked().map_err(failed("stopping it"))?);
+                thread.parked = Some((mask, regs(*tid)?));
+            }
+            Ok(())
+        };
+        run().map_err(|e| self.lost("stopping it at its first instruction", e))
+    }
+
+    /// Why a request failed: the task was killed meanwhile, or the kernel does not do it.
+    fn lost(&mut self, what: &'static str, e: io::Error) -> Error {
+        let gone = e.get_ref().and_then(|g| g.downcast_ref::<Gone>()).copied();
+        if gone.is_none() && e.raw_os_error() != Some(libc::ESRCH) {
+            return failed(what)(e);
         }
-        Ok(())
+        let leader = self.leader;
+        let mut end = gone.filter(|g| g.tid == leader).map(|g| g.status);
+        let start = Instant::now();
+        while end.is_none() && start.elapsed() < STEP_TIME {
+            match event(-1) {
+                Some((tid, Event::End(status))) if tid == leader => end = Some(status),
+                Some((tid, Event::Stop(..))) => {
+                    let _ = ptrace(CONT, tid, 0, 0);
+                }
+                Some(_) => {}
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        self.ended = end.and_then(Ended::of);
+        Error::Lost {
+            what: format!("the task, while {what}"),
+            why: self
+                .ended
+                .map_or_else(|| "it is not there any more".into(), Ended::words),
+        }
+    }
+
+    /// How the task ended, if that was seen here and nowhere else.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
     }
 
     /// Let the leader unmap `range`, by the `svc` at that address of the range itself: it never comes back there.
@@ -324,7 +377,7 @@ impl Tracer {
                 error => Err(io::Error::from_raw_os_error(-error)),
             }
         };
-        run().map_err(failed("munmap of the last page of ours"))
+        run().map_err(|e| self.lost("unmapping the last page of ours in it", e))
     }
 
     /// To the next begin or end of a call.
@@ -334,7 +387,7 @@ impl Tracer {
             match next(tid)? {
                 Event::Stop(AT_CALL, _) => return regs(tid),
                 Event::Stop(..) => {}
-                Event::End(_) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+                Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
             }
         }
     }
@@ -357,7 +410,7 @@ impl Tracer {
                         ptrace(CONT, tid, 0, libc::SIGSTOP.cast_unsigned() as usize)?;
                     }
                     Event::Stop(..) => ptrace(CONT, tid, 0, 0)?,
-                    Event::End(_) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+                    Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
                 }
             }
             for other in self.threads.keys().filter(|t| **t != tid) {
@@ -365,14 +418,16 @@ impl Tracer {
             }
             Ok(())
         };
-        run().map_err(failed("stopping it"))?;
+        run().map_err(|e| self.lost("leaving it stopped", e))?;
         self.held = true;
         Ok(())
     }
 
-    /// True if somebody stopped the task while it was being restored.
+    /// True if somebody stopped the task while it was being restored,
+    /// and nobody let it go on again. A SIGCONT waits, as every signal does here, and a later SIGSTOP takes it away.
     pub fn was_stopped(&self) -> bool {
-        self.stop
+        const SIGCONT: u64 = 1 << 17;
+        self.stop && os::pending_signals(self.leader).is_none_or(|p| p & SIGCONT == 0)
     }
 
     /// Give all threads their masks back and let them go: into the program, or as stopped as they are. A thread that was
@@ -399,7 +454,7 @@ pub fn look(tid: libc::pid_t) -> io::Result<Seen> {
         match next(tid)? {
             Event::Stop(signal, 0) => pass = usize::try_from(signal).unwrap_or(0),
             Event::Stop(..) => {}
-            Event::End(_) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
         }
         Ok(Seen {
             regs: regs(tid)?,

@@ -41,7 +41,8 @@ pub enum Ended {
 }
 
 impl Ended {
-    fn of(status: i32) -> Option<Ended> {
+    /// What a status of `wait` means, if it means an end.
+    pub fn of(status: i32) -> Option<Ended> {
         if libc::WIFEXITED(status) {
             Some(Ended::Exit(libc::WEXITSTATUS(status)))
         } else {
@@ -57,7 +58,8 @@ impl Ended {
         }
     }
 
-    fn words(self) -> String {
+    /// In words.
+    pub fn words(self) -> String {
         match self {
             Ended::Exit(s) => format!("exit status {s}"),
             Ended::Signal(s) => format!("signal {s}"),
@@ -100,6 +102,22 @@ impl Child {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.ended
+    }
+
+    /// Something went wrong: because it has ended, if it has.
+    pub fn lost(&mut self, e: Error) -> Error {
+        match self.wait_for(Duration::from_millis(100)) {
+            Some(end) => Error::Lost {
+                what: "the restoring child".into(),
+                why: end.words(),
+            },
+            None => e,
+        }
+    }
+
+    /// Somebody else has waited for it.
+    pub fn has_ended(&mut self, how: Ended) {
+        self.ended = Some(how);
     }
 
     /// Has it ended? Does not wait.

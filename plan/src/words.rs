@@ -730,6 +730,9 @@ fn describe_in_plan(r: &Report, step: Step, plan: &Plan) -> String {
     {
         return describe(r.syscall, &r.args, Some(armrest_abi::bytes_of_slice(rows)));
     }
+    if let Some(data) = timer_data(r, step, plan) {
+        return describe(r.syscall, &r.args, Some(data));
+    }
     let thread = usize::try_from(r.row)
         .ok()
         .and_then(|row| plan.tables.threads.get(row));
@@ -746,6 +749,23 @@ fn describe_in_plan(r: &Report, step: Step, plan: &Plan) -> String {
         return describe(r.syscall, &r.args, Some(armrest_abi::bytes_of_slice(&none)));
     }
     describe(r.syscall, &r.args, None)
+}
+
+/// What the call of a report about a timer was given in memory.
+fn timer_data<'p>(r: &Report, step: Step, plan: &'p Plan) -> Option<&'p [u8]> {
+    let row = usize::try_from(r.row).ok().filter(|_| step == Step::Timers)?;
+    let (plain, posix) = (&plan.tables.timers, &plan.tables.posix_timers);
+    let nth = row.checked_sub(plain.len());
+    match r.syscall {
+        nr::SETITIMER => plain.get(row).map(|t| armrest_abi::bytes_of_slice(&t.value)),
+        // Numbers in between are used up by timers without an event.
+        nr::TIMER_CREATE if r.args[1] == 0 => None,
+        nr::TIMER_CREATE => posix.get(nth?).map(|t| armrest_abi::bytes_of_slice(&t.event)),
+        nr::TIMER_SETTIME | nr::TIMER_SETTIME64 => {
+            posix.get(nth?).map(|t| armrest_abi::bytes_of_slice(&t.value))
+        }
+        _ => None,
+    }
 }
 
 fn check_words(check: Check) -> &'static str {
@@ -794,6 +814,15 @@ fn hint(n: u32, errno: &str) -> &'static str {
         }
         (nr::MREMAP, "EFAULT") => {
             "the mapping to move is not what the plan expected: please report it"
+        }
+        (nr::CLONE | nr::CLONE3, "EAGAIN") => {
+            "no more processes: look at RLIMIT_NPROC (ulimit -u), kernel.threads-max and the pids cgroup"
+        }
+        (nr::CLONE | nr::CLONE3, "EEXIST") => {
+            "its id is in use: end who has it, or use --new-namespaces or --any-pid"
+        }
+        (nr::RT_SIGQUEUEINFO | nr::RT_TGSIGQUEUEINFO | nr::TIMER_CREATE, "EAGAIN") => {
+            "too many signals wait: look at RLIMIT_SIGPENDING (ulimit -i)"
         }
         (nr::PREADV, "EIO") => "the medium of the checkpoint is damaged",
         (nr::PREADV, "EFAULT") => "the target memory is not writable: please report it",

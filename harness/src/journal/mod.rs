@@ -195,6 +195,16 @@ impl Journal {
         self.add(entry, |n| Line::Node { n, node })
     }
 
+    /// The name will be one more of this file, whoever owns it.
+    ///
+    /// # Errors
+    /// It cannot be looked at or written down.
+    pub fn will_be(&self, entry: &Entry, file: BorrowedFd<'_>) -> Result<(), Error> {
+        let node = os::fstat(file).map_err(|e| self.failed(e))?;
+        let node = clean::node_of(&node);
+        self.add(entry, |n| Line::Node { n, node })
+    }
+
     /// It is gone again, or belongs to somebody else now.
     ///
     /// # Errors

@@ -67,7 +67,16 @@ impl<'a> Ghosts<'a> {
                 name: &name,
             })?;
             let file = create(dir.as_fd(), &name, ghost.mode);
-            self.journal.gone(&entry)?;
+            // What could be made and not removed stays in the journal: it is removed as this restore fails, or later.
+            let left = match &file {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    os::exists(dir.as_fd(), &name).unwrap_or(true)
+                }
+                _ => false,
+            };
+            if !left {
+                self.journal.gone(&entry)?;
+            }
             let file = File::from(file.map_err(wrong)?);
             self.fill(ghost, &file).map_err(wrong)?;
             self.made.insert(id, file);
@@ -239,9 +248,10 @@ impl Links {
                     dir: dir.as_fd(),
                     name: old,
                 })?;
-                let file = once_more(dir.as_fd(), &name, &found, old);
+                journal.will_be(&entry, found.as_fd())?;
+                let file = once_more(dir.as_fd(), &name, &found, old).map_err(wrong)?;
                 journal.gone(&entry)?;
-                file.map_err(wrong)?
+                file
             }
         };
         let again = file.try_clone().map_err(wrong)?;

@@ -283,8 +283,9 @@ static void find_area(pid_t pid) {
 }
 
 enum { HARNESS = 1, INIT, CHILD };
-static struct traced { pid_t pid, parent; int kind; bool in_call, in_blob, fail, known, held, left, thread; } traced[64];
-static bool namespaces, own_calls, untraced;
+static struct traced { pid_t pid, parent; int kind; bool in_blob, fail, known, held, left, thread; } traced[64];
+// `untraced`: the child is not traced here. `traced_by_it`: but by the harness. `held`: it is left stopped.
+static bool namespaces, own_calls, untraced, traced_by_it, held;
 
 static struct traced *find(pid_t pid) {
     for (int i = 0; i < 64; i++) if (traced[i].pid == pid) return &traced[i];
@@ -335,17 +336,38 @@ static bool same_kind(const struct call *a, const struct call *b) {
     return a->step == b->step && a->nr == b->nr && a->op == b->op && a->thread == b->thread;
 }
 
+static bool forks(unsigned nr) { return nr == 2 || nr == 120 || nr == 190 || nr == 435; }
+
+// In what was just read of /proc/self/status.
+static void hide_tracer(pid_t pid, uint32_t at, uint32_t n) {
+    static const char key[] = "TracerPid:\t";
+    char text[8193], path[64], *hit;
+    if (n >= sizeof text || !peek(pid, at, text, n)) return;
+    text[n] = 0;
+    if (!(hit = strstr(text, key))) return;
+    hit += sizeof key - 1;
+    size_t digits = strspn(hit, "0123456789");
+    snprintf(path, sizeof path, "/proc/%d/mem", pid);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || !digits) die("hiding the tracer");
+    memset(hit, ' ', digits);
+    *hit = '0';
+    if (pwrite64(fd, hit, digits, (off64_t)at + (hit - text)) != (ssize_t)digits) die("hiding the tracer");
+    close(fd);
+}
+
 // A stop at a call. False: the run is over for this process (it was detached).
 static bool at_call(struct traced *t, pid_t harness) {
     struct regs r;
     if (!get(t->pid, &r)) return true;
-    bool entry = !t->in_call;
-    t->in_call = entry;
+    // The kernel shows 0 in ip where a call begins and 1 where it ends. Counting stops would go wrong: after an exec the
+    // first of them is an end or not.
+    bool entry = r.r[12] == 0;
     if (!entry) {
-        // The child that nobody traces here: what fork returned tells which.
-        if (untraced && t->kind == HARNESS && !run.child && (r.r[7] == 2 || r.r[7] == 120 || r.r[7] == 190 || r.r[7] == 435) &&
-            (int)r.r[0] > 0)
-            run.child = run.task = r.r[0];
+        // The child that nobody traces here: what the last fork returned tells which.
+        if (untraced && t->kind == HARNESS && forks(r.r[7]) && (int)r.r[0] > 0) run.child = run.task = r.r[0];
+        // A program that is traced does not trace others, since its tracer might have them: not so here.
+        if (traced_by_it && r.r[7] == 3 && (int)r.r[0] > 0) hide_tracer(t->pid, r.r[1], r.r[0]);
         if (t->fail) {
             t->fail = false;
             r.r[0] = -run.error;
@@ -373,6 +395,8 @@ static bool at_call(struct traced *t, pid_t harness) {
     }
     note(w, &r, t, w == IN_BLOB);
     int index = run.calls[w]++;
+    // Rust's library holds that a sleep fails for a signal alone, and it does: the next call then.
+    if (w == IN_HARNESS && run.what == FAIL && index == run.at && (r.r[7] == 162 || r.r[7] == 265 || r.r[7] == 407)) run.at++;
     bool here = w == run.where && index == run.at;
     if (w == IN_BLOB && run.where == IN_BLOB) {
         struct call *c = &run.call[w][index];
@@ -474,14 +498,13 @@ static void once(void) {
             go_on(t, 0);
         } else if (event == PTRACE_EVENT_EXEC) {
             execed = true;
-            t->in_call = true;
             go_on(t, 0);
         } else if (event == PTRACE_EVENT_STOP) {
             // The event of its parent, which tells what it is, comes before or after.
             if (t->kind) go_on(t, 0);
             else t->held = true;
         } else if (sign == (SIGTRAP | 0x80)) {
-            if (!execed) t->in_call = !t->in_call, go_on(t, 0);
+            if (!execed) go_on(t, 0);
             else if (at_call(t, harness)) go_on(t, 0);
         } else {
             go_on(t, sign);
@@ -685,8 +708,11 @@ static void mode_ordinary(enum where w, int per) {
     static struct call all[MANY];
     memcpy(all, run.call[w], sizeof all);
     char *before = snapshot();
-    for (int i = 0; i < count; i++) {
-        if (!taken(i, count, per)) continue;
+    // libc's own calls before it opens anything are not the harness's.
+    int first = 0;
+    while (w == IN_HARNESS && first < count && all[first].nr != 322) first++;
+    for (int i = first; i < count; i++) {
+        if (!taken(i - first, count - first, per)) continue;
         // Neither fails: exit_group, rt_sigreturn.
         if (all[i].nr == 248 || all[i].nr == 173) continue;
         int error = i % (int)(sizeof ERRNO / sizeof *ERRNO);
@@ -695,6 +721,8 @@ static void mode_ordinary(enum where w, int per) {
         run.what = FAIL, run.where = w, run.at = i, run.error = ERRNO[error].e;
         once();
         done++;
+        // How often the harness looks for the end differs from run to run.
+        if (!run.acted && w == IN_HARNESS && i > count * 8 / 10) { done--; end_task(); clean(&before, what, false); continue; }
         if (!run.acted) { bad("%s: not reached", what); continue; }
         if (run.status == 0) {
             needless++;
@@ -827,6 +855,7 @@ static void mode_killself(int per) {
             run.where = IN_HARNESS, run.at = i, run.what = KILL_SELF, run.after = after;
             once();
             done++;
+            if (!run.acted && i > count * 8 / 10) { done--; end_task(); clean(&before, what, false); continue; }
             if (!run.acted) { bad("%s: not reached", what); continue; }
             after_kill(&before, what, &restored, &cleaned);
         }
@@ -840,13 +869,13 @@ static void mode_child_signalled(int sign, int per) {
     int count = run.calls[IN_HARNESS], done = 0, failed = 0, well = 0, first = -1;
     static struct call all[MANY];
     memcpy(all, run.call[IN_HARNESS], sizeof all);
-    for (int i = 0; i < count && first < 0; i++)
-        if (all[i].nr == 435 || all[i].nr == 120 || all[i].nr == 2 || all[i].nr == 190) first = i + 1;
+    for (int i = 0; i < count; i++) if (forks(all[i].nr)) first = i + 1;
     char *before = snapshot();
     for (int i = first; i < count; i++) {
         if (first < 0 || !taken(i - first, count - first, per) || all[i].nr == 248) continue;
         char what[128];
         run.where = IN_HARNESS, run.at = i, run.what = SIGNAL_CHILD, run.sign = sign, run.after = done % 2;
+        if (sign == SIGSTOP && !traced_by_it) run.after = true;
         bool stays = sign == SIGSTOP && !run.after;
         snprintf(what, sizeof what, "child %s at the harness's call %d (%u)",
                  sign == SIGKILL ? "killed" : stays ? "stopped" : "stopped and continued", i, all[i].nr);
@@ -857,7 +886,12 @@ static void mode_child_signalled(int sign, int per) {
         if (run.status == 0) {
             well++;
             if (sign == SIGSTOP) {
-                if (!lives(run.task)) bad("%s: the task does not live:\n%s", what, run.said);
+                char state = 0;
+                int parent;
+                unsigned long long start;
+                // Stopped if it was asked for, or if nobody let it go on again; else not.
+                for (int k = 0; k < 100 && proc_stat(run.task, &state, &parent, &start) && (state == 'T') != (held || stays); k++) usleep(10000);
+                if ((state == 'T') != (held || stays)) bad("%s: the task's state is %c:\n%s", what, state, run.said);
                 if (shell(". /vm/lib.sh; kill -CONT %d; usleep 100000; kill -TERM %d; gone %d; tail -n 1 /samples/run/%s/out.log | grep -q PASS",
                           run.task, run.task, run.task, sample))
                     bad("%s: the task does not go on to its PASS:\n%s", what, run.said);
@@ -897,13 +931,15 @@ int main(int argc, char **argv) {
     command = argv + dashes + 1;
     for (char **a = command; *a; a++) {
         if (!strcmp(*a, "--new-namespaces")) namespaces = true;
-        if (!strcmp(*a, "-s") || !strcmp(*a, "--finish=ptrace")) untraced = true;
+        if (!strcmp(*a, "-s")) held = true;
+        if (held || !strcmp(*a, "--finish=ptrace")) untraced = traced_by_it = true;
     }
     const char *mode = argv[1];
     own_calls = !strcmp(mode, "harness") || !strcmp(mode, "killself") || !strncmp(mode, "child", 5);
     if (!strcmp(mode, "child")) own_calls = false;
     else if (!strncmp(mode, "child", 5)) untraced = true;
     // The run that counts: its task ends at the last moment.
+    unlink("/tmp/fault.pid");
     char *before = snapshot();
     run.what = NOTHING;
     run.at = -1;
