@@ -389,12 +389,10 @@ impl Error {
             ),
             Error::Namespaces { .. } => one("run as root, or below: unshare -Urpif --mount-proc"),
             Error::Machine { .. } => one("armrest check shows what this kernel can do"),
-            Error::Lost { .. } => {
-                one(
-                    "the kernel log (dmesg) may tell who ended it (a memory cgroup or the kernel short of memory: signal 9); \
+            Error::Lost { .. } => one(
+                "the kernel log (dmesg) may tell who ended it (a memory cgroup or the kernel short of memory: signal 9); \
                      -v -v says how far it came",
-                )
-            }
+            ),
             Error::Output { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
                 one("remove the old file, or choose another name")
             }

@@ -150,6 +150,10 @@ fn here(
     let status = restore.say(log, pidfile.as_mut(), &running, &made)?;
     // Nothing can fail from here on.
     running.child.let_go();
+    // While it is traced it ends with this process; what the journal holds must not outlive it.
+    if let Some(tracer) = running.tracer.take() {
+        tracer.release();
+    }
     made.sysv.keep();
     if let Some(lent) = &mut made.lent {
         lent.keep();
@@ -163,9 +167,6 @@ fn here(
         let _ = log.line(0, &format!("warning: {left}"));
     }
     drop(made.loaded);
-    if let Some(tracer) = running.tracer.take() {
-        tracer.release();
-    }
     log.restored();
     log.status(&status);
     if o.detached && !as_init {

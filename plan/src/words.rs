@@ -737,11 +737,7 @@ fn describe_in_plan(r: &Report, step: Step, plan: &Plan) -> String {
         .ok()
         .and_then(|row| plan.tables.threads.get(row));
     if let (Step::Threads, nr::CLONE3, Some(t)) = (step, r.syscall, thread) {
-        return describe(
-            r.syscall,
-            &r.args,
-            Some(armrest_abi::bytes_of(&t.clone)),
-        );
+        return describe(r.syscall, &r.args, Some(armrest_abi::bytes_of(&t.clone)));
     }
     if (step, r.syscall) == (Step::Detach, nr::SIGALTSTACK) {
         // This step only takes one away.
@@ -753,17 +749,23 @@ fn describe_in_plan(r: &Report, step: Step, plan: &Plan) -> String {
 
 /// What the call of a report about a timer was given in memory.
 fn timer_data<'p>(r: &Report, step: Step, plan: &'p Plan) -> Option<&'p [u8]> {
-    let row = usize::try_from(r.row).ok().filter(|_| step == Step::Timers)?;
+    let row = usize::try_from(r.row)
+        .ok()
+        .filter(|_| step == Step::Timers)?;
     let (plain, posix) = (&plan.tables.timers, &plan.tables.posix_timers);
     let nth = row.checked_sub(plain.len());
     match r.syscall {
-        nr::SETITIMER => plain.get(row).map(|t| armrest_abi::bytes_of_slice(&t.value)),
+        nr::SETITIMER => plain
+            .get(row)
+            .map(|t| armrest_abi::bytes_of_slice(&t.value)),
         // Numbers in between are used up by timers without an event.
         nr::TIMER_CREATE if r.args[1] == 0 => None,
-        nr::TIMER_CREATE => posix.get(nth?).map(|t| armrest_abi::bytes_of_slice(&t.event)),
-        nr::TIMER_SETTIME | nr::TIMER_SETTIME64 => {
-            posix.get(nth?).map(|t| armrest_abi::bytes_of_slice(&t.value))
-        }
+        nr::TIMER_CREATE => posix
+            .get(nth?)
+            .map(|t| armrest_abi::bytes_of_slice(&t.event)),
+        nr::TIMER_SETTIME | nr::TIMER_SETTIME64 => posix
+            .get(nth?)
+            .map(|t| armrest_abi::bytes_of_slice(&t.value)),
         _ => None,
     }
 }
