@@ -109,6 +109,9 @@ pub fn plan(
             );
             continue;
         }
+        if let Some(m) = terminal.modes.filter(|m| m.line != 0) {
+            no(format!("{who}: line discipline {}", m.line), later);
+        }
         let slave = cp
             .terminals
             .iter()

@@ -7,6 +7,7 @@
 pub mod family;
 pub mod fds;
 pub mod identity;
+pub mod live;
 pub mod maps;
 pub mod memory;
 pub mod registers;
@@ -330,6 +331,7 @@ impl Comparison<'_> {
         self.threads(task, live, &p, stopped, may)?;
         let now = fds::descriptors_now(&p.dir).map_err(|e| p.cannot("fd", &e))?;
         out.extend(fds::descriptors(cp, live, &now, &self.root, may));
+        out.extend(live::descriptors(cp, live, pid, may));
         let kernel = memory::KernelNow::of(&map_text, &memory);
         let (pages, compared) = memory::contents(cp, live, &self.files, &memory, may, &kernel)?;
         out.extend(pages);
