@@ -18,10 +18,18 @@ fn refused(dir: &MemDir, words: &str) {
 fn socket(ino: u32, f: impl Fn(&mut proto::UnixSk), words: &str) {
     let mut dir = sample("sockets");
     let name = "files.img";
-    let bytes = edit(name, &dir.files[name], magic::FILES, |all: &mut Vec<proto::FileEntry>| {
-        let all = all.iter_mut().filter_map(|e| e.usk.as_mut());
-        f(all.into_iter().find(|s| s.ino == Some(ino)).expect("a socket"));
-    });
+    let bytes = edit(
+        name,
+        &dir.files[name],
+        magic::FILES,
+        |all: &mut Vec<proto::FileEntry>| {
+            let all = all.iter_mut().filter_map(|e| e.usk.as_mut());
+            f(all
+                .into_iter()
+                .find(|s| s.ino == Some(ino))
+                .expect("a socket"));
+        },
+    );
     dir.put(name, bytes.unwrap());
     refused(&dir, words);
 }
@@ -47,11 +55,27 @@ fn sockets_that_cannot_be() {
     let opts = |f: fn(&mut proto::SkOpts)| move |s: &mut proto::UnixSk| f(s.opts.as_mut().unwrap());
     socket(10852, opts(|o| o.so_sndbuf = Some(1 << 31)), "so_sndbuf");
     socket(10852, opts(|o| o.so_rcvbuf = None), "so_rcvbuf");
-    socket(10852, opts(|o| o.so_snd_tmo_sec = Some(1 << 31)), "so_snd_tmo_sec");
-    socket(10852, opts(|o| o.so_rcv_tmo_usec = Some(1_000_000)), "so_rcv_tmo_usec");
-    socket(10852, opts(|o| o.so_priority = Some(1 << 31)), "so_priority");
+    socket(
+        10852,
+        opts(|o| o.so_snd_tmo_sec = Some(1 << 31)),
+        "so_snd_tmo_sec",
+    );
+    socket(
+        10852,
+        opts(|o| o.so_rcv_tmo_usec = Some(1_000_000)),
+        "so_rcv_tmo_usec",
+    );
+    socket(
+        10852,
+        opts(|o| o.so_priority = Some(1 << 31)),
+        "so_priority",
+    );
     socket(10852, opts(|o| o.so_buf_lock = Some(4)), "so_buf_lock");
-    socket(10852, opts(|o| o.so_bound_dev = Some(vec![b'x'; 16])), "so_bound_dev");
+    socket(
+        10852,
+        opts(|o| o.so_bound_dev = Some(vec![b'x'; 16])),
+        "so_bound_dev",
+    );
     // Peers: somebody else's, of another type, its own, one that listens where data waits.
     socket(10852, |s| s.peer = Some(10855), "usk.peer");
     socket(10852, |s| s.peer = Some(10857), "usk.peer");
@@ -65,13 +89,18 @@ fn datagram_sockets_are_not_connected_in_a_circle() {
     let mut dir = sample("sockets");
     let name = "files.img";
     let next = [(10853, 10854), (10854, 10867), (10867, 10853)];
-    let bytes = edit(name, &dir.files[name], magic::FILES, |all: &mut Vec<proto::FileEntry>| {
-        for s in all.iter_mut().filter_map(|e| e.usk.as_mut()) {
-            if let Some((_, to)) = next.iter().find(|n| s.ino == Some(n.0)) {
-                s.peer = Some(*to);
+    let bytes = edit(
+        name,
+        &dir.files[name],
+        magic::FILES,
+        |all: &mut Vec<proto::FileEntry>| {
+            for s in all.iter_mut().filter_map(|e| e.usk.as_mut()) {
+                if let Some((_, to)) = next.iter().find(|n| s.ino == Some(n.0)) {
+                    s.peer = Some(*to);
+                }
             }
-        }
-    });
+        },
+    );
     dir.put(name, bytes.unwrap());
     refused(&dir, "usk.peer");
 }
@@ -127,16 +156,33 @@ fn terminals_that_cannot_be() {
     terminal(|t| drop(t.remove(1)), "tty_id");
     terminal(|t| t[0].kind = Some(9), "type");
     terminal(|t| t[0].pty = None, "pty");
-    terminal(|t| t[0].pty.as_mut().unwrap().index = Some(1 << 20), "index");
-    terminal(|t| t[0].winsize.as_mut().unwrap().ws_col = Some(1 << 16), "winsize");
-    terminal(|t| t[0].termios.as_mut().unwrap().c_cc = vec![0; 65], "c_cc");
-    terminal(|t| t[0].termios.as_mut().unwrap().c_line = Some(256), "c_line");
+    terminal(
+        |t| t[0].pty.as_mut().unwrap().index = Some(1 << 20),
+        "index",
+    );
+    terminal(
+        |t| t[0].winsize.as_mut().unwrap().ws_col = Some(1 << 16),
+        "winsize",
+    );
+    terminal(
+        |t| t[0].termios.as_mut().unwrap().c_cc = vec![0; 65],
+        "c_cc",
+    );
+    terminal(
+        |t| t[0].termios.as_mut().unwrap().c_line = Some(256),
+        "c_line",
+    );
     terminal(|t| t[0].termios.as_mut().unwrap().c_iflag = None, "c_iflag");
     let mut dir = sample("tty");
     let name = "tty-data.img";
-    let bytes = edit(name, &dir.files[name], magic::TTY_DATA, |all: &mut Vec<proto::TtyData>| {
-        all[0].data = Some(vec![0; (1 << 17) + 1]);
-    });
+    let bytes = edit(
+        name,
+        &dir.files[name],
+        magic::TTY_DATA,
+        |all: &mut Vec<proto::TtyData>| {
+            all[0].data = Some(vec![0; (1 << 17) + 1]);
+        },
+    );
     dir.put(name, bytes.unwrap());
     refused(&dir, "data");
 }

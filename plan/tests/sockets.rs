@@ -80,7 +80,13 @@ fn planned(cp: &Checkpoint, o: &Options) -> FilesPlan {
 fn steps(cp: &Checkpoint) -> Vec<Step> {
     let all = planned(cp, &options()).sockets;
     let settle = |s: &Step| !matches!(s, Step::Settle { .. });
-    assert_eq!(all.iter().filter(|s| !settle(s)).count(), cp.files.values().filter(|f| matches!(f, File::Socket(_))).count());
+    assert_eq!(
+        all.iter().filter(|s| !settle(s)).count(),
+        cp.files
+            .values()
+            .filter(|f| matches!(f, File::Socket(_)))
+            .count()
+    );
     all.into_iter().filter(settle).collect()
 }
 
@@ -107,13 +113,31 @@ fn pairs_are_made_as_pairs_and_filled_by_the_other_end() {
     assert_eq!(
         steps(&cp),
         [
-            Step::Pair { file: 100, other: Some(101) },
-            Step::Pair { file: 102, other: None },
-            Step::Pair { file: 103, other: None },
+            Step::Pair {
+                file: 100,
+                other: Some(101)
+            },
+            Step::Pair {
+                file: 102,
+                other: None
+            },
+            Step::Pair {
+                file: 103,
+                other: None
+            },
             Step::Single { file: 104 },
-            Step::Fill { file: 101, by: Sender::Peer(100) },
-            Step::Fill { file: 102, by: Sender::Gone },
-            Step::Fill { file: 103, by: Sender::Gone },
+            Step::Fill {
+                file: 101,
+                by: Sender::Peer(100)
+            },
+            Step::Fill {
+                file: 102,
+                by: Sender::Gone
+            },
+            Step::Fill {
+                file: 103,
+                by: Sender::Gone
+            },
         ]
     );
 }
@@ -135,17 +159,40 @@ fn connections_go_through_who_listens_and_the_accepted_come_first() {
             Step::Single { file: 102 },
             Step::Single { file: 103 },
             Step::Single { file: 104 },
-            Step::Bind { file: 103, hidden: false },
+            Step::Bind {
+                file: 103,
+                hidden: false
+            },
             Step::Listen { file: 103, room: 5 },
-            Step::Connect { file: 102, to: 103, accepted: Some(101) },
-            Step::Connect { file: 100, to: 103, accepted: None },
-            Step::Connect { file: 104, to: 103, accepted: None },
+            Step::Connect {
+                file: 102,
+                to: 103,
+                accepted: Some(101)
+            },
+            Step::Connect {
+                file: 100,
+                to: 103,
+                accepted: None
+            },
+            Step::Connect {
+                file: 104,
+                to: 103,
+                accepted: None
+            },
         ]
     );
     let p = plan(&cp, &Machine::generic(), &options()).expect("planned");
     assert_eq!(p.files.acts, [(0, Act::Listen { fd: 6, backlog: 5 })]);
-    assert!(p.notes.iter().any(|n| n.contains("in which order waiting")), "{:?}", p.notes);
-    assert!(p.notes.iter().any(|n| n.contains("SO_PEERCRED")), "{:?}", p.notes);
+    assert!(
+        p.notes.iter().any(|n| n.contains("in which order waiting")),
+        "{:?}",
+        p.notes
+    );
+    assert!(
+        p.notes.iter().any(|n| n.contains("SO_PEERCRED")),
+        "{:?}",
+        p.notes
+    );
 }
 
 #[test]
@@ -168,14 +215,23 @@ fn a_name_is_had_once_and_what_is_gone_is_bound_out_of_sight() {
         ..Machine::generic()
     };
     refused(&cp, &m, &options(), "where nobody sees it");
-    let up = sockets(vec![named(socket(3, Datagram, Closed, 0), "/run/../y", true)]);
+    let up = sockets(vec![named(
+        socket(3, Datagram, Closed, 0),
+        "/run/../y",
+        true,
+    )]);
     refused(&up, &Machine::generic(), &options(), "went upwards");
     let same = |ino| Socket {
         name: Some(SocketName::Abstract(b"n".to_vec())),
         ..socket(ino, Stream, Connected, 0)
     };
     let cp = sockets(vec![same(1), same(2)]);
-    refused(&cp, &Machine::generic(), &options(), "the same abstract name");
+    refused(
+        &cp,
+        &Machine::generic(),
+        &options(),
+        "the same abstract name",
+    );
 }
 
 #[test]
@@ -191,24 +247,41 @@ fn datagram_sockets_are_filled_before_they_are_connected_and_connected_before_th
     assert_eq!(
         all[6..],
         [
-            Step::Fill { file: 100, by: Sender::Named(102) },
+            Step::Fill {
+                file: 100,
+                by: Sender::Named(102)
+            },
             Step::Join { file: 101, to: 100 },
             Step::Join { file: 100, to: 102 },
             Step::Join { file: 102, to: 102 },
         ]
     );
-    let cp = sockets(vec![socket(1, Datagram, Connected, 2), socket(2, Datagram, Closed, 0)]);
+    let cp = sockets(vec![
+        socket(1, Datagram, Connected, 2),
+        socket(2, Datagram, Closed, 0),
+    ]);
     refused(&cp, &Machine::generic(), &options(), "which has no name");
     let mut cp = sockets(vec![named(socket(1, Datagram, Closed, 0), "/run/1", false)]);
     holds(&mut cp, 100, vec![]);
-    assert_eq!(steps(&cp).last(), Some(&Step::Fill { file: 100, by: Sender::Stranger }));
+    assert_eq!(
+        steps(&cp).last(),
+        Some(&Step::Fill {
+            file: 100,
+            by: Sender::Stranger
+        })
+    );
 }
 
 #[test]
 fn what_lies_outside_is_refused_or_given() {
     let cp = sockets(vec![socket(1, Stream, Connected, 77)]);
     let m = Machine::generic();
-    refused(&cp, &m, &options(), "connected to socket 77, which is not in the checkpoint");
+    refused(
+        &cp,
+        &m,
+        &options(),
+        "connected to socket 77, which is not in the checkpoint",
+    );
     let given = |ids: &[&str]| Options {
         inherit: ids.iter().map(|s| (*s).to_owned()).collect(),
         ..options()
@@ -217,7 +290,10 @@ fn what_lies_outside_is_refused_or_given() {
         let p = planned(&cp, &given(&[id]));
         assert_eq!((p.inherited.len(), p.sockets.len()), (1, 0), "{id}");
     }
-    let cp = sockets(vec![socket(1, Stream, Connected, 2), socket(2, Stream, Connected, 1)]);
+    let cp = sockets(vec![
+        socket(1, Stream, Connected, 2),
+        socket(2, Stream, Connected, 1),
+    ]);
     refused(&cp, &m, &given(&["socket:[1]"]), "which is inherited");
     let options_of = |o| Socket {
         options: o,
@@ -227,7 +303,12 @@ fn what_lies_outside_is_refused_or_given() {
         device: Some("eth0".into()),
         ..SocketOptions::default()
     });
-    refused(&sockets(vec![device]), &m, &options(), "bound to device eth0");
+    refused(
+        &sockets(vec![device]),
+        &m,
+        &options(),
+        "bound to device eth0",
+    );
     let filter = options_of(SocketOptions {
         filter: 1,
         ..SocketOptions::default()
@@ -237,7 +318,12 @@ fn what_lies_outside_is_refused_or_given() {
         special: 1,
         ..socket(1, Stream, Closed, 0)
     };
-    refused(&sockets(vec![special]), &m, &options(), "external to the checkpoint");
+    refused(
+        &sockets(vec![special]),
+        &m,
+        &options(),
+        "external to the checkpoint",
+    );
 }
 
 #[test]
@@ -246,16 +332,23 @@ fn what_is_in_flight_is_made_too() {
         socket(1, Stream, Connected, 2),
         socket(2, Stream, Connected, 1),
     ]);
-    cp.files.insert(200, File::Socket(Box::new(socket(3, Stream, Closed, 0))));
+    cp.files
+        .insert(200, File::Socket(Box::new(socket(3, Stream, Closed, 0))));
     holds(&mut cp, 100, vec![200, 101]);
     let p = planned(&cp, &options());
     let flying = p.makes.iter().find(|m| m.file == 200).expect("made");
     assert_eq!(flying.at, []);
-    cp.files.insert(200, File::Socket(Box::new(socket(3, Stream, Listening, 0))));
+    cp.files
+        .insert(200, File::Socket(Box::new(socket(3, Stream, Listening, 0))));
     refused(&cp, &Machine::generic(), &options(), "in flight: ");
     let other = File::Other { kind: "INETSK" };
     cp.files.insert(200, other);
-    refused(&cp, &Machine::generic(), &options(), "in flight: an internet socket");
+    refused(
+        &cp,
+        &Machine::generic(),
+        &options(),
+        "in flight: an internet socket",
+    );
 }
 
 fn terminal(kind: TerminalKind, sid: u32, pgrp: u32) -> Terminal {
@@ -311,11 +404,19 @@ fn a_pseudo_terminal_with_both_ends_is_made_and_taken_by_its_session() {
         terminal(Serial, 0, 0),
     ];
     let p = planned(&terminals(all.clone(), 136), &options()).terminals;
-    assert_eq!((p.ptys.len(), p.ptys[0].index, p.ptys[0].slave), (1, 3, Some(0)));
+    assert_eq!(
+        (p.ptys.len(), p.ptys[0].index, p.ptys[0].slave),
+        (1, 3, Some(0))
+    );
     let from: Vec<Opening> = p.openings.values().copied().collect();
     assert_eq!(
         from,
-        [Opening::Slave(0), Opening::Master(0), Opening::Controlling(0), Opening::Path]
+        [
+            Opening::Slave(0),
+            Opening::Master(0),
+            Opening::Controlling(0),
+            Opening::Path
+        ]
     );
     let control = Control {
         sid: 136,
@@ -324,19 +425,39 @@ fn a_pseudo_terminal_with_both_ends_is_made_and_taken_by_its_session() {
     };
     assert_eq!((p.controls, p.caller), (vec![control], None));
     let other = vec![terminal(Slave(3), 9, 9), terminal(Master(3), 9, 9)];
-    refused(&terminals(other, 136), &Machine::generic(), &options(), "controls session 9");
+    refused(
+        &terminals(other, 136),
+        &Machine::generic(),
+        &options(),
+        "controls session 9",
+    );
     let twice = vec![terminal(Master(3), 0, 0), terminal(Master(3), 0, 0)];
-    refused(&terminals(twice, 136), &Machine::generic(), &options(), "opened twice");
+    refused(
+        &terminals(twice, 136),
+        &Machine::generic(),
+        &options(),
+        "opened twice",
+    );
     let mut line = all;
     line[1].modes.as_mut().unwrap().line = 3;
-    refused(&terminals(line, 136), &Machine::generic(), &options(), "line discipline 3");
+    refused(
+        &terminals(line, 136),
+        &Machine::generic(),
+        &options(),
+        "line discipline 3",
+    );
 }
 
 #[test]
 fn a_terminal_outside_is_the_callers_or_refused() {
     let all = vec![terminal(Slave(3), 9, 136), terminal(Controlling, 9, 136)];
     let cp = terminals(all.clone(), 9);
-    refused(&cp, &Machine::generic(), &options(), "a terminal outside of the checkpoint");
+    refused(
+        &cp,
+        &Machine::generic(),
+        &options(),
+        "a terminal outside of the checkpoint",
+    );
     let job = Options {
         shell_job: true,
         ..options()
@@ -346,10 +467,22 @@ fn a_terminal_outside_is_the_callers_or_refused() {
     let caller = p.caller.expect("the caller's");
     assert_eq!((caller.pgrp, caller.modes), (Some(136), all[0].modes));
     let behind = vec![terminal(Slave(3), 9, 9)];
-    let caller = planned(&terminals(behind, 9), &job).terminals.caller.expect("the caller's");
-    assert_eq!((caller.pgrp, caller.modes), (None, None), "it was in the background");
+    let caller = planned(&terminals(behind, 9), &job)
+        .terminals
+        .caller
+        .expect("the caller's");
+    assert_eq!(
+        (caller.pgrp, caller.modes),
+        (None, None),
+        "it was in the background"
+    );
     let leads = vec![terminal(Slave(3), 136, 136)];
-    refused(&terminals(leads.clone(), 136), &Machine::generic(), &job, "its other end is outside");
+    refused(
+        &terminals(leads.clone(), 136),
+        &Machine::generic(),
+        &job,
+        "its other end is outside",
+    );
     let given = Options {
         inherit: vec!["tty[8803:13]".into()],
         ..options()

@@ -80,7 +80,10 @@ pub fn descriptors(cp: &Checkpoint, live: &LiveTask, pid: u32, ran: bool) -> Vec
 fn made(cp: &Checkpoint, t: &TerminalFile) -> bool {
     let has = |kind: TerminalKind| {
         cp.files.values().any(|f| match f {
-            ImageFile::Terminal(o) => cp.terminals.get(&o.terminal).is_some_and(|o| o.kind == kind),
+            ImageFile::Terminal(o) => cp
+                .terminals
+                .get(&o.terminal)
+                .is_some_and(|o| o.kind == kind),
             _ => false,
         })
     };
@@ -121,7 +124,12 @@ fn expected_socket(cp: &Checkpoint, file: u32, s: &Socket) -> SocketNow {
         },
         waits,
         buffers: (s.options.send_buffer, s.options.receive_buffer),
-        options: s.options.values.iter().map(|(n, v)| (*n, Some(*v))).collect(),
+        options: s
+            .options
+            .values
+            .iter()
+            .map(|(n, v)| (*n, Some(*v)))
+            .collect(),
     }
 }
 
@@ -133,11 +141,31 @@ fn socket(what: &str, image: &SocketNow, now: &SocketNow, ran: bool) -> Vec<Find
         compare(&mut out, weight, format!("{what}: {name}"), image, now);
     };
     let differs = Weight::Differs;
-    line(differs, "type", image.kind.to_string(), now.kind.to_string());
-    line(differs, "listens", image.listens.to_string(), now.listens.to_string());
-    line(read, "has a peer", image.peer.to_string(), now.peer.to_string());
+    line(
+        differs,
+        "type",
+        image.kind.to_string(),
+        now.kind.to_string(),
+    );
+    line(
+        differs,
+        "listens",
+        image.listens.to_string(),
+        now.listens.to_string(),
+    );
+    line(
+        read,
+        "has a peer",
+        image.peer.to_string(),
+        now.peer.to_string(),
+    );
     line(differs, "name", text(&image.name), text(&now.name));
-    line(read, "waits to be read", text(&image.waits), text(&now.waits));
+    line(
+        read,
+        "waits to be read",
+        text(&image.waits),
+        text(&now.waits),
+    );
     line(
         differs,
         "buffers",
@@ -146,12 +174,23 @@ fn socket(what: &str, image: &SocketNow, now: &SocketNow, ran: bool) -> Vec<Find
     );
     for ((n, image), (_, now)) in image.options.iter().zip(&now.options) {
         let (image, now) = (image.unwrap_or(0), now.unwrap_or(0));
-        line(differs, &format!("socket option {n}"), image.to_string(), now.to_string());
+        line(
+            differs,
+            &format!("socket option {n}"),
+            image.to_string(),
+            now.to_string(),
+        );
     }
     out
 }
 
-fn terminal(what: &str, image: &Terminal, made: bool, now: &TerminalNow, ran: bool) -> Vec<Finding> {
+fn terminal(
+    what: &str,
+    image: &Terminal,
+    made: bool,
+    now: &TerminalNow,
+    ran: bool,
+) -> Vec<Finding> {
     let mut out = Vec::new();
     // The caller's terminal is what it is.
     if !made {
@@ -165,7 +204,12 @@ fn terminal(what: &str, image: &Terminal, made: bool, now: &TerminalNow, ran: bo
     let words = |m: &Modes| ([m.input, m.output, m.control, m.local], m.chars);
     if let (Some(m), Some(n)) = (&image.modes, &now.modes) {
         // The line's number and unused characters apart, modes are words and characters.
-        line(differs, "modes", format!("{:x?}", words(m)), format!("{n:x?}"));
+        line(
+            differs,
+            "modes",
+            format!("{:x?}", words(m)),
+            format!("{n:x?}"),
+        );
     }
     if let (Some(m), Some(n)) = (&image.size, &now.size) {
         line(differs, "window", format!("{m:?}"), format!("{n:?}"));
@@ -174,13 +218,27 @@ fn terminal(what: &str, image: &Terminal, made: bool, now: &TerminalNow, ran: bo
         line(differs, "number", m.to_string(), n.to_string());
     }
     if let (TerminalKind::Master(_), Some(n)) = (image.kind, now.pgrp) {
-        line(read, "foreground group", image.pgrp.to_string(), n.to_string());
+        line(
+            read,
+            "foreground group",
+            image.pgrp.to_string(),
+            n.to_string(),
+        );
     }
     if let Some(n) = now.unread {
-        line(read, "unread bytes", image.input.len().to_string(), n.to_string());
+        line(
+            read,
+            "unread bytes",
+            image.input.len().to_string(),
+            n.to_string(),
+        );
     }
     let flags = [image.packet_mode, image.exclusive, image.locked];
-    for ((name, image), now) in ["packet mode", "exclusive", "locked"].iter().zip(flags).zip(now.flags) {
+    for ((name, image), now) in ["packet mode", "exclusive", "locked"]
+        .iter()
+        .zip(flags)
+        .zip(now.flags)
+    {
         if let Some(now) = now {
             line(differs, name, image.to_string(), now.to_string());
         }
@@ -218,7 +276,11 @@ fn option(fd: RawFd, number: libc::c_int) -> io::Result<u32> {
 /// The bytes of one's own address, or an error if there is no peer.
 fn address(
     fd: RawFd,
-    call: unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+    call: unsafe extern "C" fn(
+        libc::c_int,
+        *mut libc::sockaddr,
+        *mut libc::socklen_t,
+    ) -> libc::c_int,
 ) -> io::Result<Vec<u8>> {
     let mut bytes = [0u8; 2 + 108 + 2];
     let mut len = libc::socklen_t::try_from(bytes.len()).unwrap_or(0);
