@@ -63,6 +63,9 @@
 /* Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once. */
 #define ARMREST_WANT_MM_SINGLES 0x100000u
 
+/* Timers, before the first is armed: wait at the `Gate` behind the progress. */
+#define ARMREST_WANT_GATE 0x200000u
+
 /* Threads: they are made by `clone3` with `set_tid`. */
 #define ARMREST_WANT_SET_TID 0x80u
 
@@ -548,6 +551,17 @@ _Static_assert(sizeof(struct armrest_progress) == 16, "size of Progress");
 _Static_assert(offsetof(struct armrest_progress, step) == 0, "Progress.step");
 _Static_assert(offsetof(struct armrest_progress, row) == 4, "Progress.row");
 _Static_assert(offsetof(struct armrest_progress, filled) == 8, "Progress.filled");
+
+/* Behind the `Progress`, in the same page: where the tasks of a tree wait for each other. Nothing of a task can be seen from outside before it, and little can fail behind it. */
+struct armrest_gate {
+    /* Written by the harness: not 0 = open. The blob waits by `FUTEX_WAIT`, shared between processes. */
+    uint32_t open;
+    /* Written by the blob: 1 = it has come here. */
+    uint32_t reached;
+};
+_Static_assert(sizeof(struct armrest_gate) == 8, "size of Gate");
+_Static_assert(offsetof(struct armrest_gate, open) == 0, "Gate.open");
+_Static_assert(offsetof(struct armrest_gate, reached) == 4, "Gate.reached");
 
 /* Where a table of records lies in the bootstrap area. */
 struct armrest_table {

@@ -133,6 +133,8 @@ pub trait Kernel {
     /// The leader has come to the end of `stage`: wait for the others. Where they do not run at once, run them now:
     /// [`crate::threads_in_turn`].
     fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Self::Failure>;
+    /// Wait until the harness lets the tasks of a tree go on together.
+    fn gate(&mut self) {}
     /// Show where the restore is. Costs no call.
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.

@@ -200,6 +200,23 @@ pub struct Progress {
     pub filled: u64,
 }
 
+/// Behind the [`Progress`], in the same page: where the tasks of a tree wait for each other. Nothing of a task can be seen
+/// from outside before it, and little can fail behind it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Gate {
+    /// Written by the harness: not 0 = open. The blob waits by `FUTEX_WAIT`, shared between processes.
+    pub open: u32,
+    /// Written by the blob: 1 = it has come here.
+    pub reached: u32,
+}
+
+/// Offset of the [`Gate`] in the progress page.
+pub const GATE_OFFSET: u32 = 16;
+
+// SAFETY: repr(C), two 32-bit fields, no padding (asserted below).
+unsafe impl Plain for Gate {}
+const _: () = assert!(size_of::<Gate>() == 8 && size_of::<Progress>() == GATE_OFFSET as usize);
 // SAFETY: repr(C), sixteen 32-bit fields, no padding (asserted below).
 unsafe impl Plain for Report {}
 // SAFETY: repr(C), 4 + 4 + 8 bytes, no padding (asserted below).

@@ -60,7 +60,7 @@ macro_rules! wants {
     ($($name:ident)*) => { &[$((stringify!($name), want::$name)),*] };
 }
 /// The bits of `want`; a test counts them in the source.
-const WANTS: &[(&str, u32)] = wants!(OLD_RSEQ OLD_ROBUST MM_MAP THP_DISABLE DUMPABLE TIMER_IDS TIME64 MM_SINGLES SET_TID LAST_PID ROBUST RSEQ PDEATH SCHED NICE SEAL_ALL);
+const WANTS: &[(&str, u32)] = wants!(OLD_RSEQ OLD_ROBUST MM_MAP THP_DISABLE DUMPABLE TIMER_IDS TIME64 MM_SINGLES GATE SET_TID LAST_PID ROBUST RSEQ PDEATH SCHED NICE SEAL_ALL);
 
 fn steps(out: &mut String, docs: &Docs) {
     let all = (0..)
