@@ -10,6 +10,7 @@ pub mod consts;
 pub mod creds;
 pub mod files;
 pub mod finish;
+pub mod forest;
 mod identity;
 pub mod ipc;
 pub mod kernel_pages;
@@ -61,9 +62,23 @@ pub(crate) fn u32_of(n: usize) -> u32 {
 /// # Errors
 /// All refusals at once; nothing has been touched.
 pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Plan, Refusals> {
+    plan_task(cp, machine, options, &forest::Place::alone(cp))
+}
+
+/// Decide everything about restoring one task of `cp`, alone or among others.
+///
+/// # Errors
+/// All refusals at once; nothing has been touched.
+pub fn plan_task(
+    cp: &Checkpoint,
+    machine: &Machine,
+    options: &Options,
+    place: &forest::Place,
+) -> Result<Plan, Refusals> {
     let mut refuse = Vec::new();
-    refuse::unsupported(cp, &mut refuse);
-    let Some((task, live)) = cp.tasks.first().and_then(|t| Some((t, t.live.as_ref()?))) else {
+    refuse::unsupported(cp, place.task, &mut refuse);
+    let chosen = cp.tasks.get(place.task);
+    let Some((task, live)) = chosen.and_then(|t| Some((t, t.live.as_ref()?))) else {
         return Err(Refusals(refuse));
     };
     threads::refuse(live, machine, &mut refuse);
@@ -97,6 +112,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
     let out = Draft {
         given,
         cp,
+        place,
         live,
         machine,
         notes: identities.notes.clone(),
@@ -105,7 +121,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
         next_fd: 0,
         kernel: KernelPages::default(),
         by_source: BTreeMap::new(),
-        anon_sizes: anon_sizes(&live.mm.vmas),
+        anon_sizes: forest::anon_sizes(cp),
     };
     out.draw(task, options, identities)
 }
@@ -161,6 +177,7 @@ fn has_sysv(cp: &Checkpoint) -> bool {
 
 /// A plan being drawn.
 struct Draft<'a> {
+    place: &'a forest::Place,
     /// Descriptions that the caller gives.
     given: files::Inherited,
     cp: &'a Checkpoint,
@@ -187,18 +204,6 @@ impl Sources for Draft<'_> {
             .find(|s| s.what == SourceKind::Pages(file))
             .map_or(u32::MAX, |s| s.fd)
     }
-}
-
-fn anon_sizes(vmas: &[Vma]) -> BTreeMap<u64, u64> {
-    let mut sizes = BTreeMap::new();
-    for v in vmas {
-        if let VmaKind::AnonShared { shmid } = v.kind {
-            let end = v.offset + u64::from(v.range.size());
-            let size = sizes.entry(shmid).or_insert(0);
-            *size = end.max(*size);
-        }
-    }
-    sizes
 }
 
 /// Which source a VMA maps; `None` for anonymous memory.
@@ -254,7 +259,7 @@ impl Draft<'_> {
         self.bounds(vmas, &mut refuse);
 
         // Helper descriptors lie above all of the task's.
-        self.next_fd = live.fds.iter().map(|f| f.fd + 1).max().unwrap_or(0).max(3);
+        self.next_fd = self.place.above.max(3);
         let report_fd = self.next_fd;
         self.next_fd += 1;
 
@@ -381,7 +386,7 @@ impl Draft<'_> {
         let mut files = files::plan(self.cp, self.machine, &self.given);
         self.notes.append(&mut files.notes);
         Ok(Plan {
-            task: 0,
+            task: self.place.task,
             ipc,
             area,
             scratch: shm_plan.scratch.into_iter().collect(),
@@ -549,9 +554,16 @@ impl Draft<'_> {
             .checked_add(args_len)?
             .checked_add(PAGE_SIZE)?;
         let (soft, hard) = self.spaces();
-        let all = soft
-            .find(len, PAGE_SIZE)
-            .or_else(|| hard.find(len, PAGE_SIZE))?;
+        let all = match self.place.area {
+            Some(room) if room.len() < len => return None,
+            Some(room) => Range {
+                start: room.start,
+                end: room.start + len,
+            },
+            None => soft
+                .find(len, PAGE_SIZE)
+                .or_else(|| hard.find(len, PAGE_SIZE))?,
+        };
         let mut at = all.start;
         let mut next = |len: u32| {
             let r = Range {

@@ -27,7 +27,7 @@ const HWCAPS: [(u32, &str); 15] = [
 ];
 
 /// Collect the refusals of things that this version does not restore.
-pub fn unsupported(cp: &Checkpoint, out: &mut Vec<Refusal>) {
+pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
     let mut no = |what: String, hint: &str| {
         out.push(Refusal {
             kind: RefusalKind::Unsupported,
@@ -35,17 +35,8 @@ pub fn unsupported(cp: &Checkpoint, out: &mut Vec<Refusal>) {
             hint: hint.to_owned(),
         });
     };
-    if cp.tasks.len() > 1 {
-        no(
-            format!(
-                "{} processes: trees are not restored by this version",
-                cp.tasks.len()
-            ),
-            "checkpoint a single process",
-        );
-    }
     let cgroups = |t: &Task| t.live.as_ref().map(|l| l.cgroups.clone());
-    for task in cp.tasks.iter().filter(|t| t.live.is_some()).skip(1) {
+    for task in cp.tasks.iter().skip(1).filter(|t| t.live.is_some()) {
         if cp.tasks.first().map(cgroups) != Some(cgroups(task)) {
             no(
                 format!("pid {}: a cgroup other than the first task's", task.pid),
@@ -56,7 +47,7 @@ pub fn unsupported(cp: &Checkpoint, out: &mut Vec<Refusal>) {
     for other in &cp.others {
         no(other.clone(), "this version does not restore it");
     }
-    for task in cp.tasks.iter().take(1) {
+    if let Some(task) = cp.tasks.get(task) {
         match task.state {
             TaskState::Alive => {}
             TaskState::Dead { .. } => {
