@@ -183,17 +183,18 @@ impl Kernel for Raw {
         Ok(())
     }
 
-    #[inline(never)]
     fn gate(&mut self) {
-        let at = self.progress.addr() + GATE_OFFSET as usize;
-        let [open, reached] = [at, at + 4].map(|a| a as *mut u32);
+        let open = self
+            .progress
+            .wrapping_byte_add(GATE_OFFSET as usize)
+            .cast::<u32>();
         // SAFETY: the verify step has seen that the progress page lies in the area; nothing else is kept there. The harness
-        // reads and writes the same words, hence volatile.
+        // writes and reads the same words, hence volatile.
         unsafe {
-            reached.write_volatile(1);
+            open.wrapping_add(1).write_volatile(1);
             while open.read_volatile() == 0 {
                 // FUTEX_WAIT while it is 0; whatever it returns, the word is looked at again.
-                syscall6(nr::FUTEX as usize, at, 0, 0, 0, 0, 0);
+                let _ = self.call3(nr::FUTEX, word(open.addr()), 0, 0);
             }
         }
     }
