@@ -1,4 +1,4 @@
-//! Ids of threads, kept for them under an emulator.
+//! Ids of threads and processes, kept for them under an emulator.
 //!
 //! qemu-user has a thread of its own in every process, and starts it right after a fork: it would take the next id,
 //! which is often that of the task's second thread. So a helper process holds all wanted ids with threads that do
@@ -6,15 +6,73 @@
 
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::family::futex;
 use crate::load::write_raw;
 use crate::{os, pid};
 
-/// The helper; killed and reaped when dropped.
+/// The helper; killed and reaped when dropped by the process that made it.
 #[derive(Debug)]
-pub struct Held(libc::pid_t);
+pub struct Held {
+    helper: libc::pid_t,
+    owner: libc::pid_t,
+    ids: Vec<u32>,
+    words: Words,
+}
+
+/// Shared with the helper and all processes of a tree: one word an id, not 0 = let go of it; and behind them a lock.
+#[derive(Clone, Copy, Debug)]
+struct Words {
+    at: *const AtomicU32,
+    count: usize,
+}
+
+impl Words {
+    fn new(count: usize) -> io::Result<Words> {
+        // SAFETY: a fresh mapping where the kernel likes; nothing of ours is replaced.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                (count + 1) * 4,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Words {
+            at: at.cast_const().cast(),
+            count,
+        })
+    }
+
+    fn get(self, index: usize) -> &'static AtomicU32 {
+        assert!(index <= self.count);
+        // SAFETY: the mapping has one word more than `count`, is used as atomics alone, and is never unmapped before the
+        // process ends or becomes a task.
+        unsafe { &*self.at.add(index) }
+    }
+
+    fn lock(self) -> &'static AtomicU32 {
+        self.get(self.count)
+    }
+}
+
+/// While it lives, no other process of the tree is forked.
+#[derive(Debug)]
+pub struct Turn(Words);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.lock().store(0, Ordering::Release);
+    }
+}
 
 impl Held {
     /// Hold `tids`.
@@ -30,6 +88,7 @@ impl Held {
             }
         };
         let file = pid::last_pid_file()?;
+        let words = Words::new(tids.len()).map_err(failed("memory"))?;
         let (read, write) = os::pipe().map_err(failed("pipe"))?;
         // The helper and its hidden thread lie behind all that is wanted.
         let above = tids.iter().max().copied().unwrap_or(0).saturating_add(8);
@@ -39,14 +98,20 @@ impl Held {
         let helper = match os::check(unsafe { libc::fork() }).map_err(failed("fork"))? {
             0 => {
                 drop(read);
-                let stopped = be_helper(tids, &choose);
+                let stopped = be_helper(tids, words, &choose);
                 write_raw(&write, &stopped.unwrap_or(0).to_le_bytes());
                 loop {
                     // SAFETY: waits for the signal that ends this process.
                     unsafe { libc::pause() };
                 }
             }
-            helper => Held(helper),
+            helper => Held {
+                helper,
+                // SAFETY: cannot fail.
+                owner: unsafe { libc::getpid() },
+                ids: tids.to_vec(),
+                words,
+            },
         };
         drop(write);
         let mut said = [0; 4];
@@ -61,8 +126,46 @@ impl Held {
         }
     }
 
+    /// Let go of one id, to fork the process that wants it. Nobody else forks until the turn is over.
+    ///
+    /// # Errors
+    /// It does not become free.
+    pub fn free(&self, id: u32) -> Result<Turn, Error> {
+        let lock = self.words.lock();
+        while lock
+            .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let turn = Turn(self.words);
+        let Some(at) = self.ids.iter().position(|i| *i == id) else {
+            return Ok(turn);
+        };
+        let word = self.words.get(at);
+        word.store(1, Ordering::Release);
+        futex(word, libc::FUTEX_WAKE, 1, None);
+        let there = format!("/proc/{}/task/{id}", self.helper);
+        let start = Instant::now();
+        while std::fs::exists(&there).unwrap_or(false) {
+            if start.elapsed() > Duration::from_secs(5) {
+                return Err(Error::Machine {
+                    what: format!("id {id}"),
+                    why: "the helper that holds it does not let go".into(),
+                });
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Ok(turn)
+    }
+
     /// Let go of them, once the emulator has started its own thread in `child`.
     pub fn release(self, child: libc::pid_t) {
+        self.settled(child);
+    }
+
+    /// Wait until the emulator has started its own thread in `child`.
+    pub fn settled(&self, child: libc::pid_t) {
         let start = Instant::now();
         let tasks = || std::fs::read_dir(format!("/proc/{child}/task")).map_or(0, Iterator::count);
         // An emulator that starts none costs a second.
@@ -74,19 +177,22 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // SAFETY: our own child, not reaped yet.
+        // SAFETY: in the process that made it, it is our own child, not reaped yet.
         unsafe {
-            libc::kill(self.0, libc::SIGKILL);
-            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+            if libc::getpid() == self.owner {
+                libc::kill(self.helper, libc::SIGKILL);
+                libc::waitpid(self.helper, std::ptr::null_mut(), 0);
+            }
         }
     }
 }
 
 /// One thread with each id; the first that could not be had.
-fn be_helper(tids: &[u32], choose: &dyn Fn(u32) -> io::Result<()>) -> Option<u32> {
+fn be_helper(tids: &[u32], words: Words, choose: &dyn Fn(u32) -> io::Result<()>) -> Option<u32> {
     // SAFETY: numbers only. The helper ends with the harness.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    tids.iter().copied().find(|tid| {
+    let held = tids.iter().copied().zip(0..).find(|(tid, index)| {
+        let word = words.get(*index);
         let (say, hear) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().stack_size(64 << 10);
         let made = choose(tid - 1).and_then(|()| {
@@ -94,11 +200,12 @@ fn be_helper(tids: &[u32], choose: &dyn Fn(u32) -> io::Result<()>) -> Option<u32
                 // SAFETY: cannot fail.
                 let tid = unsafe { libc::syscall(libc::SYS_gettid) };
                 let _ = say.send(tid);
-                loop {
-                    std::thread::park();
+                while word.load(Ordering::Acquire) == 0 {
+                    futex(word, libc::FUTEX_WAIT, 0, None);
                 }
             })
         });
         made.is_err() || hear.recv().ok().and_then(|got| u32::try_from(got).ok()) != Some(*tid)
-    })
+    });
+    held.map(|(tid, _)| tid)
 }

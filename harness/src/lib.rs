@@ -5,6 +5,7 @@ mod cgroup;
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod family;
 pub mod hold;
 pub mod journal;
 pub mod load;

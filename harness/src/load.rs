@@ -4,12 +4,14 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use armrest_abi::{BLOB_MAGIC, BlobHeader, FRAME_OFFSET, Progress, Range};
+use armrest_abi::{BLOB_MAGIC, BlobHeader, FRAME_OFFSET, GATE_OFFSET, Progress, Range};
 use armrest_plan::{BlobSizes, Plan};
 
 use crate::blob::BLOB;
 use crate::error::Error;
+use crate::family::futex;
 
 /// The ARM private call `cacheflush` (arch/arm/include/uapi/asm/unistd.h).
 const CACHEFLUSH: libc::c_long = 0x000f_0002;
@@ -135,6 +137,27 @@ impl Loaded {
         // SAFETY: the progress page is mapped as long as `self` lives, page-aligned, and any bit pattern is a Progress.
         // The child writes to it at the same time: volatile, and a torn value only spoils a progress bar.
         unsafe { p.read_volatile() }
+    }
+
+    /// Has the task come to the gate?
+    pub fn at_gate(&self) -> bool {
+        // SAFETY: the progress page is mapped as long as `self` lives, and the gate lies in it; the blob writes the word
+        // meanwhile, hence atomic.
+        let reached = unsafe { AtomicU32::from_ptr(self.gate().wrapping_add(1)) };
+        reached.load(Ordering::Acquire) != 0
+    }
+
+    /// Let the task through the gate.
+    pub fn open_gate(&self) {
+        // SAFETY: as above.
+        let open = unsafe { AtomicU32::from_ptr(self.gate()) };
+        open.store(1, Ordering::Release);
+        futex(open, libc::FUTEX_WAKE, 1, None);
+    }
+
+    /// The gate's two words.
+    fn gate(&self) -> *mut u32 {
+        pointer(self.progress.start + GATE_OFFSET).cast()
     }
 
     /// Jump into the blob. Only for the child that is to become the task; it does not come back.

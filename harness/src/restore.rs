@@ -1,18 +1,23 @@
 //! `armrest restore`: the whole of it, in order. Everything that can be refused is refused before the fork.
 
+use std::collections::BTreeMap;
 use std::fs::File as OsFile;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use armrest_abi::{Attach, Remove};
 use armrest_images::stats::RestoreStats;
 use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
+use armrest_plan::forest::Forest;
 use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 
 use crate::cgroup::Groups;
 use crate::cli::{self, RestoreOptions};
 use crate::commands;
 use crate::error::Error;
+use crate::family::{self, Board, Family, Stage};
 use crate::hold::Held;
 use crate::journal::{Journal, Place, Thing, clean};
 use crate::load::{self, Loaded};
@@ -117,22 +122,21 @@ fn here(
     forward: &Forward,
 ) -> Result<i32, Error> {
     let (machine, options) = facts(o, cp, as_init, journal)?;
-    let plan = armrest_plan::plan(cp, &machine, &options)?;
-    let (task, live) = first(cp)?;
+    let mut forest = armrest_plan::forest::forest(cp, &machine, &options)?;
+    let plans = std::mem::take(&mut forest.plans);
     log.phase("plan");
     let mut restore = Restore {
         o,
         cp,
-        task,
-        live,
+        members: members(cp, plans)?,
+        forest,
         machine,
-        plan,
         as_init,
         forward,
         journal,
         deadline: Deadline::new(log.start(), o.timeout),
     };
-    for w in &restore.plan.warnings {
+    for w in restore.members.iter().flat_map(|m| &m.plan.warnings) {
         log.line(0, &format!("warning: {w}"))?;
     }
     let opened = restore.open(log)?;
@@ -149,7 +153,7 @@ fn here(
     log.phase("task");
     let status = restore.say(log, pidfile.as_mut(), &running, &made)?;
     // Nothing can fail from here on.
-    running.child.let_go();
+    running.let_go();
     // While it is traced it ends with this process; what the journal holds must not outlive it.
     if let Some(tracer) = running.tracer.take() {
         tracer.release();
@@ -243,21 +247,54 @@ fn facts(
 struct Restore<'a> {
     o: &'a RestoreOptions,
     cp: &'a Checkpoint,
-    task: &'a Task,
-    live: &'a LiveTask,
+    /// The tasks that live, the root first.
+    members: Vec<Member<'a>>,
+    /// How they are made; its plans are with the members.
+    forest: Forest,
     machine: Machine,
-    plan: Plan,
     as_init: bool,
     forward: &'a Forward,
     journal: &'a Journal,
     deadline: Deadline,
 }
 
+/// One task that lives.
+struct Member<'a> {
+    /// Its index in the checkpoint.
+    index: usize,
+    task: &'a Task,
+    live: &'a LiveTask,
+    plan: Plan,
+}
+
+/// The tasks that live, with their plans.
+fn members(cp: &Checkpoint, plans: Vec<Option<Plan>>) -> Result<Vec<Member<'_>>, Error> {
+    let mut members = Vec::new();
+    for ((index, task), plan) in cp.tasks.iter().enumerate().zip(plans) {
+        if let (Some(live), Some(plan)) = (task.live.as_ref(), plan) {
+            members.push(Member {
+                index,
+                task,
+                live,
+                plan,
+            });
+        }
+    }
+    if members.first().is_none_or(|m| m.index != 0) {
+        return Err(Error::Internal {
+            what: "checkpoint".into(),
+            why: "no live root although the plan found one".into(),
+        });
+    }
+    Ok(members)
+}
+
 /// What the first stage opened: closed when dropped.
 struct Opened {
     objects: Objects,
     pages: PagesFiles,
-    dirs: Dirs,
+    /// Of each member.
+    dirs: Vec<Dirs>,
     links: Links,
     notes: Vec<String>,
     /// The first descriptor number that the task does not use.
@@ -266,31 +303,71 @@ struct Opened {
 
 /// What the second stage made: taken back when dropped.
 struct Made {
-    allowed: Allowed,
+    /// Of each member.
+    allowed: Vec<Allowed>,
     cgroups: Groups,
     sysv: SysV,
-    loaded: Loaded,
+    /// Of each member.
+    loaded: Vec<Loaded>,
     links: Links,
     /// The caller's terminal, if the task uses it.
     lent: Option<Lent>,
     notes: Vec<String>,
 }
 
-/// The child and how it got its pid; killed when dropped, until it is let go.
+/// The child and how it got its pid, and all that came of it; killed when dropped, until they are let go.
 struct Running {
     child: Child,
+    board: Option<Board>,
     way: &'static str,
     reports: Option<Reports>,
     /// Who traces it, if the plan says so.
     tracer: Option<Tracer>,
     /// On `ns_last_pid`, while the task makes threads by it.
     lock: Option<OsFile>,
+    /// Who keeps the ids of the others under an emulator.
+    held: Option<Held>,
+    /// The other tasks: children of each other.
+    others: Vec<Child>,
+}
+
+impl Running {
+    /// They run their own code: what happens to them is their own business now.
+    fn let_go(&mut self) {
+        self.child.let_go();
+        if self.board.take().is_some() {
+            // Their orphans are no longer ours. It was switched on, so it can be switched off.
+            let _ = family::catch_orphans(false);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // All at once: whoever outlives another could do something of its own.
+        let Some(board) = &self.board else { return };
+        let mut pids = board.pids();
+        pids.push(self.child.pid());
+        for pid in &pids {
+            // SAFETY: none of them is reaped before its parent is dead, and none is by its parent but for stand-ins.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+        for pid in pids {
+            // SAFETY: with its parent dead it is a child of ours; if it is not, the call fails.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        }
+        let _ = family::catch_orphans(false);
+    }
 }
 
 impl Restore<'_> {
+    fn root(&self) -> &Member<'_> {
+        &self.members[0]
+    }
+
     /// Open everything that the task will own or map, and compare it with the images. Nothing is touched.
     fn open(&self, log: &mut Log) -> Result<Opened, Error> {
-        let (o, cp, live, plan) = (self.o, self.cp, self.live, &self.plan);
+        let (o, cp) = (self.o, self.cp);
         let root = Root::open(o.root.as_deref()).map_err(|e| Error::MissingFile {
             path: o
                 .root
@@ -302,15 +379,10 @@ impl Restore<'_> {
         })?;
         let compare = Compare::new(&o.allow_changed, o.dry_run)?;
         let mut objects = Objects::default();
-        let above = plan
-            .sources
-            .iter()
-            .map(|s| s.fd)
-            .max()
-            .unwrap_or(0)
-            .max(plan.report_fd)
-            + 1;
-        let most = cp.files.len() + plan.sources.len() + 2 * cp.pages_files.len() + 64;
+        let sources = || self.members.iter().flat_map(|m| &m.plan.sources);
+        let reports = self.members.iter().map(|m| m.plan.report_fd);
+        let above = sources().map(|s| s.fd).chain(reports).max().unwrap_or(0) + 1;
+        let most = cp.files.len() + sources().count() + 2 * cp.pages_files.len() + 64;
         let most = above.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
         os::raise_open_files(most).map_err(|e| Error::Machine {
             what: format!("descriptors up to number {most}"),
@@ -318,13 +390,26 @@ impl Restore<'_> {
         })?;
         let pages = PagesFiles::open(&o.images, cp)?;
         let mut maker = Maker::new(cp, &root, &pages, &o.images, compare, self.journal);
-        maker.inherit(&plan.files.inherited, &o.inherit_fd)?;
-        let mut dirs = Dirs::default();
+        maker.inherit(&self.root().plan.files.inherited, &o.inherit_fd)?;
+        let mut dirs: Vec<Dirs> = self.members.iter().map(|_| Dirs::default()).collect();
+        let mut opened = Sources::default();
         // First what is only opened and compared, then what leaves traces while it is made.
         for touching in [false, true] {
-            open_descriptors(live, plan, &mut maker, &mut objects, above, touching)?;
-            open_sources(cp, plan, &mut maker, &pages, &mut objects, above, touching)?;
-            dirs.open(cp, live, &mut maker, touching)?;
+            open_descriptors(
+                cp,
+                &self.root().plan,
+                &mut maker,
+                &mut objects,
+                above,
+                touching,
+            )?;
+            for m in &self.members {
+                let to = (&mut objects, above);
+                opened.open(cp, m, &mut maker, &pages, to, touching)?;
+            }
+            for (m, dirs) in self.members.iter().zip(&mut dirs) {
+                dirs.open(cp, m.live, &mut maker, touching)?;
+            }
             if !maker.compare.changed.is_empty() {
                 return Err(Error::ChangedFiles(maker.compare.changed));
             }
@@ -338,7 +423,7 @@ impl Restore<'_> {
         }
         let (links, notes) = maker.finish()?;
         if !o.dry_run {
-            objects.lock(cp, &plan.files.locks)?;
+            objects.lock(cp, &self.root().plan.files.locks)?;
         }
         Ok(Opened {
             objects,
@@ -351,8 +436,8 @@ impl Restore<'_> {
     }
 
     fn say_dry_run(&self, log: &mut Log) -> Result<(), Error> {
-        let (pid, comm) = (self.task.pid, &self.task.comm);
-        let counts = counts(self.live, &self.plan);
+        let (pid, comm) = (self.root().task.pid, &self.root().task.comm);
+        let counts = counts(&self.members);
         log.line(
             0,
             &format!("dry run: pid {pid} \"{comm}\" could be restored: {counts}"),
@@ -361,31 +446,43 @@ impl Restore<'_> {
 
     /// Make what outlives this process and lies outside the task: segments; and the bootstrap area.
     fn make(&mut self, opened: &Opened) -> Result<Made, Error> {
-        let allowed =
-            Allowed::new(self.live, self.machine.cap_eff).map_err(|e| Error::Machine {
-                what: "limits of this process".into(),
+        let cap_eff = self.machine.cap_eff;
+        let allowed = self.members.iter().map(|m| {
+            Allowed::new(m.live, cap_eff).map_err(|e| Error::Machine {
+                what: format!("limits of pid {}", m.task.pid),
                 why: e.to_string(),
-            })?;
-        let cgroups = Groups::here(self.live.cgroups.as_deref());
+            })
+        });
+        let allowed = allowed.collect::<Result<Vec<_>, _>>()?;
+        let cgroups = Groups::here(self.root().live.cgroups.as_deref());
         let go_on = || {
             self.forward.interrupted()?;
             self.deadline.check(|| "SysV objects".into())
         };
         let mut notes = cgroups.notes.clone();
-        notes.extend(sysv::write_limits(&self.plan.ipc.raise));
+        notes.extend(sysv::write_limits(&self.root().plan.ipc.raise));
         let mut sysv = SysV::make(self.cp, &opened.pages, self.o.any_ids, &go_on, self.journal)?;
-        notes.extend(sysv::write_limits(&self.plan.ipc.exact));
-        notes.extend(renumber(&mut self.plan, &sysv));
+        notes.extend(sysv::write_limits(&self.root().plan.ipc.exact));
+        for m in &mut self.members {
+            renumber(
+                &mut m.plan.tables.attaches,
+                &mut m.plan.tables.removes,
+                &sysv,
+            );
+        }
+        renumber(&mut [], &mut self.forest.removes, &sysv);
+        notes.extend(renumbered(&sysv));
         notes.append(&mut sysv.notes);
         notes.extend(opened.objects.notes.iter().cloned());
-        let loaded = Loaded::new(&self.plan)?;
+        let loaded = self.members.iter().map(|m| Loaded::new(&m.plan));
+        let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
         Ok(Made {
             allowed,
             cgroups,
             sysv,
             loaded,
             links: Links::default(),
-            lent: match self.plan.files.terminals.caller {
+            lent: match self.root().plan.files.terminals.caller {
                 Some(_) => Some(Lent::new()?),
                 None => None,
             },
@@ -410,13 +507,16 @@ impl Restore<'_> {
             why: e.to_string(),
         })?;
         let report = objects.keep(write, above)?;
-        let others: Vec<u32> = self.live.threads.iter().skip(1).map(|t| t.tid).collect();
-        let held = if self.machine.emulated && self.plan.last_pid_fd.is_some() {
-            Some(Held::hold(&others)?)
+        let tree = &self.forest.tree;
+        let many = tree.nodes.len() > 1;
+        let by_last_pid = self.members.iter().any(|m| m.plan.last_pid_fd.is_some());
+        let held = if self.machine.emulated && !self.o.any_pid && (by_last_pid || many) {
+            Some(Held::hold(&self.ids())?)
         } else {
             None
         };
-        let go = if self.plan.traced || held.is_some() || !made.cgroups.enter.is_empty() {
+        let traced = self.root().plan.traced;
+        let go = if traced || held.is_some() || !made.cgroups.enter.is_empty() {
             Some(os::pipe().map_err(|e| Error::Machine {
                 what: "pipe".into(),
                 why: e.to_string(),
@@ -424,72 +524,199 @@ impl Restore<'_> {
         } else {
             None
         };
+        let board = if many { Some(Board::new(tree)?) } else { None };
+        if many {
+            // Where there is no such thing, the parent-death signal alone ends orphans.
+            let _ = family::catch_orphans(true);
+        }
         // SAFETY: cannot fail.
-        let parent = unsafe { libc::getpid() };
-        let want = (!self.o.any_pid).then_some(self.task.pid);
-        if let Some(then) = self.plan.clocks {
+        let (harness, group) = unsafe { (libc::getpid(), libc::getpgrp()) };
+        let want = (!self.o.any_pid).then_some(self.root().task.pid);
+        if let Some(then) = self.root().plan.clocks {
             timens::for_children(then)?;
         }
-        match pid::fork(want, &self.machine)? {
+        let become_task = |index: usize| -> std::convert::Infallible {
+            let Some(at) = self.members.iter().position(|m| m.index == index) else {
+                // SAFETY: ends this child alone, without exit handlers.
+                unsafe { libc::_exit(task::FAILED) }
+            };
+            let m = &self.members[at];
+            Becoming {
+                index,
+                task: m.task,
+                live: m.live,
+                plan: &m.plan,
+                objects: &objects,
+                cp: self.cp,
+                dirs: &dirs[at],
+                report: &objects.open[report],
+                journal: self.journal,
+                emulated: self.machine.emulated,
+                allowed: &made.allowed[at],
+                lent: made.lent.as_ref(),
+            }
+            .run(&made.loaded[at])
+        };
+        let family = Family {
+            tree,
+            cp: self.cp,
+            board: board.as_ref(),
+            machine: &self.machine,
+            any_pid: self.o.any_pid,
+            harness,
+            group,
+            report: &objects.open[report],
+            held: held.as_ref(),
+            go: go.as_ref().map(|g| &g.0),
+            become_task: &become_task,
+        };
+        match pid::fork(want, &self.machine, false)? {
             Side::Child => {
                 drop(read);
-                Becoming {
-                    task: self.task,
-                    live: self.live,
-                    plan: &self.plan,
-                    objects: &objects,
-                    cp: self.cp,
-                    dirs: &dirs,
-                    report: &objects.open[report],
-                    journal: self.journal,
-                    emulated: self.machine.emulated,
-                    parent,
-                    allowed: &made.allowed,
-                    lent: made.lent.as_ref(),
-                    go: go.as_ref().map(|g| &g.0),
-                }
-                .run(&made.loaded)
+                family.live(0, true)
             }
             Side::Parent(pid, way) => {
                 let mut running = Running {
                     child: Child::new(pid),
+                    board,
                     way,
                     reports: Some(Reports::new(read)),
                     tracer: None,
                     lock: None,
+                    held: None,
+                    others: Vec::new(),
                 };
                 // Before the others are made, which come after it.
                 made.notes.extend(made.cgroups.take(pid));
-                if let Some(held) = held {
-                    held.release(pid);
+                drop(objects);
+                if let Some(held) = &held {
+                    held.settled(pid);
                 }
-                if self.plan.last_pid_fd.is_some() {
+                if by_last_pid && !many {
+                    drop(held);
                     running.lock = Some(pid::lock_last_pid()?);
+                } else if many {
+                    running.held = held;
                 }
-                if self.plan.traced {
-                    // So far no filter is restored that would have to be suspended.
-                    let tracer = Tracer::seize(pid, false).map_err(|e| running.child.lost(e));
+                if traced {
+                    let filtered = self.root().live.threads.iter().any(|t| t.seccomp.0 != 0);
+                    let tracer = Tracer::seize(pid, filtered).map_err(|e| running.child.lost(e));
                     running.tracer = Some(tracer?);
                 }
                 if let Some((_, go)) = go {
                     load::write_raw(&go, b"!");
+                }
+                self.settle(&mut running, &made.loaded)?;
+                if by_last_pid && many {
+                    running.lock = Some(pid::lock_last_pid()?);
                 }
                 Ok(running)
             }
         }
     }
 
-    /// Wait until the task runs its own code, and look whether anything of ours is left in it.
-    fn watch(&self, running: &mut Running, made: &Made) -> Result<(), Error> {
-        let child = &mut running.child;
-        let Some(reports) = running.reports.take() else {
+    /// All ids but the root's pid.
+    fn ids(&self) -> Vec<u32> {
+        let nodes = self.forest.tree.nodes.iter().skip(1).map(|n| n.pid);
+        let threads = self
+            .members
+            .iter()
+            .flat_map(|m| m.live.threads.iter().skip(1));
+        nodes.chain(threads.map(|t| t.tid)).collect()
+    }
+
+    /// Bring the processes of a tree to their places, stage by stage.
+    fn settle(&self, running: &mut Running, loaded: &[Loaded]) -> Result<(), Error> {
+        let tree = &self.forest.tree;
+        for (i, stage) in Stage::of(tree).into_iter().enumerate() {
+            let Some(board) = &running.board else {
+                return Ok(());
+            };
+            let reports = &mut running.reports;
+            board.gather(i, stage.members(tree), &mut || {
+                self.look(
+                    &mut running.child,
+                    reports,
+                    board,
+                    loaded,
+                    stage < Stage::Alone,
+                )
+            })?;
+            if stage == Stage::Born {
+                // Nobody is forked any more, so no emulator starts a thread of its own.
+                running.held = None;
+            }
+            board.release(i);
+        }
+        let Some(board) = &running.board else {
             return Ok(());
         };
+        for m in self.members.iter().skip(1) {
+            let pid = board.pid(m.index).load(Ordering::Acquire);
+            running.others.push(Child::stranger(pid.cast_signed()));
+        }
+        Ok(())
+    }
+
+    /// May the tree go on?
+    fn look(
+        &self,
+        child: &mut Child,
+        reports: &mut Option<Reports>,
+        board: &Board,
+        loaded: &[Loaded],
+        all_live: bool,
+    ) -> Result<(), Error> {
+        self.forward.interrupted()?;
+        self.deadline.check(|| "processes of the tree".into())?;
+        if let Some(reports) = reports
+            && (reports.take(Duration::ZERO)? || reports.said_anything())
+        {
+            while !reports.take(Duration::from_millis(50))? && child.ended().is_none() {}
+            self.judge(reports, child, loaded)?;
+        }
+        let dead = |pid: &libc::pid_t| all_live && watch::is_dead(*pid);
+        if let Some(pid) = board.pids().into_iter().find(dead).or_else(|| {
+            let ended = child.ended().is_some();
+            ended.then(|| child.pid())
+        }) {
+            return Err(Error::Lost {
+                what: format!("pid {pid}, while the tree was made"),
+                why: "it died".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// What the report pipe said, of whichever task.
+    fn judge(&self, reports: &Reports, child: &mut Child, loaded: &[Loaded]) -> Result<(), Error> {
+        let of = |tid: u32| {
+            let has = |m: &Member<'_>| m.live.threads.iter().any(|t| t.tid == tid);
+            self.members.iter().position(has).unwrap_or(0)
+        };
+        let at = reports.reporter().map_or(0, of);
+        let m = &self.members[at];
+        reports.judge(m.task.pid, child, &m.plan, &loaded[at])?;
+        for (m, loaded) in self.members.iter().zip(loaded) {
+            reports.judge(m.task.pid, child, &m.plan, loaded)?;
+        }
+        Ok(())
+    }
+
+    /// Wait until all tasks run their own code, and look whether anything of ours is left in them.
+    fn watch(&self, running: &mut Running, made: &Made) -> Result<(), Error> {
+        let Some(mut reports) = running.reports.take() else {
+            return Ok(());
+        };
+        if running.board.is_some() {
+            self.let_through(running, &mut reports, made)?;
+        }
         // Nobody else chooses ids while the threads are made.
         let _lock = running.lock.take();
-        let (plan, loaded) = (&self.plan, &made.loaded);
+        let child = &mut running.child;
+        let (plan, loaded) = (&self.root().plan, &made.loaded[0]);
         if let Some(tracer) = &mut running.tracer {
-            let threads = self.live.threads.len();
+            let threads = self.root().live.threads.len();
             watch::until_out(
                 child,
                 reports,
@@ -517,26 +744,78 @@ impl Restore<'_> {
             settled?;
             return watch::area_gone(child, plan, self.machine.emulated);
         }
-        watch::until_entered(child, reports, plan, loaded, self.deadline, self.forward)?;
-        // Ids that nobody chose are not known here: then the leader, which leaves last, stands for all.
-        let mut threads: Vec<(u32, u64)> = self
-            .live
-            .threads
-            .iter()
-            .map(|t| (t.tid, t.sigmask))
-            .collect();
-        threads[0].0 = child.pid().cast_unsigned();
-        if self.o.any_pid {
-            threads.truncate(1);
+        let all = self.members.iter().map(|m| m.plan.pages).sum();
+        watch::until_ended(&mut reports, all, &made.loaded, self.deadline, self.forward)?;
+        self.judge(&reports, child, &made.loaded)?;
+        let others = running.others.iter_mut();
+        for (m, child) in self.members.iter().zip([child].into_iter().chain(others)) {
+            // Ids that nobody chose are not known here: then the leader, which leaves last, stands for all.
+            let threads = m.live.threads.iter();
+            let mut threads: Vec<(u32, u64)> = threads.map(|t| (t.tid, t.sigmask)).collect();
+            threads[0].0 = child.pid().cast_unsigned();
+            if self.o.any_pid {
+                threads.truncate(1);
+            }
+            watch::until_running(
+                child,
+                &threads,
+                self.deadline,
+                self.forward,
+                self.machine.emulated,
+            )?;
+            watch::area_gone(child, &m.plan, self.machine.emulated)?;
         }
-        watch::until_running(
-            child,
-            &threads,
-            self.deadline,
-            self.forward,
-            self.machine.emulated,
-        )?;
-        watch::area_gone(child, &self.plan, self.machine.emulated)
+        Ok(())
+    }
+
+    /// Wait until all tasks are at the gate, do what is due once all have their memory, and open it.
+    fn let_through(
+        &self,
+        running: &mut Running,
+        reports: &mut Reports,
+        made: &Made,
+    ) -> Result<(), Error> {
+        let Some(board) = &running.board else {
+            return Ok(());
+        };
+        let bytes: u64 = self.members.iter().map(|m| m.plan.pages * 4096).sum();
+        let bar = watch::Bar::new(bytes);
+        while !made.loaded.iter().all(Loaded::at_gate) {
+            self.forward.interrupted()?;
+            self.deadline.check(|| "tasks of the tree".into())?;
+            if reports.take(Duration::from_millis(2))? || reports.said_anything() {
+                while !reports.take(Duration::from_millis(50))? && running.child.ended().is_none() {
+                }
+                self.judge(reports, &mut running.child, &made.loaded)?;
+            }
+            let ours = self.members.iter().map(|m| m.index);
+            let pids = ours.map(|i| board.pid(i).load(Ordering::Acquire).cast_signed());
+            if let Some((pid, m)) = pids
+                .zip(&self.members)
+                .find(|(pid, _)| watch::is_dead(*pid))
+            {
+                // Its words may have come meanwhile.
+                reports.take(Duration::from_millis(50))?;
+                if reports.said_anything() {
+                    continue;
+                }
+                return Err(Error::Lost {
+                    what: format!("pid {} ({pid}), before all were ready", m.task.pid),
+                    why: "it died".into(),
+                });
+            }
+            bar.show(&made.loaded);
+        }
+        for r in &self.forest.removes {
+            // SAFETY: IPC_RMID takes no buffer.
+            os::check(unsafe { libc::shmctl(r.shmid, libc::IPC_RMID, std::ptr::null_mut()) })
+                .map_err(|e| Error::Machine {
+                    what: format!("SysV segment {}: shmctl(IPC_RMID)", r.shmid),
+                    why: e.to_string(),
+                })?;
+        }
+        made.loaded.iter().for_each(Loaded::open_gate);
+        Ok(())
     }
 
     /// Say what was restored and how, while a failure to say it can still take everything back. The status line.
@@ -548,22 +827,31 @@ impl Restore<'_> {
         made: &Made,
     ) -> Result<serde_json::Value, Error> {
         let pid = running.child.pid();
-        let late = late_limits(&running.child, &made.allowed);
+        let others = running.others.iter();
+        let all = [&running.child].into_iter().chain(others);
+        let late = all
+            .zip(&made.allowed)
+            .flat_map(|(child, allowed)| late_limits(child, allowed))
+            .collect();
         if let Some(p) = pidfile {
             p.fill(pid)?;
         }
-        let notes = self.notes(pid, running.way, made, late);
-        said(self.o, log, self.task, self.live, &self.plan, pid, &notes)
+        let notes = self.notes(running, made, late);
+        self.said(log, running, &notes)
     }
 
-    fn notes(&self, pid: libc::pid_t, way: &str, made: &Made, late: Vec<String>) -> Vec<String> {
-        let (task, plan) = (self.task, &self.plan);
+    fn notes(&self, running: &Running, made: &Made, late: Vec<String>) -> Vec<String> {
         let mut notes = made.notes.clone();
         notes.extend(late);
-        if u32::try_from(pid) != Ok(task.pid) {
-            notes.insert(0, format!("pid {} is now {pid}", task.pid));
+        let others = running.others.iter();
+        let all = [&running.child].into_iter().chain(others);
+        for (m, child) in self.members.iter().zip(all) {
+            if u32::try_from(child.pid()) != Ok(m.task.pid) {
+                notes.insert(0, format!("pid {} is now {}", m.task.pid, child.pid()));
+            }
         }
-        notes.push(format!("pid by {way}"));
+        notes.push(format!("pid by {}", running.way));
+        let Member { task, plan, .. } = self.root();
         if plan.clocks.is_some() {
             notes.push("CLOCK_MONOTONIC and CLOCK_BOOTTIME go on, in a time namespace".into());
         }
@@ -573,39 +861,93 @@ impl Restore<'_> {
         if task.sid != task.pid && task.pgid != task.pid {
             notes.push("session and process group are the caller's".into());
         }
-        match plan.exit {
-            Exit::Sigpage(_) => {}
-            Exit::Ptrace(why) => notes.push(format!("the last page of ours went by ptrace: {why}")),
-            Exit::Page(why) => notes.push(format!(
-                "one read-execute page of ours stays at {:08x}: {why}",
-                plan.area.keep.start
-            )),
+        for m in &self.members {
+            match m.plan.exit {
+                Exit::Sigpage(_) => {}
+                Exit::Ptrace(why) => {
+                    notes.push(format!("the last page of ours went by ptrace: {why}"));
+                }
+                Exit::Page(why) => notes.push(format!(
+                    "one read-execute page of ours stays at {:08x}: {why}",
+                    m.plan.area.keep.start
+                )),
+            }
         }
         if self.o.leave_stopped {
             notes.push("stopped before its first instruction: kill -CONT lets it go on".into());
         }
-        notes.extend(made.allowed.notes.iter().cloned());
+        for allowed in &made.allowed {
+            notes.extend(allowed.notes.iter().cloned());
+        }
         if self.cp.own_ipc_namespace && !made.sysv.made().is_empty() && !self.o.new_namespaces {
             notes.push("SysV objects were made in the IPC namespace of the caller".into());
         }
-        notes.extend(plan.notes.iter().cloned());
+        notes.extend(
+            self.members
+                .iter()
+                .flat_map(|m| m.plan.notes.iter().cloned()),
+        );
+        // What is true of all tasks is said once.
+        let mut seen = std::collections::BTreeSet::new();
+        notes.retain(|n| seen.insert(n.clone()));
         notes
     }
-}
 
-fn first(cp: &Checkpoint) -> Result<(&Task, &LiveTask), Error> {
-    cp.tasks
-        .first()
-        .and_then(|t| Some((t, t.live.as_ref()?)))
-        .ok_or_else(|| Error::Internal {
-            what: "checkpoint".into(),
-            why: "no live task although the plan found one".into(),
-        })
+    /// The summary, said while a failure to say it can still take everything back. The status line.
+    fn said(
+        &self,
+        log: &mut Log,
+        running: &Running,
+        notes: &[String],
+    ) -> Result<serde_json::Value, Error> {
+        let (o, Member { task, .. }) = (self.o, self.root());
+        let ms = log.elapsed().as_secs_f64() * 1000.0;
+        let text = format!(
+            "restored pid {} \"{}\": {} in {ms:.1} ms",
+            task.pid,
+            task.comm,
+            counts(&self.members)
+        );
+        log.line(0, &text)?;
+        for n in notes {
+            log.line(0, &format!("  {n}"))?;
+        }
+        let count = |f: fn(&Member<'_>) -> usize| self.members.iter().map(f).sum::<usize>();
+        let pages: u64 = self.members.iter().map(|m| m.plan.pages).sum();
+        let others = running.others.iter();
+        let all = [&running.child].into_iter().chain(others);
+        let tasks: Vec<_> = self
+            .members
+            .iter()
+            .zip(all)
+            .map(|(m, child)| {
+                serde_json::json!({
+                    "pid": child.pid(), "checkpoint_pid": m.task.pid, "comm": m.task.comm,
+                    "threads": m.live.threads.len(), "vmas": m.live.mm.vmas.len(),
+                    "files": m.live.fds.len(), "pages": m.plan.pages,
+                })
+            })
+            .collect();
+        let warnings: Vec<_> = self.members.iter().flat_map(|m| &m.plan.warnings).collect();
+        let json = serde_json::json!({
+            "event": "restored", "pid": running.child.pid(), "checkpoint_pid": task.pid, "comm": task.comm,
+            "threads": count(|m| m.live.threads.len()), "vmas": count(|m| m.live.mm.vmas.len()),
+            "files": count(|m| m.live.fds.len()), "pages": pages, "milliseconds": ms, "phases": phases(log),
+            "tasks": tasks, "notes": notes, "warnings": warnings,
+        });
+        if let Some(dir) = &o.work_dir {
+            write_stats(log, dir, pages)?;
+        }
+        if o.json {
+            crate::commands::print(&format!("{json}\n"))?;
+        }
+        Ok(json)
+    }
 }
 
 /// Open file descriptions once each, and place every descriptor that shares them.
 fn open_descriptors(
-    live: &LiveTask,
+    cp: &Checkpoint,
     plan: &Plan,
     maker: &mut Maker<'_>,
     objects: &mut Objects,
@@ -616,20 +958,23 @@ fn open_descriptors(
         if maker.touches(m.file) != touching {
             continue;
         }
-        let mut of_task = live.fds.iter().filter(|f| f.file == m.file).peekable();
-        let who = match of_task.peek() {
-            Some(first) => format!("fd {}", first.fd),
+        let who = match m.at.first() {
+            Some((_, first)) => format!("fd {first}"),
             None => "in flight".into(),
         };
         let Some(fd) = maker
             .make(&plan.files, m.file, &who)?
-            .filter(|_| of_task.peek().is_some())
+            .filter(|_| !m.at.is_empty())
         else {
             continue;
         };
         let index = objects.keep(fd, above)?;
-        for f in of_task {
-            objects.place(index, f.fd, f.cloexec);
+        for (task, number) in &m.at {
+            let live = cp.tasks.get(*task).and_then(|t| t.live.as_ref());
+            let fds = live.map_or(&[][..], |l| &l.fds);
+            for f in fds.iter().filter(|f| f.fd == *number) {
+                objects.place(*task, index, f.fd, f.cloexec);
+            }
         }
     }
     Ok(())
@@ -664,82 +1009,104 @@ impl Dirs {
     }
 }
 
-fn open_sources(
+/// Sources that are open, each once for all tasks: what is shared has to be the same.
+#[derive(Default)]
+struct Sources(BTreeMap<SourceKind, usize>);
+
+impl Sources {
+    /// Open those of one task, and place them.
+    fn open(
+        &mut self,
+        cp: &Checkpoint,
+        m: &Member<'_>,
+        maker: &mut Maker<'_>,
+        pages: &PagesFiles,
+        (objects, above): (&mut Objects, u32),
+        touching: bool,
+    ) -> Result<(), Error> {
+        for s in &m.plan.sources {
+            let touches = match &s.what {
+                SourceKind::File { file, .. } | SourceKind::Exe { file } => maker.touches(*file),
+                _ => false,
+            };
+            if touches != touching {
+                continue;
+            }
+            let index = match self.0.get(&s.what) {
+                Some(index) => *index,
+                None => {
+                    let fd = open_source(cp, &s.what, maker, pages)?;
+                    let index = objects.keep(fd, above)?;
+                    self.0.insert(s.what.clone(), index);
+                    index
+                }
+            };
+            objects.place(m.index, index, s.fd, false);
+        }
+        Ok(())
+    }
+}
+
+fn open_source(
     cp: &Checkpoint,
-    plan: &Plan,
+    what: &SourceKind,
     maker: &mut Maker<'_>,
     pages: &PagesFiles,
-    objects: &mut Objects,
-    above: u32,
-    touching: bool,
-) -> Result<(), Error> {
+) -> Result<OwnedFd, Error> {
     let output = |name: &str, source| Error::Output {
         path: name.into(),
         source,
     };
-    let touches = |what: &SourceKind, maker: &Maker<'_>| match what {
-        SourceKind::File { file, .. } | SourceKind::Exe { file } => maker.touches(*file),
-        _ => false,
-    };
-    for s in &plan.sources {
-        if touches(&s.what, maker) != touching {
-            continue;
+    Ok(match what {
+        SourceKind::Pages(i) => pages.0[*i]
+            .1
+            .try_clone()
+            .map_err(|e| output(&pages.0[*i].0, e))?
+            .into(),
+        SourceKind::Overlay(bytes) => {
+            os::memfd("armrest-overlay", bytes, false).map_err(|e| output("patched vdso", e))?
         }
-        let fd: OwnedFd = match &s.what {
-            SourceKind::Pages(i) => pages.0[*i]
-                .1
-                .try_clone()
-                .map_err(|e| output(&pages.0[*i].0, e))?
-                .into(),
-            SourceKind::Overlay(bytes) => {
-                os::memfd("armrest-overlay", bytes, false).map_err(|e| output("patched vdso", e))?
-            }
-            SourceKind::LastPid => pid::last_pid_file()?.into(),
-            SourceKind::File { file, access } => {
-                let flags = access.cast_signed() | libc::O_LARGEFILE;
-                maker.open(*file, flags, "a mapping")?
-            }
-            SourceKind::Exe { file } => maker.open(*file, libc::O_RDONLY, "the executable")?,
-            SourceKind::Memfd { inode } => maker
-                .memfd(*inode)?
-                .try_clone()
-                .map_err(|e| output("memory file", e))?
-                .into(),
-            SourceKind::AnonShared { shmid, size } => {
-                let none = armrest_images::PageMap::default();
-                let contents = cp.anon_shared.get(shmid).unwrap_or(&none);
-                pages.anonymous(*size, contents, &mut maker.notes)?.into()
-            }
-        };
-        let index = objects.keep(fd, above)?;
-        objects.place(index, s.fd, false);
-    }
-    Ok(())
+        SourceKind::LastPid => pid::last_pid_file()?.into(),
+        SourceKind::File { file, access } => {
+            let flags = access.cast_signed() | libc::O_LARGEFILE;
+            maker.open(*file, flags, "a mapping")?
+        }
+        SourceKind::Exe { file } => maker.open(*file, libc::O_RDONLY, "the executable")?,
+        SourceKind::Memfd { inode } => maker
+            .memfd(*inode)?
+            .try_clone()
+            .map_err(|e| output("memory file", e))?
+            .into(),
+        SourceKind::AnonShared { shmid, size } => {
+            let none = armrest_images::PageMap::default();
+            let contents = cp.anon_shared.get(shmid).unwrap_or(&none);
+            pages.anonymous(*size, contents, &mut maker.notes)?.into()
+        }
+    })
 }
 
 /// With `--any-ids` the attaches use the ids that the kernel gave.
-fn renumber(plan: &mut Plan, sysv: &SysV) -> Vec<String> {
-    let mut notes = Vec::new();
+fn renumber(attaches: &mut [Attach], removes: &mut [Remove], sysv: &SysV) {
     let now = |was: i32| {
         sysv.made()
             .iter()
             .find(|m| m.kind == Kind::Segment && i32::try_from(m.was) == Ok(was))
             .map_or(was, |m| m.id)
     };
-    for a in &mut plan.tables.attaches {
+    for a in attaches {
         a.shmid = now(a.shmid);
     }
-    for r in &mut plan.tables.removes {
+    for r in removes {
         r.shmid = now(r.shmid);
     }
-    for m in sysv
-        .made()
+}
+
+fn renumbered(sysv: &SysV) -> Vec<String> {
+    sysv.made()
         .iter()
         .filter(|m| u32::try_from(m.id) != Ok(m.was))
-    {
-        notes.push(format!("{} {} is now {}", m.kind.name(), m.was, m.id));
-    }
-    notes
+        .map(|m| format!("{} {} is now {}", m.kind.name(), m.was, m.id))
+        .collect()
 }
 
 /// Limits that the restore itself might have hit. The task runs already: what cannot be set is said.
@@ -759,50 +1126,21 @@ fn late_limits(child: &Child, allowed: &Allowed) -> Vec<String> {
     .collect()
 }
 
-fn counts(live: &LiveTask, plan: &Plan) -> String {
+fn counts(members: &[Member<'_>]) -> String {
     let many = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
-    let mib = plan.pages as f64 * 4096.0 / f64::from(1 << 20);
+    let count = |f: fn(&Member<'_>) -> usize| members.iter().map(f).sum::<usize>();
+    let pages: u64 = members.iter().map(|m| m.plan.pages).sum();
+    let mib = pages as f64 * 4096.0 / f64::from(1 << 20);
+    let processes = match members.len() {
+        1 => String::new(),
+        n => format!("{n} processes, "),
+    };
     format!(
-        "{}, {}, {}, {mib:.1} MiB",
-        many(live.threads.len(), "thread"),
-        many(live.mm.vmas.len(), "VMA"),
-        many(live.fds.len(), "file")
+        "{processes}{}, {}, {}, {mib:.1} MiB",
+        many(count(|m| m.live.threads.len()), "thread"),
+        many(count(|m| m.live.mm.vmas.len()), "VMA"),
+        many(count(|m| m.live.fds.len()), "file")
     )
-}
-
-/// The summary, said while a failure to say it can still take everything back. The status line.
-fn said(
-    o: &RestoreOptions,
-    log: &mut Log,
-    task: &Task,
-    live: &LiveTask,
-    plan: &Plan,
-    pid: libc::pid_t,
-    notes: &[String],
-) -> Result<serde_json::Value, Error> {
-    let ms = log.elapsed().as_secs_f64() * 1000.0;
-    let text = format!(
-        "restored pid {} \"{}\": {} in {ms:.1} ms",
-        task.pid,
-        task.comm,
-        counts(live, plan)
-    );
-    log.line(0, &text)?;
-    for n in notes {
-        log.line(0, &format!("  {n}"))?;
-    }
-    let json = serde_json::json!({
-        "event": "restored", "pid": pid, "checkpoint_pid": task.pid, "comm": task.comm,
-        "threads": live.threads.len(), "vmas": live.mm.vmas.len(), "files": live.fds.len(),
-        "pages": plan.pages, "milliseconds": ms, "phases": phases(log), "notes": notes, "warnings": plan.warnings,
-    });
-    if let Some(dir) = &o.work_dir {
-        write_stats(log, dir, plan.pages)?;
-    }
-    if o.json {
-        crate::commands::print(&format!("{json}\n"))?;
-    }
-    Ok(json)
 }
 
 /// Milliseconds of each phase, by its name.

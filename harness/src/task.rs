@@ -23,6 +23,8 @@ pub const LATE_LIMITS: [u32; 8] = [9, 2, 3, 8, 6, 11, 13, 14];
 
 /// What the child becomes.
 pub struct Becoming<'a> {
+    /// Index of the task.
+    pub index: usize,
     /// The task.
     pub task: &'a Task,
     /// Its live part.
@@ -39,12 +41,8 @@ pub struct Becoming<'a> {
     pub report: &'a OwnedFd,
     /// Where what was made outside is written down.
     pub journal: &'a Journal,
-    /// Pid of the harness, as this child sees it.
-    pub parent: libc::pid_t,
     /// What may be set of the image's limits and weights.
     pub allowed: &'a Allowed,
-    /// Where to wait for a byte: until then the harness is about to trace this child.
-    pub go: Option<&'a OwnedFd>,
     /// The caller's terminal, if the task uses it.
     pub lent: Option<&'a tty::Lent>,
     /// Under an emulator the personality is the emulator's own.
@@ -81,22 +79,8 @@ impl Becoming<'_> {
 
     fn prepare(&self) -> Result<(), (String, io::Error)> {
         let named = |what: &'static str| move |e: io::Error| (what.to_owned(), e);
-        // Should the harness die, a half-restored process must not stay. The blob clears it (PR_SET_PDEATHSIG).
-        // SAFETY: numbers only.
-        os::check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
-            .map_err(named("PR_SET_PDEATHSIG"))?;
-        // SAFETY: cannot fail.
-        if unsafe { libc::getppid() } != self.parent {
-            return Err((
-                "the harness".into(),
-                io::Error::from_raw_os_error(libc::ESRCH),
-            ));
-        }
-        // The blob ends that bond; from then on this process may outlive the harness, with all that was made for it.
+        // The blob ends the bond of a parent's death; from then on this process may outlive the harness, with all that was made for it.
         self.journal.claim().map_err(named("journal"))?;
-        self.wait_for_tracer()
-            .map_err(named("waiting for ptrace"))?;
-        self.session().map_err(named("session and process group"))?;
         self.terminal().map_err(named("terminal"))?;
         self.actions()?;
         if let Some(p) = self.live.personality.filter(|_| !self.emulated) {
@@ -121,18 +105,6 @@ impl Becoming<'_> {
         self.grow_brk().map_err(named("brk"))
     }
 
-    fn wait_for_tracer(&self) -> io::Result<()> {
-        let Some(go) = self.go else { return Ok(()) };
-        let mut byte = 0u8;
-        // SAFETY: one byte, writable.
-        let n = unsafe { libc::read(go.as_raw_fd(), (&raw mut byte).cast(), 1) };
-        if n == 1 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    }
-
     /// Root first: the working directory may lie outside of it.
     fn directories(&self) -> io::Result<()> {
         if let Some(root) = &self.dirs.root {
@@ -152,21 +124,9 @@ impl Becoming<'_> {
     /// What is done with descriptors at their numbers; timers apart, which begin to run.
     fn acts(&self, timers: bool) -> Result<(), (String, io::Error)> {
         let timed = |a: &Act| matches!(a, Act::Timer { .. });
-        for (_, act) in &self.plan.files.acts {
-            if timed(act) == timers {
+        for (of, act) in &self.plan.files.acts {
+            if *of == self.index && timed(act) == timers {
                 acts::act(self.cp, self.task, act)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn session(&self) -> io::Result<()> {
-        // SAFETY: numbers only; a fresh child leads nothing.
-        unsafe {
-            if self.task.sid == self.task.pid {
-                os::check(libc::setsid())?;
-            } else if self.task.pgid == self.task.pid {
-                os::check(libc::setpgid(0, 0))?;
             }
         }
         Ok(())
@@ -238,7 +198,7 @@ impl Becoming<'_> {
         let report = i32::try_from(self.plan.report_fd).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut wanted: Vec<RawFd> = vec![report];
         // The report pipe was kept above all targets too: placing cannot overwrite what is still to be placed.
-        for p in &self.objects.placed {
+        for p in self.objects.placed.iter().filter(|p| p.task == self.index) {
             let to = i32::try_from(p.to).map_err(|_| io::ErrorKind::InvalidInput)?;
             os::dup_to(self.objects.open[p.index].as_raw_fd(), to, p.cloexec)?;
             wanted.push(to);

@@ -73,6 +73,7 @@ pub struct Child {
     pid: libc::pid_t,
     ended: Option<Ended>,
     let_go: bool,
+    own: bool,
 }
 
 impl Child {
@@ -82,6 +83,17 @@ impl Child {
             pid,
             ended: None,
             let_go: false,
+            own: true,
+        }
+    }
+
+    /// Someone else's child: it is looked at, and never killed here.
+    pub fn stranger(pid: libc::pid_t) -> Child {
+        Child {
+            pid,
+            ended: None,
+            let_go: true,
+            own: false,
         }
     }
 
@@ -122,7 +134,9 @@ impl Child {
 
     /// Has it ended? Does not wait.
     pub fn ended(&mut self) -> Option<Ended> {
-        if self.ended.is_none() {
+        if !self.own {
+            self.ended = state(self.pid).dead();
+        } else if self.ended.is_none() {
             let mut status = 0;
             // SAFETY: `status` is writable; WNOHANG returns at once.
             if unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) } == self.pid {
@@ -148,6 +162,44 @@ impl Drop for Child {
     }
 }
 
+/// What `/proc/PID/stat` says of a process that may be someone else's child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Lives,
+    /// Its wait status, as far as it can be seen.
+    Dead(i32),
+}
+
+impl State {
+    fn dead(self) -> Option<Ended> {
+        match self {
+            State::Lives => None,
+            State::Dead(status) => Ended::of(status).or(Some(Ended::Exit(0))),
+        }
+    }
+}
+
+fn state(pid: libc::pid_t) -> State {
+    let Ok(text) = os::read_small(&format!("/proc/{pid}/stat")) else {
+        return State::Dead(0);
+    };
+    let fields = text.rsplit_once(')').map_or("", |t| t.1);
+    let mut words = fields.split_whitespace();
+    match words.next() {
+        Some("Z" | "X") => {
+            // Field 52, and 2 are before the parenthesis.
+            let status = words.last().and_then(|w| w.parse().ok());
+            State::Dead(status.unwrap_or(0))
+        }
+        _ => State::Lives,
+    }
+}
+
+/// Is a process dead, or gone?
+pub fn is_dead(pid: libc::pid_t) -> bool {
+    state(pid) != State::Lives
+}
+
 /// Progress on a terminal, for restores with many pages.
 pub struct Bar(Option<indicatif::ProgressBar>);
 
@@ -157,9 +209,10 @@ impl Bar {
         let show = bytes >= 16 << 20 && io::IsTerminal::is_terminal(&io::stderr());
         Bar(show.then(|| indicatif::ProgressBar::new(bytes)))
     }
-    fn show(&self, loaded: &Loaded) {
+    /// How far they are, together.
+    pub fn show(&self, loaded: &[Loaded]) {
         if let Some(bar) = &self.0 {
-            bar.set_position(loaded.progress().filled);
+            bar.set_position(loaded.iter().map(|l| l.progress().filled).sum());
         }
     }
 }
@@ -190,7 +243,7 @@ impl Reports {
     }
 
     /// Take what there is, waiting at most this long for it. True at the end of the pipe.
-    fn take(&mut self, wait: Duration) -> Result<bool, Error> {
+    pub fn take(&mut self, wait: Duration) -> Result<bool, Error> {
         if !self.ended && readable(&self.pipe.as_fd(), wait).map_err(internal("poll"))? {
             let mut buf = [0; 512];
             match self.pipe.read(&mut buf) {
@@ -203,11 +256,27 @@ impl Reports {
         Ok(self.ended)
     }
 
-    /// What an ended pipe means.
-    fn judge(&self, child: &mut Child, plan: &Plan, loaded: &Loaded) -> Result<(), Error> {
+    /// Has anything come?
+    pub fn said_anything(&self) -> bool {
+        !self.said.is_empty()
+    }
+
+    /// The thread that the report is of, if there is one.
+    pub fn reporter(&self) -> Option<u32> {
+        Report::from_bytes(&self.said).map(|r| r.tid)
+    }
+
+    /// What an ended pipe means for a task: `child` is the one that can be waited for.
+    pub fn judge(
+        &self,
+        pid: u32,
+        child: &mut Child,
+        plan: &Plan,
+        loaded: &Loaded,
+    ) -> Result<(), Error> {
         if let Some(report) = Report::from_bytes(&self.said) {
             return Err(Error::Blob {
-                what: format!("pid {}", child.pid),
+                what: format!("pid {pid}"),
                 why: words::report(&report, plan),
             });
         }
@@ -233,22 +302,21 @@ impl Reports {
     }
 }
 
-/// Wait until the task is being entered: the report pipe ends without a report.
-pub fn until_entered(
-    child: &mut Child,
-    mut reports: Reports,
-    plan: &Plan,
-    loaded: &Loaded,
+/// Wait until the report pipe ends: all tasks are being entered, if it ends without a report.
+pub fn until_ended(
+    reports: &mut Reports,
+    pages: u64,
+    loaded: &[Loaded],
     deadline: Deadline,
     forward: &Forward,
 ) -> Result<(), Error> {
-    let bar = Bar::new(plan.pages * 4096);
+    let bar = Bar::new(pages * 4096);
     while !reports.take(Duration::from_millis(50))? {
         forward.interrupted()?;
-        deadline.check(|| in_step(loaded))?;
+        deadline.check(|| loaded.first().map_or_else(String::new, in_step))?;
         bar.show(loaded);
     }
-    reports.judge(child, plan, loaded)
+    Ok(())
 }
 
 /// Wait until all `threads` of a traced task are stopped at the exit of their `rt_sigreturn`.
@@ -272,13 +340,13 @@ pub fn until_out(
         let ended = reports.take(Duration::from_millis(u64::from(entered.is_none())))?;
         let out = tracer.out() == threads;
         if ended && out {
-            return reports.judge(child, plan, loaded);
+            return reports.judge(child.pid.cast_unsigned(), child, plan, loaded);
         }
         if !reports.said.is_empty() || child.ended.is_some() {
             // It ends with its report: nothing of it is traced any more.
             tracer.give_up();
             while !reports.take(Duration::from_millis(50))? {}
-            reports.judge(child, plan, loaded)?;
+            reports.judge(child.pid.cast_unsigned(), child, plan, loaded)?;
             let end = child.wait_for(ENTER_TIME);
             return Err(Error::Lost {
                 what: "the task, while it was entered".into(),
@@ -287,7 +355,7 @@ pub fn until_out(
         }
         forward.interrupted()?;
         deadline.check(|| in_step(loaded))?;
-        bar.show(loaded);
+        bar.show(std::slice::from_ref(loaded));
         if ended {
             if entered.get_or_insert_with(Instant::now).elapsed() > ENTER_TIME {
                 return Err(Error::Lost {

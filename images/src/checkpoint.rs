@@ -206,15 +206,12 @@ pub struct Task {
 }
 
 impl Checkpoint {
-    /// The ids that the first task needs: its pid, then those of its other threads.
+    /// The ids that the tasks need: the root's pid, then all others and those of threads.
     pub fn ids(&self) -> Vec<u32> {
-        let Some(task) = self.tasks.first() else {
-            return Vec::new();
-        };
-        let threads = task.live.iter().flat_map(|l| l.threads.iter().skip(1));
-        std::iter::once(task.pid)
-            .chain(threads.map(|t| t.tid))
-            .collect()
+        let pids = self.tasks.iter().map(|t| t.pid);
+        let live = self.tasks.iter().filter_map(|t| t.live.as_ref());
+        let threads = live.flat_map(|l| l.threads.iter().skip(1));
+        pids.chain(threads.map(|t| t.tid)).collect()
     }
 }
 

@@ -8,12 +8,7 @@ use crate::machine::Machine;
 
 /// The readings with which the clocks go on, in a time namespace to be made for the task. What cannot be is told in
 /// `notes`.
-pub fn plan(
-    cp: &Checkpoint,
-    machine: &Machine,
-    pid: u32,
-    notes: &mut Vec<String>,
-) -> Option<Clocks> {
+pub fn plan(cp: &Checkpoint, machine: &Machine, notes: &mut Vec<String>) -> Option<Clocks> {
     let then = cp.clocks?;
     if machine.has_timens {
         return Some(then);
@@ -23,7 +18,7 @@ pub fn plan(
         let way = if jump < 0 { "back" } else { "forward" };
         let secs = jump.abs() / 1_000_000_000;
         notes.push(format!(
-            "CLOCK_MONOTONIC jumps {way} by {secs} s for pid {pid}: no time namespaces here"
+            "CLOCK_MONOTONIC jumps {way} by {secs} s: no time namespaces here"
         ));
     }
     None

@@ -12,7 +12,7 @@ use crate::machine::{Machine, MapRange, OwnMap};
 use crate::shm;
 use crate::space::Space;
 use crate::tree::{self, Tree};
-use crate::types::{Exit, Options, Plan, Refusal, RefusalKind, Refusals};
+use crate::types::{Exit, Finish, Options, Plan, Refusal, RefusalKind, Refusals};
 
 /// Where a task stands among others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +203,20 @@ fn each(
             above,
             area: room(task),
         };
-        match crate::plan_task(cp, machine, options, &place) {
+        let mut done = crate::plan_task(cp, machine, options, &place);
+        let traced = |p: &Plan| matches!(p.exit, Exit::Ptrace(_));
+        if options.finish == Finish::Auto
+            && !options.leave_stopped
+            && done.as_ref().is_ok_and(traced)
+        {
+            // Nobody traces a whole tree.
+            let page = Options {
+                finish: Finish::Page,
+                ..options.clone()
+            };
+            done = crate::plan_task(cp, machine, &page, &place);
+        }
+        match done {
             Ok(plan) => {
                 if plan.traced || matches!(plan.exit, Exit::Ptrace(_)) {
                     refuse.add(

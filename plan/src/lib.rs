@@ -363,7 +363,7 @@ impl Draft<'_> {
         tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
         threads::stacks(&mut tables.threads, area.threads, options.blob.thread_stack);
         self.say_what_is_missing();
-        let clocks = clocks::plan(self.cp, self.machine, task.pid, &mut self.notes);
+        let clocks = clocks::plan(self.cp, self.machine, &mut self.notes);
         let grow_brk = self.grow_brk();
         threads::leave(&mut tables.threads, &leaves, exit, &mut refuse);
         let dumpable = live.mm.dumpable.unwrap_or(1);

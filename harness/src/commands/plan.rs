@@ -8,8 +8,10 @@ use crate::{load, machine};
 use armrest_abi::Range;
 use armrest_images::{Checkpoint, File, FsDir, LiveTask, Remap};
 use armrest_plan::files::{Make, lock_words};
+use armrest_plan::forest::forest;
 use armrest_plan::record::{Recorded, record};
-use armrest_plan::{Machine, Options, Plan, SourceKind, plan, vma_name, words};
+use armrest_plan::tree::{Act, Group, Node, Role, Tree};
+use armrest_plan::{Machine, Options, Plan, SourceKind, vma_name, words};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -45,40 +47,95 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
         blob: sizes,
         ..Options::default()
     };
-    let plan = plan(&cp, &machine, &wanted)?;
-    let live = cp
-        .tasks
-        .get(plan.task)
-        .and_then(|t| t.live.as_ref())
-        .ok_or_else(|| Error::Internal {
-            what: "the plan's task".to_owned(),
-            why: "is not alive in the checkpoint".to_owned(),
-        })?;
-    let files = if options.root.is_some() || !made_up {
-        files(&cp, live, options)?
-    } else {
-        Vec::new()
-    };
-    let report = Report {
-        cp: &cp,
-        live,
-        machine: &machine,
-        made_up,
-        has_blob,
-        plan: &plan,
-        calls: record(&plan),
-        files,
-    };
-    if options.json {
-        print_json(&report.json(options.summary))?;
-    } else {
-        let mut text = report.summary();
-        if !options.summary {
-            text.push_str(&report.details());
-        }
-        print(&text)?;
+    let forest = forest(&cp, &machine, &wanted)?;
+    let look = options.root.is_some() || !made_up;
+    let mut reports = Vec::new();
+    for (index, plan) in forest.each() {
+        let live = cp
+            .tasks
+            .get(index)
+            .and_then(|t| t.live.as_ref())
+            .ok_or_else(|| Error::Internal {
+                what: "the plan's task".to_owned(),
+                why: "is not alive in the checkpoint".to_owned(),
+            })?;
+        reports.push(Report {
+            cp: &cp,
+            live,
+            machine: &machine,
+            made_up,
+            has_blob,
+            plan,
+            calls: record(plan),
+            files: if look {
+                files(&cp, live, options)?
+            } else {
+                Vec::new()
+            },
+        });
     }
+    let births = births(&forest.tree);
+    if options.json {
+        let all = reports.iter().map(|r| r.json(options.summary));
+        let all: Vec<serde_json::Value> = all.collect();
+        return match <[_; 1]>::try_from(all) {
+            Ok([one]) => print_json(&one),
+            Err(all) => print_json(&serde_json::json!({ "births": births, "tasks": all })),
+        }
+        .map(|()| 0);
+    }
+    let mut text = String::new();
+    for r in &reports {
+        text.push_str(&r.summary());
+        if !options.summary {
+            text.push_str(&r.details());
+        }
+    }
+    if !births.is_empty() {
+        text.push_str("births:\n");
+        for line in &births {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    print(&text)?;
     Ok(0)
+}
+
+/// How the processes of a tree are made, one line a process; none for a tree of one.
+fn births(tree: &Tree) -> Vec<String> {
+    if tree.nodes.len() == 1 {
+        return Vec::new();
+    }
+    let pid = |i: &usize| tree.nodes[*i].pid;
+    let line = |n: &Node| {
+        let mut words = Vec::new();
+        for act in &n.acts {
+            words.push(match act {
+                Act::SetSid => "opens a session".to_owned(),
+                Act::Fork {
+                    node,
+                    sibling: true,
+                } => format!("forks {} as its sibling", pid(node)),
+                Act::Fork { node, .. } => format!("forks {}", pid(node)),
+            });
+        }
+        if n.leads {
+            words.push("leads its group".to_owned());
+        }
+        match n.group {
+            Group::Born => {}
+            Group::Join(g) => words.push(format!("joins group {g}")),
+            Group::Callers => words.push("joins the caller's group".to_owned()),
+        }
+        words.extend(n.reaps.iter().map(|i| format!("reaps {}", pid(i))));
+        match n.role {
+            Role::Task(_) => words.push("becomes the task".to_owned()),
+            Role::Zombie(_) => words.push("ends as a zombie".to_owned()),
+            Role::StandIn => words.push("ends: it stood in for one that is gone".to_owned()),
+        }
+        format!("{}: {}", n.pid, words.join(", "))
+    };
+    tree.nodes.iter().map(line).collect()
 }
 
 /// The facts to plan with: those of this machine if it is one, else made-up ones (true).

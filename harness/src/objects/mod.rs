@@ -29,6 +29,8 @@ use crate::os;
 /// A descriptor and the number that it gets in the restoring task.
 #[derive(Debug)]
 pub struct Placed {
+    /// Index of the task.
+    pub task: usize,
     /// Number in the task.
     pub to: u32,
     /// FD_CLOEXEC in the task.
@@ -68,7 +70,9 @@ impl Objects {
     /// Take the locks that belong to descriptions, through any descriptor that is placed.
     pub fn lock(&self, cp: &Checkpoint, locks: &[FileLock]) -> Result<(), Error> {
         for l in locks {
-            let Some(p) = self.placed.iter().find(|p| p.to == l.fd) else {
+            let holds =
+                |p: &&Placed| p.to == l.fd && cp.tasks.get(p.task).is_some_and(|t| t.pid == l.pid);
+            let Some(p) = self.placed.iter().find(holds) else {
                 continue;
             };
             let path = cp
@@ -89,8 +93,13 @@ impl Objects {
         Ok(())
     }
 
-    /// Place an open description at a number.
-    pub fn place(&mut self, index: usize, to: u32, cloexec: bool) {
-        self.placed.push(Placed { to, cloexec, index });
+    /// Place an open description at a number of a task.
+    pub fn place(&mut self, task: usize, index: usize, to: u32, cloexec: bool) {
+        self.placed.push(Placed {
+            task,
+            to,
+            cloexec,
+            index,
+        });
     }
 }
