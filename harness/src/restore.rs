@@ -414,7 +414,7 @@ impl Restore<'_> {
                 return Err(Error::ChangedFiles(maker.compare.changed));
             }
         }
-        for fd in maker.fill(&plan.files)? {
+        for fd in maker.fill(&self.root().plan.files)? {
             let index = objects.keep(fd, above)?;
             objects.controls.push(index);
         }

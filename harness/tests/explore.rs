@@ -91,12 +91,22 @@ fn a_plan_says_what_would_be_done() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let dir = sample("family");
-    let o = armrest(&["plan", "-D", dir.to_str().expect("UTF-8")]);
+    // A checkpoint with something of a kind that is only named: a binary format's registration.
+    let dir = tempfile::tempdir().expect("a folder");
+    for e in std::fs::read_dir(sample("counter")).expect("the sample") {
+        let e = e.expect("an entry");
+        if e.path().is_file() {
+            std::fs::copy(e.path(), dir.path().join(e.file_name())).expect("a copy");
+        }
+    }
+    let words = [armrest_images::container::COMMON, armrest_images::magic::BPFMAP_FILE, 0];
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    std::fs::write(dir.path().join("bpfmap-file.img"), bytes).expect("an image");
+    let o = armrest(&["plan", "-D", dir.path().to_str().expect("UTF-8")]);
     assert_eq!(o.status.code(), Some(94));
     let text = String::from_utf8_lossy(&o.stderr).into_owned();
     assert!(
-        text.contains("6 processes") && text.starts_with("armrest: plan: "),
+        text.contains("bpf maps: 1") && text.starts_with("armrest: plan: "),
         "{text}"
     );
 }
