@@ -99,7 +99,11 @@ fn what_is_not_supported_is_refused_by_name() {
             std::fs::copy(e.path(), dir.path().join(e.file_name())).expect("a copy");
         }
     }
-    let words = [armrest_images::container::COMMON, armrest_images::magic::BPFMAP_FILE, 0];
+    let words = [
+        armrest_images::container::COMMON,
+        armrest_images::magic::BPFMAP_FILE,
+        0,
+    ];
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
     std::fs::write(dir.path().join("bpfmap-file.img"), bytes).expect("an image");
     let o = armrest(&["plan", "-D", dir.path().to_str().expect("UTF-8")]);

@@ -92,8 +92,11 @@ pub fn identities(
         ..Identities::default()
     };
     let mut known: Vec<(Key<'_>, [u32; 3])> = Vec::new();
+    // The parents of all others are of the tree themselves.
+    let root = cp.tasks.first().and_then(|t| t.live.as_ref());
+    let is_root = root.is_some_and(|r| std::ptr::eq(r, live));
     for (n, t) in live.threads.iter().enumerate() {
-        if t.pdeath != 0 && options.detached {
+        if t.pdeath != 0 && options.detached && is_root {
             parent_death(live, t, &mut out, refuse);
         }
         let key = (t.creds.as_ref(), t.seccomp, n == 0);
