@@ -19,10 +19,7 @@ use std::path::{Path, PathBuf};
 
 use armrest_images::container::{self, Writer};
 use armrest_images::magic;
-use armrest_images::proto::{
-    CgMember, CgSet, Cgroup, Core, IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm, IpcVar, Mm,
-    PagemapEntry, PagemapHead, VmaEntry,
-};
+use armrest_images::proto::{CgMember, CgSet, Cgroup, Core, Fdinfo, FileEntry, IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm, IpcVar, Mm, PagemapEntry, PagemapHead, Pstree, Pty, Termios, Tty, TtyInfo, VmaEntry};
 
 /// Bytes of a page.
 pub const PG: u64 = 4096;
@@ -54,6 +51,12 @@ pub struct Derived {
 
 /// All of them.
 pub const ALL: &[Derived] = &[
+    Derived {
+        name: "shell-job",
+        of: "counter",
+        what: "it was started from a shell: standard input is the shell's terminal, raw, with it in the foreground",
+        change: |i| i.shell_job(),
+    },
     Derived {
         name: "hole-in-head",
         of: "sysvsplit",
@@ -301,6 +304,62 @@ impl Images {
 
     fn vmas(&self, change: impl FnOnce(&mut Vec<VmaEntry>)) {
         self.edit::<Mm>("mm-136.img", magic::MM, |m| change(&mut m[0].vmas));
+    }
+
+    /// Standard input becomes terminal 7 of session 100, whose leader is not in the checkpoint.
+    fn shell_job(&self) {
+        self.edit::<Pstree>("pstree.img", magic::PSTREE, |all| all[0].sid = Some(100));
+        self.edit::<Fdinfo>("fdinfo-2.img", magic::FDINFO, |all| {
+            let fd = all.iter_mut().find(|f| f.fd == Some(0)).expect("fd 0");
+            (fd.kind, fd.id) = (Some(11), Some(90));
+        });
+        self.edit::<FileEntry>("files.img", magic::FILES, |all| {
+            let mut path = all.iter().find(|f| f.id == Some(2)).expect("file 2").clone();
+            let reg = path.reg.as_mut().expect("a path");
+            (path.id, reg.id, reg.flags) = (Some(91), Some(91), Some(2));
+            (reg.name, reg.mode) = (Some(b"/dev/pts/7".to_vec()), Some(0o020_620));
+            let fown = reg.fown.clone();
+            all.push(path);
+            all.push(FileEntry {
+                kind: Some(11),
+                id: Some(90),
+                tty: Some(Tty {
+                    id: Some(90),
+                    tty_info_id: Some(7),
+                    flags: Some(2),
+                    fown,
+                    regf_id: Some(91),
+                }),
+                ..FileEntry::default()
+            });
+        });
+        // Eight bits, 9,600 baud; neither lines nor echo nor signals; VMIN 1.
+        let modes = Termios {
+            c_iflag: Some(0x500),
+            c_oflag: Some(5),
+            c_cflag: Some(0o275),
+            c_lflag: Some(0),
+            c_line: Some(0),
+            c_ispeed: Some(0),
+            c_ospeed: Some(0),
+            c_cc: vec![0, 0x0001_0000, 0, 0, 0],
+        };
+        let terminal = TtyInfo {
+            id: Some(7),
+            kind: Some(1),
+            locked: Some(false),
+            exclusive: Some(false),
+            packet_mode: Some(false),
+            sid: Some(100),
+            pgrp: Some(136),
+            rdev: Some(0x8807),
+            termios: Some(modes),
+            pty: Some(Pty { index: Some(7) }),
+            dev: Some(0x13),
+            ..TtyInfo::default()
+        };
+        let image = Writer::new(magic::TTY_INFO).entry(&terminal).finish();
+        self.write("tty-info.img", image);
     }
 
     /// Cuts `[start, start + pages)` out of the VMA that holds it: one or two VMAs are left, or none.

@@ -490,7 +490,10 @@ static void once(void) {
             ptrace(PTRACE_GETEVENTMSG, pid, 0, &made);
             struct traced *n = add(made);
             n->parent = pid;
-            n->kind = namespaces && t->kind == HARNESS ? INIT : CHILD;
+            // The task is made by clone3, for its pid; a helper that does one thing elsewhere by a plain fork.
+            struct regs r;
+            bool helper = get(pid, &r) && r.r[7] != 435;
+            n->kind = helper || (namespaces && t->kind == HARNESS) ? INIT : CHILD;
             if (n->kind == CHILD && t->kind == CHILD) n->thread = n->known = n->in_blob = true;
             else if (n->kind == CHILD) run.child = made;
             if (n->held) go_on(n, 0);
