@@ -19,7 +19,10 @@ use std::path::{Path, PathBuf};
 
 use armrest_images::container::{self, Writer};
 use armrest_images::magic;
-use armrest_images::proto::{CgMember, CgSet, Cgroup, Core, Fdinfo, FileEntry, IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm, IpcVar, Mm, PagemapEntry, PagemapHead, Pstree, Pty, Termios, Tty, TtyInfo, VmaEntry};
+use armrest_images::proto::{
+    CgMember, CgSet, Cgroup, Core, Fdinfo, FileEntry, IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm,
+    IpcVar, Mm, PagemapEntry, PagemapHead, Pstree, Pty, Termios, Tty, TtyInfo, VmaEntry,
+};
 
 /// Bytes of a page.
 pub const PG: u64 = 4096;
@@ -314,7 +317,11 @@ impl Images {
             (fd.kind, fd.id) = (Some(11), Some(90));
         });
         self.edit::<FileEntry>("files.img", magic::FILES, |all| {
-            let mut path = all.iter().find(|f| f.id == Some(2)).expect("file 2").clone();
+            let mut path = all
+                .iter()
+                .find(|f| f.id == Some(2))
+                .expect("file 2")
+                .clone();
             let reg = path.reg.as_mut().expect("a path");
             (path.id, reg.id, reg.flags) = (Some(91), Some(91), Some(2));
             (reg.name, reg.mode) = (Some(b"/dev/pts/7".to_vec()), Some(0o020_620));
