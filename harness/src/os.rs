@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The result of a libc call that returns -1 on error.
@@ -35,6 +36,31 @@ pub fn openat(dir: BorrowedFd<'_>, name: &str, flags: i32, mode: u32) -> io::Res
             mode,
         )
     })?;
+    // SAFETY: the call succeeded, so `fd` is open and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `RESOLVE_IN_ROOT` (include/uapi/linux/openat2.h): the directory is the root of the path.
+pub const RESOLVE_IN_ROOT: u64 = 0x10;
+
+/// `openat2(dir, name, { flags | O_CLOEXEC, 0, resolve })`.
+pub fn openat2(dir: BorrowedFd<'_>, name: &str, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
+    /// The same number everywhere (include/uapi/asm-generic/unistd.h).
+    const NR_OPENAT2: libc::c_long = 437;
+    let name = c_path(name)?;
+    let flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
+    let how = [flags, 0, resolve];
+    // SAFETY: `name` is NUL-terminated, `how` has the three words of struct open_how, and both live through the call.
+    let fd = check_long(unsafe {
+        libc::syscall(
+            NR_OPENAT2,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            how.as_ptr(),
+            size_of_val(&how),
+        )
+    })?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the call succeeded, so `fd` is open and owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -106,7 +132,9 @@ pub fn readlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
 
 /// `fstat`: works on O_PATH descriptors too.
 pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<std::fs::Metadata> {
-    std::fs::File::from(fd.try_clone_to_owned()?).metadata()
+    // SAFETY: the descriptor is open; the file that is made of it is never dropped, so it stays the caller's.
+    let file = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(fd.as_raw_fd()) });
+    file.metadata()
 }
 
 /// An anonymous memory file with these bytes; `sealable` allows seals later (MFD_ALLOW_SEALING).

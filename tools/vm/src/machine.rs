@@ -245,6 +245,9 @@ impl Machine {
         } else {
             "console=ttyAMA0 panic=-1 cryptomgr.notests"
         });
+        if let Ok(more) = std::env::var("VM_QEMU") {
+            qemu.args(more.split_whitespace());
+        }
         if let Job::Run(_, Some(dir)) = job {
             // Commas separate options, so one in the path is written twice.
             let path = fs::canonicalize(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
