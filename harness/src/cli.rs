@@ -3,7 +3,8 @@
 //! `build.rs` compiles this file too, for completions and the man page; so it uses clap and std alone.
 //! Each `--help` fits a screen of 24 lines of 80 columns; a test counts.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 const TEMPLATE: &str = "{about}\n{usage-heading} {usage}\n{all-args}{after-help}";
@@ -29,6 +30,28 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Parse the words of a command line, the program's name first.
+    ///
+    /// A plain `restore` is parsed by its own options alone: to describe all commands first takes longer than a small
+    /// restore. Whatever is not understood that way (help, mistakes) is parsed again in full, so the words are the same.
+    ///
+    /// # Errors
+    /// What clap says.
+    pub fn from_words(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+        if words.get(1).is_some_and(|w| w == "restore") {
+            let alone = RestoreOptions::augment_args(clap::Command::new("restore"));
+            let parsed = alone.try_get_matches_from(words.iter().skip(1));
+            if let Ok(options) = parsed.and_then(|m| RestoreOptions::from_arg_matches(&m)) {
+                return Ok(Cli {
+                    command: Command::Restore(Box::new(options)),
+                });
+            }
+        }
+        Cli::try_parse_from(words)
+    }
 }
 
 /// The commands.

@@ -6,6 +6,8 @@ use std::ffi::CStr;
 use std::io;
 
 use armrest_images::IpcLimits;
+use armrest_plan::needs::Needs;
+use armrest_plan::timers::TimerIds;
 use armrest_plan::{Machine, MapRange, OwnMap, Rights};
 
 use crate::os;
@@ -19,24 +21,31 @@ pub fn shmlba_enforced() -> bool {
     !matches!(probe::shmlba_enforced(), Fact::No(_))
 }
 
-/// Gather the facts. `ids` are those that a restore would want, the pid first, to say who has one; `shmlba_enforced`
-/// what was found of that, or true where it does not matter.
-pub fn probe(ids: &[u32], shmlba_enforced: bool) -> io::Result<Machine> {
-    let maps = own_maps(&std::fs::read_to_string("/proc/self/maps")?);
+/// Gather the facts that `needs` names; the others are what they are on most machines. `ids` are those that a restore
+/// would want, the pid first, to say who has one; `shmlba_enforced` what was found of that, or true where it does not
+/// matter.
+pub fn probe(ids: &[u32], shmlba_enforced: bool, needs: Needs<'_>) -> io::Result<Machine> {
+    let maps = own_maps(&os::read_proc("/proc/self/maps")?);
     let status = os::read_small("/proc/self/status").unwrap_or_default();
-    let emulated = probe::emulated();
-    let privileged = status_hex(&status, "CapEff:").unwrap_or(0) & CHOOSERS != 0;
-    let (release, _) = probe::release();
-    let own_rseq = own_rseq();
+    // Every kernel gives its 32-bit tasks a sigpage, and no emulator shows one: no need to ask further.
+    let emulated = !maps.iter().any(|m| m.name == "[sigpage]") && probe::emulated();
+    let cap_eff = status_hex(&status, "CapEff:").unwrap_or(0);
+    let privileged = cap_eff & CHOOSERS != 0;
+    let has_rseq = probe::rseq().is_yes();
+    let own_rseq = has_rseq.then(own_rseq).flatten();
     Ok(Machine {
         task_size: task_size(&maps, emulated),
         emulated,
         mmap_min_addr: sysctl("vm/mmap_min_addr").unwrap_or(0x1_0000),
-        max_map_count: sysctl("vm/max_map_count").unwrap_or(65530),
+        max_map_count: needs
+            .map_count()
+            .then(|| sysctl("vm/max_map_count"))
+            .flatten()
+            .unwrap_or(65530),
         shmlba_enforced,
-        cache_aliases: probe::cache_aliases().is_yes(),
+        cache_aliases: needs.colours() && probe::cache_aliases().is_yes(),
         has_robust_list: probe::robust_list().is_yes(),
-        has_rseq: probe::rseq().is_yes(),
+        has_rseq,
         own_rseq,
         has_set_tid: privileged && probe::set_tid().is_yes(),
         // A 64-bit kernel lays the structure out for 64-bit tasks, in as many bytes: there the fields go one by one.
@@ -45,29 +54,36 @@ pub fn probe(ids: &[u32], shmlba_enforced: bool) -> io::Result<Machine> {
             && probe::mm_map().is_yes(),
         has_mm_singles: probe::mm_singles().is_yes(),
         has_ptrace: probe::may_ptrace(&status).is_yes(),
-        madvise: probe::madvise()
+        madvise: needs
+            .advice()
+            .then(probe::madvise)
+            .and_then(Result::ok)
             .unwrap_or_default()
             .into_iter()
             // An emulator says yes to any advice; of a guard range more would be missing than a wish.
             .filter(|a| !emulated || *a != armrest_plan::consts::MADV_GUARD_INSTALL)
             .collect(),
         // An emulator hands no sizes through.
-        huge_pages: if emulated {
-            Vec::new()
-        } else {
+        huge_pages: if needs.huge_pages() && !emulated {
             probe::huge_pages()
+        } else {
+            Vec::new()
         },
         has_seccomp: probe::seccomp().is_yes(),
         membarrier: probe::membarrier(),
-        own: own_rights(&status)?,
-        timer_ids: probe::timer_ids(),
-        has_timens: probe::timens().is_yes(),
+        own: own_rights(&status, needs)?,
+        timer_ids: if needs.timers() {
+            probe::timer_ids()
+        } else {
+            TimerIds::Counted
+        },
+        has_timens: needs.timens() && probe::timens(cap_eff).is_yes(),
         has_time64: probe::time64().is_yes(),
         has_thp_disable: probe::thp_disable().is_yes(),
-        has_timerfd_ticks: crate::objects::event::can_set_ticks(),
+        has_timerfd_ticks: needs.timerfd_ticks() && crate::objects::event::can_set_ticks(),
         may_choose_pid: privileged && writable("/proc/sys/kernel/ns_last_pid"),
-        may_choose_ids: privileged && probe::shm_next_id().is_yes(),
-        ipc: ipc_limits(),
+        may_choose_ids: privileged && needs.ipc() && probe::shm_next_id().is_yes(),
+        ipc: needs.ipc().then(ipc_limits).flatten(),
         pid_taken_by: ids.first().and_then(|pid| taken_by(*pid)),
         tid_taken_by: ids
             .iter()
@@ -88,11 +104,17 @@ pub fn probe(ids: &[u32], shmlba_enforced: bool) -> io::Result<Machine> {
         vdso: own_bytes(&maps, "[vdso]"),
         sigpage: own_bytes(&maps, "[sigpage]"),
         svc_by_r7: !emulated && svc_by_r7(),
-        cap_eff: status_hex(&status, "CapEff:").unwrap_or(0),
+        cap_eff,
         cap_bnd: status_hex(&status, "CapBnd:").unwrap_or(0),
-        release,
+        release: probe::release(),
         maps,
     })
+}
+
+/// Our effective capabilities.
+pub fn cap_eff() -> u64 {
+    let status = os::read_small("/proc/self/status").unwrap_or_default();
+    status_hex(&status, "CapEff:").unwrap_or(0)
 }
 
 /// Limits of our IPC namespace; `None` if the kernel has no SysV IPC.
@@ -127,7 +149,7 @@ fn ipc_limits() -> Option<IpcLimits> {
 }
 
 /// Who we are, from the text of `/proc/self/status`.
-fn own_rights(status: &str) -> io::Result<Rights> {
+fn own_rights(status: &str, needs: Needs<'_>) -> io::Result<Rights> {
     let ids = |key| status_ids(status, key).ok_or(io::ErrorKind::InvalidData);
     let set = |key| status_hex(status, key).unwrap_or(0);
     let ([ruid, euid, suid, fsuid], [rgid, egid, sgid, fsgid]) = (ids("Uid:")?, ids("Gid:")?);
@@ -137,8 +159,11 @@ fn own_rights(status: &str) -> io::Result<Rights> {
         u32::try_from(unsafe { libc::prctl(option, 0, 0, 0, 0) }).unwrap_or(0)
     };
     let bounding = set("CapBnd:");
-    let last_cap = sysctl("kernel/cap_last_cap");
-    Ok(Rights {
+    let last_cap = needs
+        .last_cap(bounding)
+        .then(|| sysctl("kernel/cap_last_cap"))
+        .flatten();
+    let mut rights = Rights {
         uids: [ruid, euid, suid],
         fsuid,
         gids: [rgid, egid, sgid],
@@ -148,8 +173,7 @@ fn own_rights(status: &str) -> io::Result<Rights> {
             .split_whitespace()
             .filter_map(|g| g.parse().ok())
             .collect(),
-        may_setgroups: std::fs::read_to_string("/proc/self/setgroups")
-            .map_or(true, |s| s.trim() == "allow"),
+        may_setgroups: true,
         cap_inh: set("CapInh:"),
         cap_prm: set("CapPrm:"),
         cap_eff: set("CapEff:"),
@@ -158,9 +182,16 @@ fn own_rights(status: &str) -> io::Result<Rights> {
         last_cap: last_cap.unwrap_or(bounding.checked_ilog2().unwrap_or(40)),
         securebits: prctl(libc::PR_GET_SECUREBITS),
         no_new_privs: prctl(libc::PR_GET_NO_NEW_PRIVS) == 1,
-        uid_map: id_map("uid_map"),
-        gid_map: id_map("gid_map"),
-    })
+        uid_map: vec![(0, u32::MAX)],
+        gid_map: vec![(0, u32::MAX)],
+    };
+    if needs.id_maps(&rights) {
+        rights.may_setgroups =
+            os::read_small("/proc/self/setgroups").map_or(true, |s| s.trim() == "allow");
+        rights.uid_map = id_map("uid_map");
+        rights.gid_map = id_map("gid_map");
+    }
+    Ok(rights)
 }
 
 /// Real, effective, saved, and for files.
@@ -216,35 +247,23 @@ fn status_hex(status: &str, key: &str) -> Option<u64> {
 }
 
 /// Does the kernel take the call's number from r7, whatever the immediate of `svc` says? OABI kernels do not.
+#[cfg(target_arch = "arm")]
 fn svc_by_r7() -> bool {
-    if cfg!(not(target_arch = "arm")) {
-        return false;
-    }
-    let code: Vec<u8> = armrest_arch::SVC_PROBE
-        .iter()
-        .flat_map(|w| w.to_le_bytes())
-        .collect();
-    // SAFETY: a fresh private page, written while it is writable and run when it no longer is; the code is a leaf
-    // function that makes one harmless call and keeps what a callee must keep.
+    /// Linked with the code, so that it can be run where it lies.
+    #[unsafe(link_section = ".text.svc_probe")]
+    static CODE: [u32; armrest_arch::SVC_PROBE.len()] = armrest_arch::SVC_PROBE;
+    let code: *const u32 = std::hint::black_box(CODE.as_ptr());
+    // SAFETY: these words are a leaf function in ARM state, word-aligned among the code of this program, which is mapped
+    // readable and executable; it makes one harmless call and keeps what a callee must keep.
     unsafe {
-        let page = libc::mmap(
-            std::ptr::null_mut(),
-            4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        );
-        if page == libc::MAP_FAILED {
-            return false;
-        }
-        std::ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len());
-        let ready = libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) == 0;
-        let ask: extern "C" fn() -> libc::pid_t = std::mem::transmute(page);
-        let by_r7 = ready && ask() == libc::getpid();
-        libc::munmap(page, 4096);
-        by_r7
+        let ask: extern "C" fn() -> libc::pid_t = std::mem::transmute(code);
+        ask() == libc::getpid()
     }
+}
+
+#[cfg(not(target_arch = "arm"))]
+fn svc_by_r7() -> bool {
+    false
 }
 
 /// Bytes of one of our own mappings that the kernel made and nobody writes.
@@ -360,7 +379,7 @@ fn own_rseq() -> Option<(u32, u32, u32)> {
     const SIG: u32 = 0xe7f5_def3;
     /// The ARM private call `get_tls` (arch/arm/include/uapi/asm/unistd.h).
     const GET_TLS: libc::c_long = 0x000f_0006;
-    if cfg!(not(target_arch = "arm")) || !probe::rseq().is_yes() {
+    if cfg!(not(target_arch = "arm")) {
         return None;
     }
     unsafe extern "C" {

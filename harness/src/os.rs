@@ -5,6 +5,21 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// What a program has to do before it uses descriptors: the three standard ones are open, so that no other file gets their
+/// numbers, and a reader that goes away is an error of a write and not the end.
+pub fn begin() {
+    for fd in 0..3 {
+        // SAFETY: numbers, and a constant that ends with NUL. The first free number is `fd`, as those below are open.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) == -1 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
+    // SAFETY: to ignore a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// The result of a libc call that returns -1 on error.
 pub fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
     if ret < 0 {
@@ -230,6 +245,21 @@ pub fn read_small(path: &str) -> io::Result<String> {
     let n = io::Read::read(&mut std::fs::File::open(path)?, &mut bytes)?;
     bytes.truncate(n);
     String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+/// A file of /proc that comes in pieces.
+pub fn read_proc(path: &str) -> io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut bytes = Vec::with_capacity(8192);
+    loop {
+        let done = bytes.len();
+        bytes.resize(done + 4096, 0);
+        let n = io::Read::read(&mut file, &mut bytes[done..])?;
+        bytes.truncate(done + n);
+        if n == 0 {
+            return String::from_utf8(bytes).map_err(io::Error::other);
+        }
+    }
 }
 
 /// The blocked signals of a task's leader, from `/proc/PID/status`; bit n-1 = signal n.

@@ -5,7 +5,7 @@
 //! which is an answer like any other. See `sysv-and-arm.md`, part D.5, for the two probes of the cache.
 
 use armrest_plan::timers::TimerIds;
-use libc::{c_int, c_long, c_ulong, c_void};
+use libc::{c_char, c_int, c_long, c_ulong, c_void};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
@@ -482,17 +482,13 @@ pub fn time64() -> Fact {
     exists(os::check_long(r), 0)
 }
 
-/// Are there time namespaces, and may we make one?
-pub fn timens() -> Fact {
+/// Are there time namespaces, and may we make one with these capabilities?
+pub fn timens(cap_eff: u64) -> Fact {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     if let Err(e) = fs::metadata("/proc/self/ns/time_for_children") {
         return no(&e);
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let held = status
-        .lines()
-        .find_map(|l| u64::from_str_radix(l.strip_prefix("CapEff:")?.trim(), 16).ok());
-    if held.unwrap_or(0) & CAP_SYS_ADMIN == 0 {
+    if cap_eff & CAP_SYS_ADMIN == 0 {
         return Fact::No("needs CAP_SYS_ADMIN".to_owned());
     }
     Fact::Yes
@@ -617,29 +613,29 @@ fn has_wide_address(maps: &str) -> bool {
         .any(|l| l.split('-').next().is_some_and(|start| start.len() > 8))
 }
 
-/// `uname -r` and `uname -m`.
-pub fn release() -> (String, String) {
-    let read = |p: &str| fs::read_to_string(p).unwrap_or_default().trim().to_owned();
-    let machine = machine_name().unwrap_or_default();
-    (read("/proc/sys/kernel/osrelease"), machine)
+/// `uname -r`.
+pub fn release() -> String {
+    uname().map_or_else(String::new, |u| text(&u.release))
 }
 
-fn machine_name() -> Option<String> {
-    let mut u = std::mem::MaybeUninit::<libc::utsname>::zeroed();
-    // SAFETY: uname fills the structure; zeroed bytes are valid for it in any case.
-    let u = unsafe {
-        if libc::uname(u.as_mut_ptr()) != 0 {
-            return None;
-        }
-        u.assume_init()
-    };
-    let bytes: Vec<u8> = u
-        .machine
+/// `uname -m`.
+pub fn machine_name() -> String {
+    uname().map_or_else(String::new, |u| text(&u.machine))
+}
+
+fn text(field: &[c_char]) -> String {
+    let bytes: Vec<u8> = field
         .iter()
         .map(|c| c.to_ne_bytes()[0])
         .take_while(|b| *b != 0)
         .collect();
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn uname() -> Option<libc::utsname> {
+    let mut u = std::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: uname fills the structure; zeroed bytes are valid for it in any case.
+    unsafe { (libc::uname(u.as_mut_ptr()) == 0).then(|| u.assume_init()) }
 }
 
 #[cfg(test)]

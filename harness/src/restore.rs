@@ -11,6 +11,7 @@ use armrest_abi::{Attach, Remove};
 use armrest_images::stats::RestoreStats;
 use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
 use armrest_plan::forest::Forest;
+use armrest_plan::needs::Needs;
 use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 
 use crate::cgroup::Groups;
@@ -184,7 +185,7 @@ fn here(
 
 /// Is SHMLBA enforced, as far as it matters? The segment that tells could stay if we are killed, so it is written down.
 fn shmlba_enforced(cp: &Checkpoint, journal: &Journal) -> Result<bool, Error> {
-    if cp.segments.is_empty() {
+    if !Needs::of(cp).colours() {
         return Ok(true);
     }
     let entry = journal.will_make(&Thing::Sysv {
@@ -213,7 +214,7 @@ fn facts(
         cp.ids()
     };
     let enforced = shmlba_enforced(cp, journal)?;
-    let mut machine = machine::probe(&wanted, enforced).map_err(|e| Error::Machine {
+    let mut machine = machine::probe(&wanted, enforced, Needs::of(cp)).map_err(|e| Error::Machine {
         what: "facts of this kernel".into(),
         why: e.to_string(),
     })?;

@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Largest image that is read whole (pages files are never).
 pub const MAX_IMAGE: u64 = 16 << 20;
@@ -41,15 +41,52 @@ pub trait ImageDir {
 }
 
 /// A directory of the file system.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FsDir {
     path: PathBuf,
+    /// What is in it, once it was listed: the name, and whether it is a plain file. What comes later is not seen.
+    listed: OnceLock<Vec<(String, bool)>>,
+    /// The file that was opened last for its size or a part of it.
+    last: Mutex<Option<(String, Arc<fs::File>, u64)>>,
 }
 
 impl FsDir {
     /// The directory at `path`; nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> FsDir {
-        FsDir { path: path.into() }
+        FsDir {
+            path: path.into(),
+            listed: OnceLock::new(),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// A file that is likely to be asked for again soon: pages files are read here and there.
+    fn open_again(&self, name: &str) -> io::Result<Option<(Arc<fs::File>, u64)>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file, size)) = last.as_ref().filter(|l| l.0 == name) {
+            return Ok(Some((Arc::clone(file), *size)));
+        }
+        let Some((file, size)) = self.open(name)? else {
+            return Ok(None);
+        };
+        let file = Arc::new(file);
+        *last = Some((name.to_owned(), Arc::clone(&file), size));
+        Ok(Some((file, size)))
+    }
+
+    fn listed(&self) -> io::Result<&[(String, bool)]> {
+        if let Some(known) = self.listed.get() {
+            return Ok(known);
+        }
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                all.push((name, entry.file_type()?.is_file()));
+            }
+        }
+        all.sort_unstable();
+        Ok(self.listed.get_or_init(|| all))
     }
 
     /// A regular file, and its size.
@@ -59,6 +96,10 @@ impl FsDir {
                 io::ErrorKind::InvalidInput,
                 "not a plain file name",
             ));
+        }
+        let known = self.listed.get();
+        if known.is_some_and(|all| all.binary_search_by(|n| n.0.as_str().cmp(name)).is_err()) {
+            return Ok(None);
         }
         // NOFOLLOW: a link could lead anywhere. NONBLOCK: a FIFO would hang us.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -112,34 +153,25 @@ impl ImageDir for FsDir {
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
-        Ok(self.open(name)?.map(|f| f.1))
+        Ok(self.open_again(name)?.map(|f| f.1))
     }
 
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let (file, _) = self.open(name)?.ok_or(io::ErrorKind::NotFound)?;
+        let (file, _) = self.open_again(name)?.ok_or(io::ErrorKind::NotFound)?;
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        let files = self.listed()?.iter().filter(|n| n.1);
+        Ok(files.map(|n| n.0.clone()).collect())
     }
 
     fn parent(&self) -> io::Result<Option<Box<dyn ImageDir>>> {
         let path = self.path.join("parent");
         match fs::metadata(&path) {
-            Ok(m) if m.is_dir() => Ok(Some(Box::new(FsDir { path }))),
+            Ok(m) if m.is_dir() => Ok(Some(Box::new(FsDir::new(path)))),
             Ok(_) => Err(io::Error::new(
                 io::ErrorKind::NotADirectory,
                 "`parent` is not a directory",

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mm;
 pub mod model;
 pub mod record;
+pub mod needs;
 mod refuse;
 pub mod seccomp;
 pub mod shm;

@@ -3,6 +3,7 @@
 use super::{Table, print, print_json};
 use crate::cli::CheckOptions;
 use crate::error::Error;
+use crate::machine;
 use crate::probe::{self, Fact};
 use armrest_plan::timers::TimerIds;
 use serde::Serialize;
@@ -207,7 +208,7 @@ pub fn rows() -> Vec<Row> {
             "clocks that go on",
             "TIME_NS",
             "5.6",
-            probe::timens(),
+            probe::timens(machine::cap_eff()),
         ),
         Row::new(
             "PR_SET_THP_DISABLE",
@@ -262,7 +263,7 @@ pub fn run(options: &CheckOptions) -> Result<i32, Error> {
     if options.json {
         print_json(&serde_json::json!(rows))?;
     } else {
-        let (release, machine) = probe::release();
+        let (release, machine) = (probe::release(), probe::machine_name());
         let how = if probe::emulated() {
             ", emulated by qemu-user: found is what the emulator does"
         } else {
