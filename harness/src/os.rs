@@ -250,16 +250,18 @@ pub fn read_small(path: &str) -> io::Result<String> {
 /// A file of /proc that comes in pieces.
 pub fn read_proc(path: &str) -> io::Result<String> {
     let mut file = std::fs::File::open(path)?;
-    let mut bytes = Vec::with_capacity(8192);
+    let (mut bytes, mut done) = (vec![0; 8192], 0);
     loop {
-        let done = bytes.len();
-        bytes.resize(done + 4096, 0);
-        let n = io::Read::read(&mut file, &mut bytes[done..])?;
-        bytes.truncate(done + n);
-        if n == 0 {
-            return String::from_utf8(bytes).map_err(io::Error::other);
+        if bytes.len() - done < 4096 {
+            bytes.resize(2 * bytes.len(), 0);
+        }
+        match io::Read::read(&mut file, &mut bytes[done..])? {
+            0 => break,
+            n => done += n,
         }
     }
+    bytes.truncate(done);
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 /// The blocked signals of a task's leader, from `/proc/PID/status`; bit n-1 = signal n.
