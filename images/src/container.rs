@@ -1,6 +1,7 @@
 //! The outside of an image file: magic words, then length-prefixed messages, some followed by raw bytes.
 
-use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::{DecodeError, Message};
 
 use crate::error::{Error, Fault, Place};
 
@@ -131,6 +132,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Fault::Truncated`], [`Fault::Damaged`], [`Fault::BadCount`].
     pub fn framed<M: Message + Default>(&mut self) -> Result<M, Error> {
+        let bytes = self.framed_bytes()?;
+        M::decode(bytes).map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
+    }
+
+    fn framed_bytes(&mut self) -> Result<&'a [u8], Error> {
         let len = self.word()?;
         let bytes = self.bytes(u64::from(len))?;
         if too_many_fields(bytes) {
@@ -142,7 +148,7 @@ impl<'a> Reader<'a> {
                 },
             ));
         }
-        M::decode(bytes).map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
+        Ok(bytes)
     }
 
     /// The single entry of a one-entry image.
@@ -150,7 +156,35 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// As [`Reader::entry_or_end`], and [`Fault::Entries`].
     pub fn only<M: Message + Default>(mut self) -> Result<M, Error> {
-        let Some(message) = self.entry_or_end()? else {
+        let bytes = self.only_bytes()?;
+        self.entry = Some(0);
+        M::decode(bytes).map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
+    }
+
+    /// The same without the members `tag`, and these: there may be so many that their structures would be most of our
+    /// memory, so each is decoded when it is its turn.
+    ///
+    /// # Errors
+    /// As [`Reader::only`].
+    pub fn only_without<M: Message + Default>(
+        mut self,
+        tag: u32,
+    ) -> Result<(M, Vec<&'a [u8]>), Error> {
+        let bytes = self.only_bytes()?;
+        self.entry = Some(0);
+        split(bytes, tag)
+            .and_then(|(rest, members)| Ok((M::decode(&rest[..])?, members)))
+            .map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
+    }
+
+    fn only_bytes(&mut self) -> Result<&'a [u8], Error> {
+        let message = if self.rest.is_empty() {
+            None
+        } else {
+            self.entry = Some(0);
+            Some(self.framed_bytes()?)
+        };
+        let Some(message) = message else {
             return Err(self.fault(
                 "",
                 Fault::Entries {
@@ -171,6 +205,30 @@ impl<'a> Reader<'a> {
         }
         Ok(message)
     }
+}
+
+/// The members `tag` of a message, and all the other bytes of it.
+fn split(bytes: &[u8], tag: u32) -> Result<(Vec<u8>, Vec<&[u8]>), DecodeError> {
+    let (mut rest, mut members, mut left) = (Vec::new(), Vec::new(), bytes);
+    while !left.is_empty() {
+        let field = left;
+        let (key, wire) = decode_key(&mut left)?;
+        let mut body = left;
+        if key == tag && wire == WireType::LengthDelimited {
+            let len = usize::try_from(decode_varint(&mut left)?).unwrap_or(usize::MAX);
+            let Some((member, behind)) = left.split_at_checked(len) else {
+                // It is cut off: the error is that of skipping it.
+                skip_field(wire, key, &mut body, DecodeContext::default())?;
+                break;
+            };
+            members.push(member);
+            left = behind;
+        } else {
+            skip_field(wire, key, &mut left, DecodeContext::default())?;
+            rest.extend_from_slice(&field[..field.len() - left.len()]);
+        }
+    }
+    Ok((rest, members))
 }
 
 /// Walks the top level of a message without building it, so that a small file cannot ask for much memory.

@@ -23,6 +23,9 @@ pub enum Style {
     Pagemap,
 }
 
+/// Tag of `Mm::vmas`, which are decoded one by one.
+pub const MM_VMAS: u32 = 14;
+
 const PROT: &[(u64, &str)] = &[(1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC")];
 const MAP: &[(u64, &str)] = &[
     (1, "MAP_SHARED"),

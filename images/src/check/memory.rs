@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message;
+
 use super::at::{At, need, word};
 use super::source::{Source, Space};
 use super::{files, objects};
@@ -63,7 +65,9 @@ pub(super) fn read(
 ) -> Result<(Mm, PageMap), Error> {
     let name = format!("mm-{pid}.img");
     let at = At::file(&name);
-    let mm: proto::Mm = source.one(&name, magic::MM)?;
+    let bytes = source.image(&name)?;
+    let bytes = bytes.ok_or_else(|| Error::new(&name, Fault::Missing))?;
+    let (mm, entries): (proto::Mm, _) = Source::apart(&name, &bytes, magic::MM, proto::MM_VMAS)?;
     let fields = [
         word!(at, mm.mm_start_code),
         word!(at, mm.mm_end_code),
@@ -91,7 +95,9 @@ pub(super) fn read(
         },
     };
     let auxv = auxv(&at, &mm.mm_saved_auxv)?;
-    let (vmas, guards) = vmas(&at, &mm.vmas, checkpoint)?;
+    let (vmas, guards) = vmas(&at, &entries, checkpoint)?;
+    drop(entries);
+    drop(bytes);
 
     let map_name = format!("pagemap-{pid}.img");
     let pages = source
@@ -163,7 +169,7 @@ struct Known<'a> {
 
 fn vmas(
     at: &At,
-    entries: &[proto::VmaEntry],
+    entries: &[&[u8]],
     checkpoint: &Checkpoint,
 ) -> Result<(Vec<Vma>, Vec<AddrRange>), Error> {
     if entries.len() > MAX_VMAS {
@@ -180,9 +186,11 @@ fn vmas(
         files: &checkpoint.files,
         segments: checkpoint.segments.iter().map(|s| (s.id, s.size)).collect(),
     };
-    let (mut vmas, mut guards): (Vec<Vma>, Vec<(usize, AddrRange)>) = (Vec::new(), Vec::new());
-    for (n, e) in entries.iter().enumerate() {
+    let (mut vmas, mut guards) = (Vec::with_capacity(entries.len()), Vec::new());
+    for (n, bytes) in entries.iter().enumerate() {
         let at = at.index("vmas", n);
+        let e = proto::VmaEntry::decode(*bytes);
+        let e = &e.map_err(|e| at.err("", Fault::Damaged(e.to_string())))?;
         let bits = need!(at, e.status);
         let range = range(&at, e, bits)?;
         if bits & status::GUARD != 0 {
@@ -195,7 +203,7 @@ fn vmas(
         let vma = vma(&at, e, range, &known)?;
         if vmas
             .last()
-            .is_some_and(|before| before.range.end() > range.start())
+            .is_some_and(|before: &Vma| before.range.end() > range.start())
         {
             return Err(bad(
                 &at,

@@ -116,6 +116,16 @@ impl<'a> Source<'a> {
         Reader::open(name, &bytes, magic)?.only().map(Some)
     }
 
+    /// The one entry in the bytes of an image, its members `tag` apart.
+    pub fn apart<'b, M: Message + Default>(
+        name: &'b str,
+        bytes: &'b [u8],
+        magic: u32,
+        tag: u32,
+    ) -> Result<(M, Vec<&'b [u8]>), Error> {
+        Reader::open(name, bytes, magic)?.only_without(tag)
+    }
+
     /// All entries of an array image; none if it is missing, as empty images are never written.
     pub fn array<M: Message + Default>(&mut self, name: &str, magic: u32) -> Result<Vec<M>, Error> {
         let Some(bytes) = self.image(name)? else {
