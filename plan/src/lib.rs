@@ -456,7 +456,7 @@ impl Draft<'_> {
         // What the kernel's own pages bring along is not read.
         let mut runs = self.live.pages.runs.clone();
         for v in self.kernel.moved.iter().map(|i| &vmas[*i]) {
-            runs = cut_runs(&runs, u64::from(v.range.start()), u64::from(v.range.end()));
+            runs = cut_runs(runs, u64::from(v.range.start()), u64::from(v.range.end()));
         }
         let vdso = vmas.iter().find(|v| v.kind == VmaKind::Vdso);
         if let Some(v) = vdso.filter(|_| self.machine.vdso != self.live.mm.vdso) {
@@ -490,7 +490,7 @@ impl Draft<'_> {
             return (runs, None);
         };
         self.notes.push(patched.note());
-        let cut = cut_runs(&runs, u64::from(v.range.start()), u64::from(v.range.end()));
+        let cut = cut_runs(runs, u64::from(v.range.start()), u64::from(v.range.end()));
         let run = PageRun {
             addr: u64::from(v.range.start()),
             pages: v.range.pages(),
@@ -804,8 +804,13 @@ fn cp_attach_bytes(cp: &Checkpoint, vmas: &[Vma]) -> usize {
 }
 
 /// `runs` without the bytes from `start` to `end`.
-fn cut_runs(runs: &[PageRun], start: u64, end: u64) -> Vec<PageRun> {
+fn cut_runs(runs: Vec<PageRun>, start: u64, end: u64) -> Vec<PageRun> {
     let page = u64::from(PAGE_SIZE);
+    let end_of = |r: &PageRun| r.addr + u64::from(r.pages) * page;
+    let first = runs.partition_point(|r| end_of(r) <= start);
+    if runs.get(first).is_none_or(|r| r.addr >= end) {
+        return runs;
+    }
     let mut out = Vec::new();
     let mut part = |r: &PageRun, from: u64, to: u64| {
         if from < to {
@@ -818,8 +823,8 @@ fn cut_runs(runs: &[PageRun], start: u64, end: u64) -> Vec<PageRun> {
             });
         }
     };
-    for r in runs {
-        let r_end = r.addr + u64::from(r.pages) * page;
+    for r in &runs {
+        let r_end = end_of(r);
         part(r, r.addr, r_end.min(start).max(r.addr));
         part(r, r.addr.max(end).min(r_end), r_end);
     }

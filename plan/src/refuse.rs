@@ -95,12 +95,12 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
         );
     }
     for v in &live.mm.vmas {
-        let at = format!("VMA {:08x}-{:08x}", v.range.start(), v.range.end());
+        let at = || format!("VMA {:08x}-{:08x}", v.range.start(), v.range.end());
         match v.kind {
-            VmaKind::Socket => no(format!("{at}: packet socket ring"), later),
-            VmaKind::AioRing => no(format!("{at}: AIO ring"), later),
-            VmaKind::Plugin => no(format!("{at}: device memory of a CRIU plugin"), later),
-            _ if v.droppable => no(format!("{at}: droppable memory (MAP_DROPPABLE)"), later),
+            VmaKind::Socket => no(format!("{}: packet socket ring", at()), later),
+            VmaKind::AioRing => no(format!("{}: AIO ring", at()), later),
+            VmaKind::Plugin => no(format!("{}: device memory of a CRIU plugin", at()), later),
+            _ if v.droppable => no(format!("{}: droppable memory (MAP_DROPPABLE)", at()), later),
             _ => {}
         }
         // Contents are read into private memory alone: what others see is never written through a mapping.
@@ -112,7 +112,7 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
             .partition_point(|r| r.addr + u64::from(r.pages) * 4096 <= start);
         if foreign && live.pages.runs.get(first).is_some_and(|r| r.addr < end) {
             no(
-                format!("{at}: private contents for memory that is shared"),
+                format!("{}: private contents for memory that is shared", at()),
                 "no dumper writes that: the images are damaged",
             );
         }

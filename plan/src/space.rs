@@ -22,8 +22,11 @@ impl Space {
 
     /// Mark a range as taken.
     pub fn take(&mut self, range: Range) {
-        if !range.is_empty() {
-            self.taken.push(range);
+        match self.taken.last_mut() {
+            _ if range.is_empty() => {}
+            // Neighbours are one: there may be tens of thousands.
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.taken.push(range),
         }
     }
 

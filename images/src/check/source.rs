@@ -226,12 +226,15 @@ impl<'a> Source<'a> {
                     return Err(at.entry(n + 1).err("", fault));
                 }
             } else {
-                runs.push(PageRun {
-                    addr,
-                    pages,
-                    file,
-                    offset,
-                });
+                push_run(
+                    &mut runs,
+                    PageRun {
+                        addr,
+                        pages,
+                        file,
+                        offset,
+                    },
+                );
                 offset += u64::from(pages) * u64::from(PAGE);
             }
         }
@@ -424,6 +427,20 @@ fn check_run(
         )),
         (in_parent, _) => Ok((addr, count, in_parent)),
     }
+}
+
+/// Adds a run, or makes the last one longer: dumpers end a run at the end of each mapping.
+fn push_run(runs: &mut Vec<PageRun>, next: PageRun) {
+    if let Some(last) = runs.last_mut()
+        && last.file == next.file
+        && last.addr + u64::from(last.pages) * u64::from(PAGE) == next.addr
+        && last.offset + u64::from(last.pages) * u64::from(PAGE) == next.offset
+        && let Some(pages) = last.pages.checked_add(next.pages)
+    {
+        last.pages = pages;
+        return;
+    }
+    runs.push(next);
 }
 
 /// Copies the runs that cover `pages` pages at `addr`; false if some page is not covered.
