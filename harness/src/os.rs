@@ -8,6 +8,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// What a program has to do before it uses descriptors: the three standard ones are open, so that no other file gets their
 /// numbers, and a reader that goes away is an error of a write and not the end.
 pub fn begin() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only. Set, they no longer follow what was freed: a long table goes back to the kernel when it is no
+    // longer needed, and the little that is freed in between does not go back and forth.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
+    }
     for fd in 0..3 {
         // SAFETY: numbers, and a constant that ends with NUL. The first free number is `fd`, as those below are open.
         unsafe {
