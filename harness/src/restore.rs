@@ -214,10 +214,11 @@ fn facts(
         cp.ids()
     };
     let enforced = shmlba_enforced(cp, journal)?;
-    let mut machine = machine::probe(&wanted, enforced, Needs::of(cp)).map_err(|e| Error::Machine {
-        what: "facts of this kernel".into(),
-        why: e.to_string(),
-    })?;
+    let mut machine =
+        machine::probe(&wanted, enforced, Needs::of(cp)).map_err(|e| Error::Machine {
+            what: "facts of this kernel".into(),
+            why: e.to_string(),
+        })?;
     if o.pretend_without.iter().any(|w| w == "mm-map") {
         machine.has_mm_map = false;
     }

@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn nothing_leads_out_of_root() {
-        nothing_leads_out(|r, path| read(r, path));
+        nothing_leads_out(read);
     }
 
     #[test]

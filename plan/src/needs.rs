@@ -38,7 +38,12 @@ impl<'a> Needs<'a> {
     }
 
     fn creds(&self, which: impl Fn(&Creds) -> bool) -> bool {
-        self.live(|l| l.threads.iter().filter_map(|t| t.creds.as_ref()).any(&which))
+        self.live(|l| {
+            l.threads
+                .iter()
+                .filter_map(|t| t.creds.as_ref())
+                .any(&which)
+        })
     }
 
     /// Is SHMLBA enforced, does the data cache alias?

@@ -7,9 +7,9 @@ use crate::error::{Error, printable};
 use crate::{load, machine};
 use armrest_abi::Range;
 use armrest_images::{Checkpoint, File, FsDir, LiveTask, Remap};
-use armrest_plan::needs::Needs;
 use armrest_plan::files::{Make, lock_words};
 use armrest_plan::forest::forest;
+use armrest_plan::needs::Needs;
 use armrest_plan::record::{Recorded, record};
 use armrest_plan::tree::{Act, Group, Node, Role, Tree};
 use armrest_plan::{Machine, Options, Plan, SourceKind, vma_name, words};
@@ -142,9 +142,11 @@ fn births(tree: &Tree) -> Vec<String> {
 /// The facts to plan with: those of this machine if it is one, else made-up ones (true).
 fn this_machine(ids: &[u32]) -> Result<(Machine, bool), Error> {
     if cfg!(target_arch = "arm") {
-        let m = machine::probe(ids, machine::shmlba_enforced(), Needs::all()).map_err(|e| Error::Internal {
-            what: "facts of this machine".to_owned(),
-            why: e.to_string(),
+        let m = machine::probe(ids, machine::shmlba_enforced(), Needs::all()).map_err(|e| {
+            Error::Internal {
+                what: "facts of this machine".to_owned(),
+                why: e.to_string(),
+            }
         })?;
         Ok((m, false))
     } else {
