@@ -8,7 +8,9 @@ use armrest_abi::{
     PosixTimer, Protect, Queued, Range, Remove, RestoreArgs, Table, ThreadArgs, Timer,
     words_of_slice,
 };
+use core::marker::PhantomData;
 use core::mem::offset_of;
+use core::ops::Deref;
 
 /// The checks of the arguments: what `result` of a [`armrest_abi::ReportKind::BadArgs`] report means.
 #[repr(u32)]
@@ -66,62 +68,74 @@ impl Check {
     }
 }
 
+/// A slice whose layout is known: so all of them are found in one loop ([`Args::in_area`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Slice<'a, T> {
+    at: *const T,
+    count: usize,
+    of: PhantomData<&'a [T]>,
+}
+
+impl<'a, T> Slice<'a, T> {
+    /// Its rows.
+    pub const fn rows(self) -> &'a [T]
+    where
+        T: Copy,
+    {
+        // SAFETY: made of a slice that lives as long, or in `in_area` of a place that holds so many records.
+        unsafe { core::slice::from_raw_parts(self.at, self.count) }
+    }
+}
+
+impl<T: Copy> Deref for Slice<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.rows()
+    }
+}
+
+impl<'a, T, R: AsRef<[T]> + ?Sized> From<&'a R> for Slice<'a, T> {
+    fn from(rows: &'a R) -> Slice<'a, T> {
+        let rows = rows.as_ref();
+        Slice {
+            at: rows.as_ptr(),
+            count: rows.len(),
+            of: PhantomData,
+        }
+    }
+}
+
 /// Everything that the steps are told.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // the fields are the tables of `RestoreArgs`, documented there
 pub struct Args<'a> {
     /// The fixed part. Its tables are not looked at: the slices below are.
     pub fixed: &'a RestoreArgs,
-    pub unmaps: &'a [Range],
-    pub parks: &'a [Move],
-    pub attaches: &'a [Attach],
-    pub pieces: &'a [Move],
-    pub holes: &'a [Range],
-    pub removes: &'a [Remove],
-    pub maps: &'a [Map],
-    pub iovecs: &'a [Iovec],
-    pub batches: &'a [Batch],
-    pub protects: &'a [Protect],
-    pub flushes: &'a [Flush],
-    pub unparks: &'a [Move],
-    pub advises: &'a [Advise],
-    pub locks: &'a [Lock],
-    pub closes: &'a [u32],
-    pub threads: &'a [ThreadArgs],
-    pub timers: &'a [Timer],
-    pub posix_timers: &'a [PosixTimer],
-    pub queued: &'a [Queued],
-    pub creds: &'a [Cred],
+    pub unmaps: Slice<'a, Range>,
+    pub parks: Slice<'a, Move>,
+    pub attaches: Slice<'a, Attach>,
+    pub pieces: Slice<'a, Move>,
+    pub holes: Slice<'a, Range>,
+    pub removes: Slice<'a, Remove>,
+    pub maps: Slice<'a, Map>,
+    pub iovecs: Slice<'a, Iovec>,
+    pub batches: Slice<'a, Batch>,
+    pub protects: Slice<'a, Protect>,
+    pub flushes: Slice<'a, Flush>,
+    pub unparks: Slice<'a, Move>,
+    pub advises: Slice<'a, Advise>,
+    pub locks: Slice<'a, Lock>,
+    pub closes: Slice<'a, u32>,
+    pub threads: Slice<'a, ThreadArgs>,
+    pub timers: Slice<'a, Timer>,
+    pub posix_timers: Slice<'a, PosixTimer>,
+    pub queued: Slice<'a, Queued>,
+    pub creds: Slice<'a, Cred>,
 }
 
 impl<'a> Args<'a> {
-    /// No rows at all.
-    pub const fn empty(fixed: &'a RestoreArgs) -> Args<'a> {
-        Args {
-            fixed,
-            unmaps: &[],
-            parks: &[],
-            attaches: &[],
-            pieces: &[],
-            holes: &[],
-            removes: &[],
-            maps: &[],
-            iovecs: &[],
-            batches: &[],
-            protects: &[],
-            flushes: &[],
-            unparks: &[],
-            advises: &[],
-            locks: &[],
-            closes: &[],
-            threads: &[],
-            timers: &[],
-            posix_timers: &[],
-            queued: &[],
-            creds: &[],
-        }
-    }
-
     /// Call `f` with the tables that `fixed` points to, each proved to lie in the area.
     ///
     /// # Safety
@@ -136,29 +150,86 @@ impl<'a> Args<'a> {
         if fixed.magic != ARGS_MAGIC || fixed.version != ABI_VERSION || fixed.size != size {
             return Err(Check::Version);
         }
-        let mut places = [Place::NONE; SIZES.len()];
-        find(fixed, &mut places)?;
-        // SAFETY: each place was found in the area, which the caller vouches for.
-        let args = unsafe { all(fixed, &places) };
-        Ok(f(&args))
+        let mut found = Found {
+            fixed,
+            places: [Place::NONE; SIZES.len()],
+        };
+        find(fixed, &mut found.places)?;
+        // SAFETY: `Found` has the layout of `Args` (asserted below). Each place was found in the area, which the caller
+        // vouches for: all records lie in it, or there are none; records are valid for any bytes (`Plain`, asserted
+        // below), and 8 is a multiple of every record's alignment.
+        Ok(f(unsafe {
+            &*core::ptr::from_ref(&found).cast::<Args<'a>>()
+        }))
     }
 }
 
-/// The fields of [`RestoreArgs`] that are tables, in their order there, with their records.
+impl Args<'_> {
+    /// The records of table number `index` as words: for code that goes over all tables in one loop. Nothing if there is no
+    /// such table.
+    pub(crate) fn words(&self, index: usize) -> &[u32] {
+        // SAFETY: `Found` has the layout of `Args` (asserted below).
+        let found = unsafe { &*core::ptr::from_ref(self).cast::<Found<'_>>() };
+        let (Some(place), Some(size)) = (found.places.get(index), SIZES.get(index)) else {
+            return &[];
+        };
+        let words = usize::from(size / 4) * place.count;
+        // SAFETY: the slice that is there has `count` records of this size, whole aligned words that are all initialised
+        // (`Plain`); it lives as long as `self`.
+        unsafe { core::slice::from_raw_parts(place.at.cast(), words) }
+    }
+}
+
+/// The number of the table that stands at this offset in [`Args`].
+pub(crate) const fn number(offset: usize) -> usize {
+    (offset - offset_of!(Found<'_>, places)) / size_of::<Place>()
+}
+
+/// [`Args`] before the records of its tables have types.
+#[repr(C)]
+struct Found<'a> {
+    fixed: &'a RestoreArgs,
+    places: [Place; SIZES.len()],
+}
+
+/// Address and number of the records of a table that lies in the area. The layout is that of [`Slice`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Place {
+    at: *const u64,
+    count: usize,
+}
+
+impl Place {
+    /// Aligned for a slice of nothing.
+    const NONE: Place = Place {
+        at: core::ptr::NonNull::dangling().as_ptr(),
+        count: 0,
+    };
+}
+
+const fn plain<T: Plain>() {}
+
+/// The fields of [`RestoreArgs`] that are tables, in their order there and in [`Args`], with their records.
 macro_rules! tables {
     ($($index:literal $field:ident $record:ident),* $(,)?) => {
         /// Bytes of a record of each table.
         const SIZES: &[u8] = &[$(size_of::<$record>().to_le_bytes()[0]),*];
-        $(const _: () = assert!(size_of::<$record>() < 256 && at($index) == offset_of!(RestoreArgs, $field));)*
+        $(const _: () = {
+            plain::<$record>();
+            assert!(size_of::<$record>() < 256 && size_of::<$record>() % 4 == 0);
+            assert!(align_of::<$record>() >= 4 && 8 % align_of::<$record>() == 0);
+            assert!(at($index) == offset_of!(RestoreArgs, $field));
+            assert!(size_of::<Slice<'_, $record>>() == size_of::<Place>());
+            assert!(offset_of!(Args<'_>, $field) == offset_of!(Found<'_>, places) + $index * size_of::<Place>());
+        };)*
+        const _: () = assert!(size_of::<Args<'_>>() == size_of::<Found<'_>>());
 
-        /// Every table as a slice.
-        ///
-        /// # Safety
-        /// The places were found for these tables, in an area for which the caller of [`Args::in_area`] vouches.
-        #[inline(never)]
-        unsafe fn all<'a>(fixed: &'a RestoreArgs, places: &[Place; SIZES.len()]) -> Args<'a> {
-            // SAFETY: handed on from the caller.
-            Args { fixed, $($field: unsafe { places[$index].rows() }),* }
+        impl<'a> Args<'a> {
+            /// No rows at all.
+            pub fn empty(fixed: &'a RestoreArgs) -> Args<'a> {
+                Args { fixed, $($field: Slice::<$record>::from(&[])),* }
+            }
         }
     };
 }
@@ -174,25 +245,6 @@ tables!(
     13 locks Lock, 14 closes u32, 15 threads ThreadArgs, 16 timers Timer, 17 posix_timers PosixTimer, 18 queued Queued,
     19 creds Cred,
 );
-
-/// Address and number of the records of a table that lies in the area.
-#[derive(Clone, Copy)]
-struct Place(usize, usize);
-
-impl Place {
-    /// Aligned for a slice of nothing.
-    const NONE: Place = Place(8, 0);
-
-    /// The records.
-    ///
-    /// # Safety
-    /// The place was found for `T`, in an area for which the caller of [`Args::in_area`] vouches.
-    unsafe fn rows<'a, T: Plain>(self) -> &'a [T] {
-        // SAFETY: all records lie in the area, or there are none; `T: Plain` is valid for any bytes, and 8 is a multiple
-        // of every record's alignment.
-        unsafe { core::slice::from_raw_parts(self.0 as *const T, self.1) }
-    }
-}
 
 /// Find the places of all tables.
 #[inline(never)]
@@ -217,7 +269,10 @@ fn place(area: Range, table: Table, size: usize) -> Result<Place, Check> {
         && table.addr >= area.start.max(8)
         && end <= u64::from(area.end);
     if fits {
-        Ok(Place(table.addr as usize, table.count as usize))
+        Ok(Place {
+            at: core::ptr::with_exposed_provenance(table.addr as usize),
+            count: table.count as usize,
+        })
     } else {
         Err(Check::Table)
     }

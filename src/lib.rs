@@ -17,7 +17,7 @@ pub mod kernel;
 mod run;
 pub mod step;
 
-pub use args::{Args, Check};
+pub use args::{Args, Check, Slice};
 pub use heap::NoHeap;
 pub use run::Stop;
 pub use step::enter::Entry;

@@ -374,26 +374,26 @@ impl Case {
     fn args(&self) -> Args<'_> {
         Args {
             fixed: &self.fixed,
-            unmaps: &self.unmaps,
-            parks: &self.parks,
-            attaches: &self.attaches,
-            pieces: &self.pieces,
-            holes: &self.holes,
-            removes: &self.removes,
-            maps: &self.maps,
-            iovecs: &self.iovecs,
-            batches: &self.batches,
-            protects: &self.protects,
-            flushes: &self.flushes,
-            unparks: &self.unparks,
-            advises: &self.advises,
-            locks: &self.locks,
-            closes: &self.closes,
-            threads: &self.threads,
-            timers: &self.timers,
-            posix_timers: &self.posix_timers,
-            queued: &self.queued,
-            creds: &self.creds,
+            unmaps: (&self.unmaps).into(),
+            parks: (&self.parks).into(),
+            attaches: (&self.attaches).into(),
+            pieces: (&self.pieces).into(),
+            holes: (&self.holes).into(),
+            removes: (&self.removes).into(),
+            maps: (&self.maps).into(),
+            iovecs: (&self.iovecs).into(),
+            batches: (&self.batches).into(),
+            protects: (&self.protects).into(),
+            flushes: (&self.flushes).into(),
+            unparks: (&self.unparks).into(),
+            advises: (&self.advises).into(),
+            locks: (&self.locks).into(),
+            closes: (&self.closes).into(),
+            threads: (&self.threads).into(),
+            timers: (&self.timers).into(),
+            posix_timers: (&self.posix_timers).into(),
+            queued: (&self.queued).into(),
+            creds: (&self.creds).into(),
         }
     }
     fn run(&self, k: &mut Recorder) -> Result<Entry, Stop> {
@@ -550,8 +550,8 @@ fn without_options_a_restore_has_few_fixed_calls() {
     (c.threads[0].creds, c.threads[0].seals) = (0, 0);
     c.threads[0].cred = 0;
     let mut args = Args::empty(&c.fixed);
-    args.threads = &c.threads;
-    args.queued = &c.queued;
+    args.threads = (&c.threads).into();
+    args.queued = (&c.queued).into();
     let mut k = Recorder::default();
     restore(&mut k, &args, &mut NoHeap::default()).unwrap();
     // sigaltstack, set_tid_address, name, set_tid_address, set_tls; the exit routine adds three.

@@ -58,7 +58,7 @@ fn pdeath<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<K> {
 
 #[inline(never)]
 fn rows<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, first: u32, count: u32) -> Done<K> {
-    let Some(rows) = slice(args.creds, first, count) else {
+    let Some(rows) = slice(&args.creds, first, count) else {
         return Err(run.stop(ReportKind::BadArgs, Check::RowIndex.number()));
     };
     for (i, row) in rows.iter().enumerate() {

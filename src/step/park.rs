@@ -8,7 +8,7 @@ use crate::run::{Done, Run};
 use armrest_abi::{Move, Step};
 
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
-    moves(run, Step::Park, args.parks)
+    moves(run, Step::Park, &args.parks)
 }
 
 /// A step of moves: each mapping goes to its place, and it is seen that it got there.

@@ -27,7 +27,7 @@ pub(crate) fn queue<K: Kernel>(
     pid: u32,
     tid: u32,
 ) -> Done<K> {
-    let rows = slice(args.queued, t.queue.first, t.queue.count).unwrap_or(&[]);
+    let rows = slice(&args.queued, t.queue.first, t.queue.count).unwrap_or(&[]);
     for (i, q) in rows.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);
         let res = run.k.queue_signal(pid, tid, q);

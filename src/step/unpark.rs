@@ -9,5 +9,5 @@ use crate::step::park::moves;
 use armrest_abi::Step;
 
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
-    moves(run, Step::Unpark, args.unparks)
+    moves(run, Step::Unpark, &args.unparks)
 }

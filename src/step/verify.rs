@@ -4,46 +4,45 @@
 //! no row touches the bootstrap area and that batches add up. Indices of attachments and file offsets are checked where
 //! they are used. That the rows describe a sensible task is the plan's business.
 
-use crate::args::{Args, Check};
+use crate::args::{Args, Check, Slice, number};
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{
     Advise, Attach, Batch, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect, Range, Report,
-    ReportKind, Step, ThreadArgs, words_of_slice as words,
+    ReportKind, Step, ThreadArgs,
 };
 use core::mem::offset_of;
 
 #[inline(never)]
 pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     run.begin(Step::Verify);
-    let mut at = At {
-        row: 0,
-        object: Report::NO_OBJECT,
-        area: args.fixed.area,
-        bad: area(args).err(),
-    };
-    rows(&mut at, args);
-    match at.bad {
-        None => Ok(()),
-        Some(check) => {
-            run.row(at.row, at.object);
-            Err(run.stop(ReportKind::BadArgs, check.number()))
+    if let Err(check) = area(args) {
+        return Err(bad(run, 0, Report::NO_OBJECT, check));
+    }
+    for shape in &SHAPES {
+        outside(run, args, shape)?;
+    }
+    for (i, b) in args.batches.iter().enumerate() {
+        if let Err(check) = batch(args, b) {
+            return Err(bad(run, i, Report::NO_OBJECT, check));
         }
     }
+    Ok(())
 }
 
-/// Which row is looked at, and the first check that failed.
-struct At {
-    area: Range,
-    row: usize,
-    object: u32,
-    bad: Option<Check>,
+#[cold]
+#[inline(never)]
+fn bad<K: Kernel>(run: &mut Run<'_, K>, row: usize, object: u32, check: Check) -> K::Failure {
+    run.row(row, object);
+    run.stop(ReportKind::BadArgs, check.number())
 }
 
-/// Where a record says what it touches, in words; small, so that it travels in a register.
+/// Where the records of a table say what they touch, in words.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Shape {
+    /// The table.
+    table: u8,
     /// Words in a record.
     words: u8,
     /// The address.
@@ -59,22 +58,49 @@ impl Shape {
     const NONE: u8 = 0xff;
 }
 
-/// The shape of a record: its type, the fields of address and length, and the object's if it has one.
+/// The shape of the records of a table: their type, the fields of address and length, and the object's if they have one.
 macro_rules! shape {
-    ($record:ident, $start:ident, $len:ident, $flag:expr, $object:expr) => {
-        const {
-            Shape {
-                words: word(size_of::<$record>()),
-                start: word(offset_of!($record, $start)),
-                len: word(offset_of!($record, $len)) | $flag,
-                object: $object,
-            }
+    ($table:ident: $record:ident, $start:ident, $len:ident, $flag:expr, $object:expr) => {{
+        // The table holds such records.
+        let _: fn(&Args<'static>) -> Slice<'static, $record> = |a| a.$table;
+        Shape {
+            table: number(offset_of!(Args<'_>, $table)).to_le_bytes()[0],
+            words: word(size_of::<$record>()),
+            start: word(offset_of!($record, $start)),
+            len: word(offset_of!($record, $len)) | $flag,
+            object: $object,
         }
+    }};
+    ($table:ident: $record:ident, $start:ident) => {
+        shape!(
+            $table: $record,
+            $start,
+            len,
+            0,
+            word(offset_of!($record, object))
+        )
     };
-    ($record:ident, $start:ident) => {
-        shape!($record, $start, len, 0, word(offset_of!($record, object)))
+    ($table:ident: Range) => {
+        shape!($table: Range, start, end, Shape::END, Shape::NONE)
     };
 }
+
+/// Whatever tells of memory that is not the area's.
+static SHAPES: [Shape; 13] = [
+    shape!(unmaps: Range),
+    shape!(holes: Range),
+    shape!(parks: Move, from),
+    shape!(parks: Move, to),
+    shape!(pieces: Move, from),
+    shape!(pieces: Move, to),
+    shape!(unparks: Move, from),
+    shape!(unparks: Move, to),
+    shape!(attaches: Attach, at),
+    shape!(maps: Map, start),
+    shape!(protects: Protect, start),
+    shape!(advises: Advise, start),
+    shape!(iovecs: Iovec, base, len, 0, Shape::NONE),
+];
 
 /// Bytes in words, for a constant.
 const fn word(bytes: usize) -> u8 {
@@ -82,66 +108,38 @@ const fn word(bytes: usize) -> u8 {
     (bytes / 4).to_le_bytes()[0]
 }
 
-impl At {
-    /// See that every row is whole pages that cannot wrap, and none of the area's. Does nothing after a failure, so that
-    /// the first one is told.
-    #[inline(never)]
-    fn outside(&mut self, table: &[u32], shape: Shape) {
-        let mut rest = table;
-        let mut i = 0;
-        // Not `chunks_exact`, which would divide.
-        while self.bad.is_none()
-            && let Some((row, others)) = rest.split_at_checked(usize::from(shape.words))
-            && !row.is_empty()
-        {
-            rest = others;
-            self.row = i;
-            i += 1;
-            self.bad = self.row_outside(row, shape).err();
-        }
-    }
-
-    fn row_outside(&mut self, row: &[u32], shape: Shape) -> Result<(), Check> {
+/// See that every row of a table is whole pages that cannot wrap, and none of the area's.
+#[inline(never)]
+fn outside<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, shape: &Shape) -> Done<K> {
+    let mut rest = args.words(usize::from(shape.table));
+    let mut i = 0;
+    // Not `chunks_exact`, which would divide.
+    while let Some((row, others)) = rest.split_at_checked(usize::from(shape.words))
+        && !row.is_empty()
+    {
         let word = |at: u8| row.get(usize::from(at)).copied();
-        self.object = word(shape.object).unwrap_or(Report::NO_OBJECT);
         let start = word(shape.start).unwrap_or(0);
         let len = word(shape.len & !Shape::END).unwrap_or(0);
         let end = if shape.len & Shape::END == 0 {
-            start.checked_add(len).ok_or(Check::RowShape)?
+            // Upside down, if it wraps.
+            start.wrapping_add(len)
         } else {
             len
         };
         let range = Range { start, end };
-        if !aligned(range) {
-            return Err(Check::RowShape);
-        }
-        if range.overlaps(self.area) {
-            Err(Check::RowHitsArea)
+        let check = if !aligned(range) {
+            Check::RowShape
+        } else if range.overlaps(args.fixed.area) {
+            Check::RowHitsArea
         } else {
-            Ok(())
-        }
+            rest = others;
+            i += 1;
+            continue;
+        };
+        let object = word(shape.object).unwrap_or(Report::NO_OBJECT);
+        return Err(bad(run, i, object, check));
     }
-}
-
-fn rows(at: &mut At, args: &Args<'_>) {
-    let range = shape!(Range, start, end, Shape::END, Shape::NONE);
-    at.outside(words(args.unmaps), range);
-    at.outside(words(args.holes), range);
-    for table in [args.parks, args.pieces, args.unparks] {
-        at.outside(words(table), shape!(Move, from));
-        at.outside(words(table), shape!(Move, to));
-    }
-    at.outside(words(args.attaches), shape!(Attach, at));
-    at.outside(words(args.maps), shape!(Map, start));
-    at.outside(words(args.protects), shape!(Protect, start));
-    at.outside(words(args.advises), shape!(Advise, start));
-    at.outside(words(args.iovecs), shape!(Iovec, base, len, 0, Shape::NONE));
-    for (i, b) in args.batches.iter().enumerate() {
-        if at.bad.is_none() {
-            at.row = i;
-            at.bad = batch(args, b).err();
-        }
-    }
+    Ok(())
 }
 
 /// The bootstrap area itself.
@@ -203,7 +201,7 @@ fn thread(args: &Args<'_>, i: usize, t: &ThreadArgs) -> Result<(), Check> {
         end: t.stack,
     };
     if i != 0 && (!f.area.contains(stack) || !t.stack.is_multiple_of(8))
-        || slice(args.queued, t.queue.first, t.queue.count).is_none()
+        || slice(&args.queued, t.queue.first, t.queue.count).is_none()
     {
         return Err(Check::Threads);
     }
@@ -235,7 +233,7 @@ pub(crate) fn iovecs<'a>(args: &Args<'a>, b: &Batch) -> Option<&'a [Iovec]> {
     if b.count == 0 || b.count > IOV_MAX {
         None
     } else {
-        slice(args.iovecs, b.first, b.count)
+        slice(args.iovecs.rows(), b.first, b.count)
     }
 }
 

@@ -68,7 +68,7 @@ impl Model {
                 "set_tid is not in the thread's own row"
             );
             let at = usize::try_from(low(clone.set_tid) - own).unwrap_or(0);
-            let bytes = armrest_abi::bytes_of_slice(of.threads);
+            let bytes = armrest_abi::bytes_of_slice(&of.threads);
             let tid = record::read(bytes, row * size_of::<ThreadArgs>() + at);
             (
                 low(clone.flags),
