@@ -154,6 +154,8 @@ pub struct RestoreOptions {
     /// Accept this changed file (glob, repeatable)
     #[arg(long, value_name = "PATH")]
     pub allow_changed: Vec<String>,
+    // The text is for the help: brackets are brackets there.
+    #[allow(rustdoc::broken_intra_doc_links)]
     /// Give it descriptor N of this program for ID: pipe[INODE], a path, file[MOUNT:INODE] (repeatable)
     #[arg(long, value_name = "fd[N]:ID", value_parser = inherit, hide = true)]
     pub inherit_fd: Vec<Inherit>,

@@ -94,7 +94,7 @@ impl Address {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
-            *to = from.cast_signed() as libc::c_char;
+            *to = libc::c_char::from_ne_bytes([*from]);
         }
         let len = (bytes.len() + usize::from(ends)).min(most);
         let before = std::mem::offset_of!(libc::sockaddr_un, sun_path);
