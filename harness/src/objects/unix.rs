@@ -633,15 +633,15 @@ fn set_raw<T>(fd: RawFd, option: libc::c_int, value: &T) -> io::Result<()> {
 /// Set an option if it is another now. One that this kernel lacks is right if it is off.
 fn set(fd: RawFd, option: u32, value: u32) -> io::Result<()> {
     let option = option.cast_signed();
+    let lacks = |e: &io::Error| e.raw_os_error() == Some(libc::ENOPROTOOPT);
     match get(fd, option) {
-        Ok(now) if now == value => Ok(()),
-        Err(e)
-            if e.raw_os_error() == Some(libc::ENOPROTOOPT)
-                && (value == 0 || option == SO_BUF_LOCK) =>
-        {
-            Ok(())
-        }
-        _ => set_raw(fd, option, &value),
+        Ok(now) if now == value => return Ok(()),
+        Err(e) if lacks(&e) && value == 0 => return Ok(()),
+        _ => {}
+    }
+    match set_raw(fd, option, &value) {
+        Err(e) if lacks(&e) && option == SO_BUF_LOCK => Ok(()),
+        done => done,
     }
 }
 
