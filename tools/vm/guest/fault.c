@@ -310,7 +310,8 @@ static void go_on(struct traced *t, int sign) {
 
 static void note(enum where w, const struct regs *r, const struct traced *t, bool blob) {
     pid_t pid = t->pid;
-    if (run.calls[w] >= MANY) die("too many calls");
+    // A harness that waits for 20 seconds looks more often than that: the last is as good as those before.
+    if (run.calls[w] >= MANY) run.calls[w] = MANY - 1;
     struct call *c = &run.call[w][run.calls[w]];
     c->nr = r->r[7];
     for (int i = 0; i < 6; i++) c->arg[i] = i == 0 ? r->r[17] : r->r[i];
