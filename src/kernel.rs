@@ -46,6 +46,7 @@ pub mod nr {
     pub const MLOCK: u32 = 150;
     pub const SCHED_SETSCHEDULER: u32 = 156;
     pub const MREMAP: u32 = 163;
+    pub const POLL: u32 = 168;
     pub const PRCTL: u32 = 172;
     pub const RT_SIGRETURN: u32 = 173;
     pub const RT_SIGQUEUEINFO: u32 = 178;
@@ -133,8 +134,8 @@ pub trait Kernel {
     /// The leader has come to the end of `stage`: wait for the others. Where they do not run at once, run them now:
     /// [`crate::threads_in_turn`].
     fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Self::Failure>;
-    /// Wait until the harness lets the tasks of a tree go on together.
-    fn gate(&mut self) {}
+    /// Wait until the harness lets the tasks of a tree go on together, for the `time`-th time.
+    fn gate(&mut self, _time: u32) {}
     /// Show where the restore is. Costs no call.
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.

@@ -1,7 +1,7 @@
 //! The kernel itself: the only file with raw system calls.
 
 use crate::{report, threads};
-use armrest_abi::{GATE_OFFSET, Progress, Report, Step, ThreadArgs};
+use armrest_abi::{GATE_OFFSET, Progress, Report, Step, ThreadArgs, bytes_of_slice};
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
 use core::convert::Infallible;
@@ -183,18 +183,29 @@ impl Kernel for Raw {
         Ok(())
     }
 
-    fn gate(&mut self) {
+    fn gate(&mut self, time: u32) {
         let open = self
             .progress
             .wrapping_byte_add(GATE_OFFSET as usize)
             .cast::<u32>();
+        // pollfd: descriptor, events, revents.
+        let mut report = [self.report_fd.cast_unsigned(), 0];
         // SAFETY: the verify step has seen that the progress page lies in the area; nothing else is kept there. The harness
         // writes and reads the same words, hence volatile.
-        unsafe {
-            open.wrapping_add(1).write_volatile(1);
-            while open.read_volatile() == 0 {
-                // FUTEX_WAIT while it is 0; whatever it returns, the word is looked at again.
-                let _ = self.call3(nr::FUTEX, word(open.addr()), 0, 0);
+        unsafe { open.wrapping_add(1).write_volatile(time) };
+        // SAFETY: as above.
+        while unsafe { open.read_volatile() } < time {
+            // FUTEX_WAIT for a while; whatever it returns, the word is looked at again.
+            let wait = Data {
+                arg: 3,
+                bytes: bytes_of_slice::<u32>(&[0, 300_000_000]),
+            };
+            let at = [word(open.addr()), 0, time.wrapping_sub(1), 0, 0, 0];
+            let _ = self.call(nr::FUTEX, at, Some(wait));
+            // An error on the pipe: nobody reads it.
+            let fds = self.place_of(&mut report[0]);
+            if self.call3(nr::POLL, fds, 1, 0) == Ok(1) {
+                exit_group();
             }
         }
     }

@@ -200,14 +200,15 @@ pub struct Progress {
     pub filled: u64,
 }
 
-/// Behind the [`Progress`], in the same page: where the tasks of a tree wait for each other. Nothing of a task can be seen
-/// from outside before it, and little can fail behind it.
+/// Behind the [`Progress`], in the same page: where the tasks of a tree wait for each other, twice. At the first time memory
+/// and threads are there; at the second only filters of system calls are missing, and no task has run yet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Gate {
-    /// Written by the harness: not 0 = open. The blob waits by `FUTEX_WAIT`, shared between processes.
+    /// Written by the harness: how many times it is open. The blob waits by `FUTEX_WAIT`, shared between processes, and ends
+    /// if nobody reads its reports any more.
     pub open: u32,
-    /// Written by the blob: 1 = it has come here.
+    /// Written by the blob: how many times it has come here.
     pub reached: u32,
 }
 

@@ -120,6 +120,12 @@ impl Board {
         self.word(1 + self.stages + node)
     }
 
+    /// The pid of a node, if it is born and not reaped.
+    pub fn born(&self, node: usize) -> Option<libc::pid_t> {
+        let pid = libc::pid_t::try_from(self.pid(node).load(Ordering::Acquire));
+        pid.ok().filter(|p| *p > 0)
+    }
+
     /// The pids of all that are born.
     pub fn pids(&self) -> Vec<libc::pid_t> {
         (0..self.nodes)
@@ -302,6 +308,8 @@ impl Family<'_> {
             unsafe { libc::_exit(0) }
         }
         meet();
+        self.parent_is(node, board)
+            .map_err(named("the parent is not the checkpoint's"))?;
         if !bound {
             self.bind(node).map_err(named("PR_SET_PDEATHSIG"))?;
         }
@@ -358,6 +366,24 @@ impl Family<'_> {
         }
     }
 
+    /// Whoever lost its parent has the right one now.
+    fn parent_is(&self, node: usize, board: &Board) -> io::Result<()> {
+        let (Role::Task(task) | Role::Zombie(task)) = self.tree.nodes[node].role else {
+            return Ok(());
+        };
+        let ppid = self.cp.tasks.get(task).map_or(0, |t| t.ppid);
+        let Some(parent) = self.tree.nodes.iter().position(|n| n.pid == ppid) else {
+            return Ok(());
+        };
+        // SAFETY: cannot fail.
+        let now = unsafe { libc::getppid() }.cast_unsigned();
+        if now == board.pid(parent).load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
+        }
+    }
+
     fn fork(&self, maker: &Node, node: usize, sibling: bool) -> Result<(), (String, io::Error)> {
         let want = self.tree.nodes[node].pid;
         let failed = |e: Error| {
@@ -411,6 +437,8 @@ impl Family<'_> {
             let pid = board.pid(*e).load(Ordering::Acquire).cast_signed();
             // SAFETY: our own child; no status is asked for.
             os::check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) })?;
+            // The number may be anybody's from now on.
+            board.pid(*e).store(0, Ordering::Release);
         }
         Ok(())
     }

@@ -139,20 +139,24 @@ impl Loaded {
         unsafe { p.read_volatile() }
     }
 
-    /// Has the task come to the gate?
-    pub fn at_gate(&self) -> bool {
+    /// Has the task come to the gate for this time?
+    pub fn at_gate(&self, time: u32) -> bool {
         // SAFETY: the progress page is mapped as long as `self` lives, and the gate lies in it; the blob writes the word
         // meanwhile, hence atomic.
         let reached = unsafe { AtomicU32::from_ptr(self.gate().wrapping_add(1)) };
-        reached.load(Ordering::Acquire) != 0
+        reached.load(Ordering::Acquire) >= time
     }
 
-    /// Let the task through the gate.
-    pub fn open_gate(&self) {
+    /// Let all tasks through the gate: first the words, which takes no time, then the calls that wake them.
+    pub fn open_gates(all: &[Loaded], time: u32) {
         // SAFETY: as above.
-        let open = unsafe { AtomicU32::from_ptr(self.gate()) };
-        open.store(1, Ordering::Release);
-        futex(open, libc::FUTEX_WAKE, 1, None);
+        let open = |l: &Loaded| unsafe { AtomicU32::from_ptr(l.gate()) };
+        for loaded in all {
+            open(loaded).store(time, Ordering::Release);
+        }
+        for loaded in all {
+            futex(open(loaded), libc::FUTEX_WAKE, 1, None);
+        }
     }
 
     /// The gate's two words.

@@ -12,6 +12,7 @@ use armrest_images::stats::RestoreStats;
 use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
 use armrest_plan::forest::Forest;
 use armrest_plan::needs::Needs;
+use armrest_plan::tree::Role;
 use armrest_plan::{Exit, Finish, Machine, Options, Plan, SourceKind};
 
 use crate::cgroup::Groups;
@@ -38,7 +39,7 @@ use crate::summary::{Log, PidFile, below};
 use crate::task::{self, Allowed, Becoming};
 use crate::timens;
 use crate::trace::Tracer;
-use crate::watch::{self, Child, Deadline, Forward, Reports};
+use crate::watch::{self, Child, Deadline, Ended, Forward, Reports};
 
 /// Restore as asked; the exit status to pass on.
 ///
@@ -166,11 +167,11 @@ fn here(
     if let Some(p) = pidfile {
         p.keep();
     }
-    journal.done();
     for left in made.links.remove() {
         // The task runs: this is said, and no failure any more.
         let _ = log.line(0, &format!("warning: {left}"));
     }
+    journal.done();
     drop(made.loaded);
     log.restored();
     log.status(&status);
@@ -329,6 +330,8 @@ struct Running {
     lock: Option<OsFile>,
     /// Who keeps the ids of the others under an emulator.
     held: Option<Held>,
+    /// The gate is open: tasks may run.
+    through: bool,
     /// The other tasks: children of each other.
     others: Vec<Child>,
 }
@@ -346,18 +349,23 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // All at once: whoever outlives another could do something of its own.
         let Some(board) = &self.board else { return };
-        let mut pids = board.pids();
-        pids.push(self.child.pid());
-        for pid in &pids {
-            // SAFETY: none of them is reaped before its parent is dead, and none is by its parent but for stand-ins.
-            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        // Its end is waited for by itself.
+        self.held = None;
+        if !watch::Child::end_all() {
+            // Before the gate is open nobody reaps the others, so the numbers are theirs; later they may be anyone's.
+            let all = if self.through {
+                Vec::new()
+            } else {
+                board.pids()
+            };
+            for pid in all {
+                // SAFETY: numbers only; see above.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            return;
         }
-        for pid in pids {
-            // SAFETY: with its parent dead it is a child of ours; if it is not, the call fails.
-            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
-        }
+        self.child.has_ended(Ended::Signal(libc::SIGKILL));
         let _ = family::catch_orphans(false);
     }
 }
@@ -586,6 +594,7 @@ impl Restore<'_> {
                     tracer: None,
                     lock: None,
                     held: None,
+                    through: false,
                     others: Vec::new(),
                 };
                 // Before the others are made, which come after it.
@@ -674,17 +683,17 @@ impl Restore<'_> {
         if let Some(reports) = reports
             && (reports.take(Duration::ZERO)? || reports.said_anything())
         {
-            while !reports.take(Duration::from_millis(50))? && child.ended().is_none() {}
+            reports.hear_out()?;
             self.judge(reports, child, loaded)?;
         }
-        let dead = |pid: &libc::pid_t| all_live && watch::is_dead(*pid);
-        if let Some(pid) = board.pids().into_iter().find(dead).or_else(|| {
-            let ended = child.ended().is_some();
-            ended.then(|| child.pid())
-        }) {
+        let nodes = self.forest.tree.nodes.iter().enumerate();
+        for (i, n) in nodes.filter(|(_, n)| all_live || matches!(n.role, Role::Task(_))) {
+            let Some(pid) = board.born(i).filter(|pid| watch::is_dead(*pid)) else {
+                continue;
+            };
             return Err(Error::Lost {
-                what: format!("pid {pid}, while the tree was made"),
-                why: "it died".into(),
+                what: format!("pid {} ({pid}), while the tree was made", n.pid),
+                why: child.ended().map_or_else(|| "it died".into(), Ended::words),
             });
         }
         Ok(())
@@ -780,34 +789,7 @@ impl Restore<'_> {
         let Some(board) = &running.board else {
             return Ok(());
         };
-        let bytes: u64 = self.members.iter().map(|m| m.plan.pages * 4096).sum();
-        let bar = watch::Bar::new(bytes);
-        while !made.loaded.iter().all(Loaded::at_gate) {
-            self.forward.interrupted()?;
-            self.deadline.check(|| "tasks of the tree".into())?;
-            if reports.take(Duration::from_millis(2))? || reports.said_anything() {
-                while !reports.take(Duration::from_millis(50))? && running.child.ended().is_none() {
-                }
-                self.judge(reports, &mut running.child, &made.loaded)?;
-            }
-            let ours = self.members.iter().map(|m| m.index);
-            let pids = ours.map(|i| board.pid(i).load(Ordering::Acquire).cast_signed());
-            if let Some((pid, m)) = pids
-                .zip(&self.members)
-                .find(|(pid, _)| watch::is_dead(*pid))
-            {
-                // Its words may have come meanwhile.
-                reports.take(Duration::from_millis(50))?;
-                if reports.said_anything() {
-                    continue;
-                }
-                return Err(Error::Lost {
-                    what: format!("pid {} ({pid}), before all were ready", m.task.pid),
-                    why: "it died".into(),
-                });
-            }
-            bar.show(&made.loaded);
-        }
+        self.until_at_gate(1, board, &mut running.child, reports, made)?;
         for r in &self.forest.removes {
             // SAFETY: IPC_RMID takes no buffer.
             os::check(unsafe { libc::shmctl(r.shmid, libc::IPC_RMID, std::ptr::null_mut()) })
@@ -816,7 +798,48 @@ impl Restore<'_> {
                     why: e.to_string(),
                 })?;
         }
-        made.loaded.iter().for_each(Loaded::open_gate);
+        Loaded::open_gates(&made.loaded, 1);
+        self.until_at_gate(2, board, &mut running.child, reports, made)?;
+        running.through = true;
+        Loaded::open_gates(&made.loaded, 2);
+        Ok(())
+    }
+
+    /// Wait until all tasks have come to the gate for this time.
+    fn until_at_gate(
+        &self,
+        time: u32,
+        board: &Board,
+        child: &mut Child,
+        reports: &mut Reports,
+        made: &Made,
+    ) -> Result<(), Error> {
+        let bytes: u64 = self.members.iter().map(|m| m.plan.pages * 4096).sum();
+        let bar = watch::Bar::new(bytes);
+        while !made.loaded.iter().all(|l| l.at_gate(time)) {
+            self.forward.interrupted()?;
+            self.deadline.check(|| "tasks of the tree".into())?;
+            if reports.take(Duration::from_millis(2))? || reports.said_anything() {
+                reports.hear_out()?;
+                self.judge(reports, child, &made.loaded)?;
+            }
+            let born = |m: &&Member<'_>| {
+                let pid = board.born(m.index);
+                pid.is_some_and(watch::is_dead)
+            };
+            if let Some(m) = self.members.iter().find(born) {
+                // Its words may have come meanwhile.
+                reports.hear_out()?;
+                if reports.said_anything() {
+                    continue;
+                }
+                return Err(Error::Lost {
+                    what: format!("pid {}, before all were ready", m.task.pid),
+                    why: child.ended().map_or_else(|| "it died".into(), Ended::words),
+                });
+            }
+            bar.show(&made.loaded);
+        }
         Ok(())
     }
 

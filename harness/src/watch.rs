@@ -127,6 +127,34 @@ impl Child {
         }
     }
 
+    /// It and all that is a child of this process besides: killed and reaped, until there is none. With this process a
+    /// subreaper, that is all of a tree, and no pid can be anyone else's.
+    ///
+    /// False: the kernel does not list children (CONFIG_PROC_CHILDREN).
+    pub fn end_all() -> bool {
+        let list = format!("/proc/self/task/{}/children", std::process::id());
+        loop {
+            let Ok(text) = std::fs::read_to_string(&list) else {
+                return false;
+            };
+            let pids: Vec<libc::pid_t> = text
+                .split_whitespace()
+                .filter_map(|p| p.parse().ok())
+                .collect();
+            if pids.is_empty() {
+                return true;
+            }
+            for pid in &pids {
+                // SAFETY: our own children, not reaped yet: nobody else can.
+                unsafe { libc::kill(*pid, libc::SIGKILL) };
+            }
+            for pid in pids {
+                // SAFETY: as above.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+            }
+        }
+    }
+
     /// Somebody else has waited for it.
     pub fn has_ended(&mut self, how: Ended) {
         self.ended = Some(how);
@@ -261,9 +289,22 @@ impl Reports {
         !self.said.is_empty()
     }
 
+    /// The first report; others may follow it when several tasks fail at once.
+    fn report(&self) -> Option<Report> {
+        let first = self.said.get(..size_of::<Report>())?;
+        Report::from_bytes(first).filter(|r| r.magic == Report::MAGIC)
+    }
+
+    /// Take the rest of what is being said, which comes at once.
+    pub fn hear_out(&mut self) -> Result<(), Error> {
+        let until = Instant::now() + Duration::from_millis(200);
+        while !self.take(Duration::from_millis(20))? && Instant::now() < until {}
+        Ok(())
+    }
+
     /// The thread that the report is of, if there is one.
     pub fn reporter(&self) -> Option<u32> {
-        Report::from_bytes(&self.said).map(|r| r.tid)
+        self.report().map(|r| r.tid)
     }
 
     /// What an ended pipe means for a task: `child` is the one that can be waited for.
@@ -274,7 +315,7 @@ impl Reports {
         plan: &Plan,
         loaded: &Loaded,
     ) -> Result<(), Error> {
-        if let Some(report) = Report::from_bytes(&self.said) {
+        if let Some(report) = self.report() {
             return Err(Error::Blob {
                 what: format!("pid {pid}"),
                 why: words::report(&report, plan),

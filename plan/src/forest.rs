@@ -112,6 +112,14 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
         let what = format!("pid {}: a zombie", cp.tasks[0].pid);
         refuse.add(RefusalKind::Unsupported, what, "nothing to restore");
     }
+    for t in &cp.tasks {
+        if let TaskState::Dead { exit_code } = t.state
+            && let Err(why) = tree::possible_end(exit_code)
+        {
+            let what = format!("pid {}: a zombie that {why}", t.pid);
+            refuse.add(RefusalKind::Unsupported, what, "the images are damaged");
+        }
+    }
     if tree.needs_siblings() && machine.emulated {
         refuse.add(
             RefusalKind::Machine,

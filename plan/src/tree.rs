@@ -97,6 +97,23 @@ impl Tree {
     }
 }
 
+/// Can a process end like this? A wait status of `exit`, or of a signal that ends.
+///
+/// # Errors
+/// Why not.
+pub fn possible_end(status: u32) -> Result<(), String> {
+    /// Ignored or stopping by default: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH.
+    const NOT_DEADLY: [u32; 8] = [17, 18, 19, 20, 21, 22, 23, 28];
+    let signo = status & 0x7f;
+    if status > 0xffff || signo != 0 && status & 0xff00 != 0 {
+        return Err(format!("ended with the status {status:#x}"));
+    }
+    if signo > 64 || NOT_DEADLY.contains(&signo) {
+        return Err(format!("was killed by signal {signo}"));
+    }
+    Ok(())
+}
+
 /// Decide how the tree is made.
 ///
 /// # Errors

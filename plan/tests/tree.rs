@@ -304,6 +304,17 @@ fn task(pid: u32, ppid: u32, pgid: u32, sid: u32) -> Task {
 }
 
 #[test]
+fn zombies_have_ended_somehow() {
+    use armrest_plan::tree::possible_end;
+    for status in [0, 7 << 8, 255 << 8, 9, 11 | 0x80, 34] {
+        assert_eq!(possible_end(status), Ok(()), "{status:#x}");
+    }
+    for status in [19, 17, 65, 0x1_0000, 0x709, u32::MAX] {
+        assert!(possible_end(status).is_err(), "{status:#x}");
+    }
+}
+
+#[test]
 fn what_no_kernel_has_is_refused() {
     let root = || task(10, 0, 10, 10);
     let dead = Task {

@@ -24,6 +24,10 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
         run.ok(res)?;
     }
     pdeath(run, leader)?;
+    // Now that each has the bond to its own parent, and before any task runs: a parent may end at once.
+    if args.fixed.want & want::GATE != 0 {
+        run.k.gate(2);
+    }
     // Filters for all: while the others wait.
     if leader.want & want::SEAL_ALL != 0 {
         seal(run, args, leader)?;

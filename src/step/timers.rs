@@ -1,7 +1,7 @@
 //! Timers: armed as late as possible, so that little of their time passes in the restore.
 //!
 //! POSIX timers come after the threads, since some send their signal to one of them, and all are made before the first
-//! is armed. In between, the tasks of a tree wait for each other: what may fail is done, and no time runs yet.
+//! is armed. In between, the tasks of a tree wait for each other, so that no time runs while others fill their memory.
 
 use crate::args::Args;
 use crate::kernel::Kernel;
@@ -18,7 +18,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
         make(run, args)?;
     }
     if args.fixed.want & want::GATE != 0 {
-        run.k.gate();
+        run.k.gate(1);
     }
     for (i, t) in args.timers.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);
