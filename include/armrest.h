@@ -63,7 +63,7 @@
 /* Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once. */
 #define ARMREST_WANT_MM_SINGLES 0x100000u
 
-/* Timers, before the first is armed: wait at the `Gate` behind the progress. */
+/* Wait twice at the `Gate` behind the progress: in the timers step before the first is armed, and in the creds step behind all but the filters. */
 #define ARMREST_WANT_GATE 0x200000u
 
 /* Threads: they are made by `clone3` with `set_tid`. */
@@ -552,11 +552,11 @@ _Static_assert(offsetof(struct armrest_progress, step) == 0, "Progress.step");
 _Static_assert(offsetof(struct armrest_progress, row) == 4, "Progress.row");
 _Static_assert(offsetof(struct armrest_progress, filled) == 8, "Progress.filled");
 
-/* Behind the `Progress`, in the same page: where the tasks of a tree wait for each other. Nothing of a task can be seen from outside before it, and little can fail behind it. */
+/* Behind the `Progress`, in the same page: where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second only filters of system calls are missing, and no task has run yet. */
 struct armrest_gate {
-    /* Written by the harness: not 0 = open. The blob waits by `FUTEX_WAIT`, shared between processes. */
+    /* Written by the harness: how many times it is open. The blob waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports any more. */
     uint32_t open;
-    /* Written by the blob: 1 = it has come here. */
+    /* Written by the blob: how many times it has come here. */
     uint32_t reached;
 };
 _Static_assert(sizeof(struct armrest_gate) == 8, "size of Gate");
