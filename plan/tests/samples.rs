@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use armrest_abi::ReportKind;
 use armrest_images::{Checkpoint, FsDir, MemDir, load};
+use armrest_plan::forest::forest;
 use armrest_plan::model::{Model, Trouble, drill, emulator, machine, prove};
-use armrest_plan::{Machine, Options, plan};
+use armrest_plan::{Machine, Options, Refusal, plan};
 use common::options;
 
 fn images() -> PathBuf {
@@ -33,31 +34,48 @@ fn what_must_pass_is_planned_and_proved() {
     }
 }
 
-#[test]
-fn every_sample_is_proved_or_refused_by_name() {
-    let mut refused = 0;
-    for dir in std::fs::read_dir(images())
-        .unwrap()
-        .map(|d| d.unwrap())
+/// Names of the samples.
+fn names() -> Vec<String> {
+    let dirs = std::fs::read_dir(images()).unwrap().map(|d| d.unwrap());
+    let mut names: Vec<String> = dirs
         .filter(|d| d.file_type().unwrap().is_dir())
-    {
-        let name = dir.file_name().into_string().unwrap();
+        .map(|d| d.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_task_of_every_sample_is_planned_and_proved() {
+    for name in names() {
         let cp = sample(&name);
-        match plan(&cp, &machine(), &options()) {
-            Ok(p) => drop(
-                prove(&cp, &machine(), &p, Trouble::default())
-                    .unwrap_or_else(|s| panic!("{name}: {s:?}")),
-            ),
-            Err(r) => {
-                refused += 1;
-                assert!(
-                    !r.0.is_empty() && r.0.iter().all(|r| !r.what.is_empty() && !r.hint.is_empty()),
-                    "{name}: {r:?}"
-                );
-            }
+        let forest =
+            forest(&cp, &machine(), &options()).unwrap_or_else(|r| panic!("{name}: {r:#?}"));
+        for (_, p) in forest.each() {
+            prove(&cp, &machine(), p, Trouble::default())
+                .unwrap_or_else(|s| panic!("{name}, task {}: {s:?}", p.task));
         }
+        let live = cp.tasks.iter().filter(|t| t.live.is_some()).count();
+        assert_eq!(forest.each().count(), live, "{name}");
     }
-    assert!(refused > 0);
+}
+
+#[test]
+fn what_an_emulator_cannot_restore_is_refused_by_name() {
+    let refused: Vec<String> = names()
+        .into_iter()
+        .filter(
+            |name| match forest(&sample(name), &emulator(), &options()) {
+                Ok(_) => false,
+                Err(r) => {
+                    let named = |r: &Refusal| !r.what.is_empty() && !r.hint.is_empty();
+                    assert!(!r.0.is_empty() && r.0.iter().all(named), "{name}: {r:?}");
+                    true
+                }
+            },
+        )
+        .collect();
+    assert_eq!(refused, ["orphans", "task", "ticking"]);
 }
 
 /// Seconds for the next test: short in CI, `ARMREST_FUZZ_SECONDS=600` for a long run.

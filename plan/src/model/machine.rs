@@ -31,6 +31,7 @@ pub fn machine() -> Machine {
 /// What qemu-user shows: no robust list, no rseq, no PR_SET_MM_MAP.
 pub fn emulator() -> Machine {
     Machine {
+        timer_ids: crate::timers::TimerIds::Foreign,
         emulated: true,
         has_robust_list: false,
         has_rseq: false,
