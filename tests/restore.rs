@@ -104,6 +104,12 @@ fn sysvshm() {
     passes("sysvshm", 172, &[0, 1, 2, 3, 4, 5]);
 }
 
+/// A parent, four children and a grandchild, each with its pid.
+#[test]
+fn family() {
+    passes("family", 175, &[9]);
+}
+
 /// 300 attachments of 20 segments; three semaphore sets and two message queues besides.
 #[test]
 fn shm300() {

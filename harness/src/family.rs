@@ -399,7 +399,8 @@ impl Family<'_> {
         let wanted = (!self.any_pid).then_some(want);
         match pid::fork(wanted, self.machine, sibling).map_err(failed)? {
             Side::Child => {
-                drop(lock);
+                // It is the maker's, who gives it back once the emulator is settled here.
+                std::mem::forget(lock);
                 // A stand-in that is a parent will be gone before its child becomes a task.
                 self.live(node, sibling || maker.role != Role::StandIn)
             }
