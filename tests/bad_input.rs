@@ -543,9 +543,22 @@ fn unsupported_things_are_named_all_at_once() {
     if !provable("unsupported checkpoints") {
         return;
     }
-    let samples: [(&str, &[&str]); 1] = [("family", &["6 processes"])];
-    for (name, words) in samples {
-        let s = Scratch::new(name);
+    let words: [&[&str]; 1] = [&[
+        "pid 175 and pid 179: one address space (CLONE_VM)",
+        "pid 175 and pid 179: one fs state (CLONE_FS)",
+        "pid 175 and pid 179: one table of signal actions (CLONE_SIGHAND)",
+    ]];
+    for words in words {
+        // A task that is no thread and no fork either.
+        let s = Scratch::new("family");
+        let mut parents = None;
+        s.edit::<proto::Ids>("ids-175.img", magic::IDS, |i| parents = i.first().cloned());
+        s.edit::<proto::Ids>("ids-179.img", magic::IDS, |i| {
+            let parents = parents.as_ref().expect("ids of the parent");
+            i[0].vm_id = parents.vm_id;
+            i[0].fs_id = parents.fs_id;
+            i[0].sighand_id = parents.sighand_id;
+        });
         let words = [
             &["armrest: plan: ", ": not supported", "armrest: try: "],
             words,
@@ -583,6 +596,8 @@ fn unsupported_things_are_named_all_at_once() {
         "tid 2604: seccomp filters",
     ];
     s.refused(&PLAIN, &[], 102, &words);
+    let words = ["(CLONE_PARENT): cannot be done on this machine"];
+    Scratch::new("orphans").refused(&PLAIN, &[], 102, &words);
 }
 
 #[test]

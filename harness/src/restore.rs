@@ -212,7 +212,7 @@ fn facts(
     let wanted = if o.new_namespaces && !as_init {
         Vec::new()
     } else {
-        cp.ids()
+        armrest_plan::tree::ids(cp)
     };
     let enforced = shmlba_enforced(cp, journal)?;
     let mut machine =

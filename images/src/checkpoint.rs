@@ -215,6 +215,17 @@ impl Checkpoint {
     }
 }
 
+/// What a task may share with others, by the dumper's numbers; `None` = not recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// Address space (CLONE_VM).
+    pub vm: Option<u32>,
+    /// Directories and umask (CLONE_FS).
+    pub fs: Option<u32>,
+    /// Signal actions (CLONE_SIGHAND).
+    pub sighand: Option<u32>,
+}
+
 /// What a task that is not a zombie owns.
 #[derive(Clone, Debug)]
 pub struct LiveTask {
@@ -252,6 +263,9 @@ pub struct LiveTask {
     pub fds: Vec<Fd>,
     /// Number of the descriptor table (shared tables have the same).
     pub files_id: u32,
+    /// Numbers of the address space, the fs state (directories, umask) and the table of signal actions, as `kcmp` told
+    /// them apart: who shares one has the same.
+    pub shares: Shares,
     /// File id of the working directory.
     pub cwd: u32,
     /// File id of the root directory.

@@ -127,6 +127,13 @@ pub fn plan_task(
     out.draw(task, options, identities)
 }
 
+/// True if the id is that of a thread that does not lead its process.
+fn is_thread(cp: &Checkpoint, tid: u32) -> bool {
+    let live = cp.tasks.iter().filter_map(|t| t.live.as_ref());
+    live.flat_map(|l| l.threads.iter().skip(1))
+        .any(|t| t.tid == tid)
+}
+
 fn ids(
     cp: &Checkpoint,
     task: &Task,
@@ -145,13 +152,19 @@ fn ids(
         if let Some(by) = &machine.pid_taken_by {
             no(
                 RefusalKind::Taken,
-                format!("pid {}: taken by {by}", task.pid),
+                format!(
+                    "pid {}: taken by {by}",
+                    cp.tasks.first().unwrap_or(task).pid
+                ),
                 "end that process, or use --new-namespaces or --any-pid",
             );
         } else if let Some((tid, by)) = &machine.tid_taken_by {
             no(
                 RefusalKind::Taken,
-                format!("tid {tid}: taken by {by}"),
+                format!(
+                    "{} {tid}: taken by {by}",
+                    if is_thread(cp, *tid) { "tid" } else { "pid" }
+                ),
                 "end that process, or use --new-namespaces or --any-pid",
             );
         } else if !machine.may_choose_pid {

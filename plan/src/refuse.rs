@@ -1,5 +1,7 @@
 //! What a checkpoint holds that a restore cannot put back: everything at once, by name, before anything is touched.
 
+use std::collections::BTreeMap;
+
 use armrest_images::{Checkpoint, LiveTask, Task, TaskState, Thread, VmaKind};
 
 use crate::machine::Machine;
@@ -44,6 +46,12 @@ pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
             );
         }
     }
+    for (one, other, what) in shared(cp) {
+        no(
+            format!("pid {one} and pid {other}: one {what}"),
+            "this version restores processes that have such things to themselves",
+        );
+    }
     for other in &cp.others {
         no(other.clone(), "this version does not restore it");
     }
@@ -62,6 +70,33 @@ pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
             live_task(task, live, &mut no);
         }
     }
+}
+
+/// Pairs of processes that share what each would get a copy of.
+fn shared(cp: &Checkpoint) -> Vec<(u32, u32, &'static str)> {
+    type Number = fn(&LiveTask) -> Option<u32>;
+    let kinds: [(Number, &str); 4] = [
+        (|l| l.shares.vm, "address space (CLONE_VM)"),
+        (|l| Some(l.files_id), "descriptor table (CLONE_FILES)"),
+        (|l| l.shares.fs, "fs state (CLONE_FS)"),
+        (
+            |l| l.shares.sighand,
+            "table of signal actions (CLONE_SIGHAND)",
+        ),
+    ];
+    let mut pairs = Vec::new();
+    for (number, what) in kinds {
+        let mut first = BTreeMap::new();
+        for t in &cp.tasks {
+            if let Some(n) = t.live.as_ref().and_then(number) {
+                let one = *first.entry(n).or_insert(t.pid);
+                if one != t.pid {
+                    pairs.push((one, t.pid, what));
+                }
+            }
+        }
+    }
+    pairs
 }
 
 fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use armrest_images::{Task, TaskState};
+use armrest_images::{Checkpoint, Task, TaskState};
 
 /// The group of the caller, which has no number here.
 const CALLERS: u32 = 0;
@@ -112,6 +112,16 @@ pub fn possible_end(status: u32) -> Result<(), String> {
         return Err(format!("was killed by signal {signo}"));
     }
     Ok(())
+}
+
+/// The ids that a tree needs: the root's pid, then all others, those of threads, and the numbers of those that are gone.
+pub fn ids(cp: &Checkpoint) -> Vec<u32> {
+    let mut ids = cp.ids();
+    if let Ok(tree) = tree(&cp.tasks) {
+        let gone = tree.nodes.iter().filter(|n| n.role == Role::StandIn);
+        ids.extend(gone.map(|n| n.pid));
+    }
+    ids
 }
 
 /// Decide how the tree is made.

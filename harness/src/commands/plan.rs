@@ -35,7 +35,7 @@ struct Report<'a> {
 /// The images cannot be used, the plan refuses, or standard output cannot be written.
 pub fn run(options: &PlanOptions) -> Result<i32, Error> {
     let cp = armrest_images::load(&FsDir::new(&options.images))?;
-    let (machine, made_up) = this_machine(&cp.ids())?;
+    let (machine, made_up) = this_machine(&armrest_plan::tree::ids(&cp))?;
     let (sizes, has_blob) = (load::sizes(), load::header().is_ok());
     let wanted = Options {
         any_pid: options.any_pid,

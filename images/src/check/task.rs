@@ -4,8 +4,8 @@ use super::at::{At, need, word};
 use super::source::Source;
 use super::{Node, cgroup, files, memory};
 use crate::checkpoint::{
-    BpfInsn, Checkpoint, Creds, LiveTask, PosixTimer, SeccompFilter, SigAction, Task, TaskState,
-    Thread,
+    BpfInsn, Checkpoint, Creds, LiveTask, PosixTimer, SeccompFilter, Shares, SigAction, Task,
+    TaskState, Thread,
 };
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
@@ -231,6 +231,11 @@ fn live(
         pages,
         fds: files::descriptors(source, &checkpoint.files, files_id)?,
         files_id,
+        shares: Shares {
+            vm: ids.vm_id,
+            fs: ids.fs_id,
+            sighand: ids.sighand_id,
+        },
         cwd,
         root,
         umask: fs.umask,

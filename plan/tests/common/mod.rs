@@ -177,6 +177,7 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
             },
         ],
         files_id: 1,
+        shares: Shares::default(),
         cwd: 4,
         root: 6,
         umask: Some(0o22),

@@ -248,3 +248,15 @@ compared() {
 
 # no COMMAND…: it must fail. `! COMMAND` alone never ends a script of `sh -e`, so the list of tests refuses it.
 no() { ! "$@"; }
+
+# compared_tree NAME: restores the tree and compares all tasks with their images while they run, then ends it: PASS.
+compared_tree() {
+    put_files $1
+    pid=$(root_pid $1)
+    armrest restore -D /images/$1 -d || return 1
+    armrest verify -D /images/$1 -t $pid --allow-ran >/tmp/verify || { cat /tmp/verify; return 1; }
+    tail -n 1 /tmp/verify
+    kill -TERM $pid || return 1
+    gone $pid || return 1
+    [ "$(tail -n 1 /samples/run/$1/out.log)" = PASS ]
+}

@@ -1,0 +1,219 @@
+//! Trees: plans side by side. Each task's steps are run on the model and end with its own memory; what is common is done
+//! once; what processes share and this version would tear apart is refused.
+
+mod common;
+
+use std::path::Path;
+
+use armrest_abi::want;
+use armrest_images::{Checkpoint, FsDir, LiveTask, Task, load};
+use armrest_plan::forest::{Forest, forest};
+use armrest_plan::model::{Trouble, emulator, machine, prove};
+use armrest_plan::{Machine, MapRange, OwnMap};
+use common::{live, options};
+
+fn sample(name: &str) -> Checkpoint {
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images");
+    load(&FsDir::new(images.join(name))).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn planned(cp: &Checkpoint, machine: &Machine) -> Forest {
+    forest(cp, machine, &options()).unwrap_or_else(|r| panic!("{r:#?}"))
+}
+
+/// A second process, the child of the first, with everything of its own.
+fn with_a_child(mut cp: Checkpoint) -> Checkpoint {
+    let first = &cp.tasks[0];
+    let pid = first.pid + 7;
+    let mut child = Task {
+        pid,
+        ppid: first.pid,
+        ..first.clone()
+    };
+    let l: &mut LiveTask = child.live.as_mut().expect("it lives");
+    l.threads.truncate(1);
+    l.threads[0].tid = pid;
+    l.files_id += 1;
+    l.shares = armrest_images::Shares::default();
+    cp.tasks.push(child);
+    cp
+}
+
+/// The machine as one process of the tree finds it: the areas of the others are there.
+fn inside(machine: &Machine, f: &Forest, task: usize) -> Machine {
+    let mut m = machine.clone();
+    for (_, p) in f.each().filter(|(i, _)| *i != task) {
+        m.maps.push(OwnMap {
+            range: MapRange {
+                start: p.area.all.start,
+                end: p.area.all.end,
+            },
+            name: String::new(),
+        });
+    }
+    m.maps.sort_by_key(|m| m.range.start);
+    m
+}
+
+#[test]
+fn every_task_of_a_tree_ends_with_its_own_memory() {
+    for (name, on) in [
+        ("family", machine()),
+        ("family", emulator()),
+        ("workers", machine()),
+        ("workers", emulator()),
+        ("orphans", machine()),
+    ] {
+        let cp = sample(name);
+        let f = planned(&cp, &on);
+        let living = cp.tasks.iter().filter(|t| t.live.is_some()).count();
+        assert_eq!(f.each().count(), living);
+        for (i, p) in f.each() {
+            assert_eq!(p.task, i);
+            let who = cp.tasks[i].pid;
+            let model = prove(&cp, &inside(&on, &f, i), p, Trouble::default());
+            model.unwrap_or_else(|s| panic!("{name}, pid {who}: {s:?}"));
+        }
+    }
+}
+
+#[test]
+fn areas_are_free_in_all_tasks() {
+    let cp = sample("family");
+    let f = planned(&cp, &machine());
+    let areas: Vec<_> = f.each().map(|(_, p)| p.area.all).collect();
+    for (i, a) in areas.iter().enumerate() {
+        let others = areas.iter().enumerate().filter(|o| o.0 != i);
+        assert!(
+            others
+                .into_iter()
+                .all(|(_, o)| o.end <= a.start || a.end <= o.start)
+        );
+        let vmas = cp.tasks.iter().filter_map(|t| t.live.as_ref());
+        let (start, end) = (u64::from(a.start), u64::from(a.end));
+        for v in vmas.flat_map(|l| &l.mm.vmas) {
+            let (from, to) = (u64::from(v.range.start()), u64::from(v.range.end()));
+            assert!(to <= start || end <= from, "{a:?} {v:?}");
+        }
+        let maps = machine().maps;
+        let own = |m: &OwnMap| m.range.end <= a.start || a.end <= m.range.start;
+        assert!(maps.iter().all(own), "{a:?}");
+    }
+}
+
+/// The child alone has something where the area of a single process would lie.
+#[test]
+fn a_place_that_one_task_uses_is_nobodys() {
+    let cp = with_a_child(sample("counter"));
+    let f = planned(&cp, &machine());
+    let place = f.root().expect("a plan").area.all;
+    let mut other = cp.clone();
+    let l = other.tasks[1].live.as_mut().expect("it lives");
+    let vma = common::anon(place.start, 2, 3);
+    l.mm.vmas.push(vma);
+    l.mm.vmas.sort_by_key(|v| v.range.start());
+    let moved = planned(&other, &machine());
+    let used = place.start..place.start + 0x2000;
+    for (_, p) in moved.each() {
+        assert!(p.area.all.end <= used.start || used.end <= p.area.all.start);
+    }
+}
+
+#[test]
+fn all_wait_at_the_gate_and_one_alone_does_not() {
+    let cp = sample("counter");
+    let f = planned(&cp, &machine());
+    assert_eq!(f.root().expect("a plan").want & want::GATE, 0);
+    let f = planned(&with_a_child(cp), &machine());
+    assert!(f.each().all(|(_, p)| p.want & want::GATE != 0));
+    assert_eq!(f.each().count(), 2);
+}
+
+/// A segment that both have attached and that is marked for deletion: after both have it, once, and by neither.
+#[test]
+fn what_is_marked_for_deletion_is_removed_once() {
+    let alone = planned(&sample("sysvsplit"), &machine());
+    let own: Vec<i32> = alone
+        .root()
+        .expect("a plan")
+        .tables
+        .removes
+        .iter()
+        .map(|r| r.shmid)
+        .collect();
+    assert!(!own.is_empty() && alone.removes.is_empty());
+    let f = planned(&with_a_child(sample("sysvsplit")), &machine());
+    let removes: Vec<i32> = f.removes.iter().map(|r| r.shmid).collect();
+    assert_eq!(removes, own);
+    assert!(f.each().all(|(_, p)| p.tables.removes.is_empty()));
+    assert!(f.each().all(|(_, p)| !p.tables.attaches.is_empty()));
+}
+
+/// Every descriptor of ours lies above those of all tasks, or it would take a number that a child wants.
+#[test]
+fn helper_descriptors_lie_above_everybodys() {
+    let mut cp = with_a_child(sample("counter"));
+    let l = cp.tasks[1].live.as_mut().expect("it lives");
+    let mut fd = l.fds.last().expect("descriptors").clone();
+    fd.fd = 300;
+    l.fds.push(fd);
+    for (_, p) in planned(&cp, &machine()).each() {
+        assert!(p.report_fd > 300);
+        assert!(p.sources.iter().all(|s| s.fd > 300));
+    }
+}
+
+#[test]
+fn shared_tables_are_refused_by_name() {
+    let cp = with_a_child(sample("counter"));
+    let (one, other) = (cp.tasks[0].pid, cp.tasks[1].pid);
+    type Change = fn(&mut LiveTask, &LiveTask);
+    let changes: [(&str, Change); 4] = [
+        ("CLONE_VM", |c, p| c.shares.vm = p.shares.vm),
+        ("CLONE_FILES", |c, p| c.files_id = p.files_id),
+        ("CLONE_FS", |c, p| c.shares.fs = p.shares.fs),
+        ("CLONE_SIGHAND", |c, p| c.shares.sighand = p.shares.sighand),
+    ];
+    for (flag, change) in changes {
+        let mut cp = cp.clone();
+        let parent = live(&cp).clone();
+        assert!(parent.shares.vm.is_some() && parent.shares.fs.is_some());
+        change(cp.tasks[1].live.as_mut().expect("it lives"), &parent);
+        let refused = forest(&cp, &machine(), &options()).expect_err(flag);
+        let words: Vec<&str> = refused.0.iter().map(|r| r.what.as_str()).collect();
+        assert_eq!(words.len(), 1, "{words:?}");
+        assert!(words[0].starts_with(&format!("pid {one} and pid {other}: one ")));
+        assert!(words[0].ends_with(&format!("({flag})")));
+    }
+}
+
+/// Taken ids are named as what they are, once, whichever task's plan finds them; leaders that are gone need theirs too.
+#[test]
+fn taken_ids_are_named() {
+    let cp = sample("family");
+    let named = |m: Machine| -> Vec<String> {
+        let refused = forest(&cp, &m, &options()).expect_err("it is taken");
+        refused.0.into_iter().map(|r| r.what).collect()
+    };
+    let by = || "\"sleep\" (pid 9)".to_owned();
+    let root = Machine {
+        pid_taken_by: Some(by()),
+        ..machine()
+    };
+    assert_eq!(named(root), ["pid 175: taken by \"sleep\" (pid 9)"]);
+    let child = Machine {
+        tid_taken_by: Some((180, by())),
+        ..machine()
+    };
+    assert_eq!(named(child), ["pid 180: taken by \"sleep\" (pid 9)"]);
+    let orphans = sample("orphans");
+    let ids = armrest_plan::tree::ids(&orphans);
+    let gone = |id: u32| id != 0 && orphans.tasks.iter().all(|t| t.pid != id);
+    let leaders = orphans
+        .tasks
+        .iter()
+        .flat_map(|t| [t.sid, t.pgid])
+        .filter(|i| gone(*i));
+    assert!(leaders.clone().count() > 0);
+    assert!(leaders.into_iter().all(|l| ids.contains(&l)), "{ids:?}");
+}
