@@ -154,7 +154,7 @@ fn what_is_marked_for_deletion_is_removed_once() {
 fn helper_descriptors_lie_above_everybodys() {
     let mut cp = with_a_child(sample("counter"));
     let l = cp.tasks[1].live.as_mut().expect("it lives");
-    let mut fd = l.fds.last().expect("descriptors").clone();
+    let mut fd = *l.fds.last().expect("descriptors");
     fd.fd = 300;
     l.fds.push(fd);
     for (_, p) in planned(&cp, &machine()).each() {
