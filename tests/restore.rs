@@ -110,6 +110,12 @@ fn family() {
     passes("family", 175, &[0]);
 }
 
+/// A server and four workers in `accept` on one socket.
+#[test]
+fn workers() {
+    passes("workers", 401, &[]);
+}
+
 /// 300 attachments of 20 segments; three semaphore sets and two message queues besides.
 #[test]
 fn shm300() {
