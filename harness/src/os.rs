@@ -305,3 +305,56 @@ pub fn raise_open_files(number: u32) -> io::Result<()> {
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     Ok(())
 }
+
+/// Real and effective user, effective group: as whom something is done for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids {
+    /// Real user; `None` keeps it.
+    pub real: Option<libc::uid_t>,
+    /// Effective user.
+    pub user: libc::uid_t,
+    /// Effective group; `None` keeps it.
+    pub group: Option<libc::gid_t>,
+}
+
+/// Do `f` with other ids, and take back those of now; `f` is told whether they could be taken. For root, in a process
+/// with one thread.
+///
+/// Whoever changes its effective ids is no longer dumpable, and loses the bond to its parent's death: both are as before
+/// afterwards. A parent that died meanwhile is seen by having another one.
+///
+/// # Errors
+/// Those of `f`, or the ids could not be taken back.
+pub fn with_ids<T>(ids: Ids, f: impl FnOnce(io::Result<()>) -> io::Result<T>) -> io::Result<T> {
+    const KEEP: u32 = u32::MAX;
+    let (mut real, mut user, mut saved) = (0, 0, 0);
+    let mut death: libc::c_int = 0;
+    // SAFETY: all four are writable; the rest takes no argument and cannot fail.
+    let (group, dumpable, parent) = unsafe {
+        check(libc::getresuid(&mut real, &mut user, &mut saved))?;
+        check(libc::prctl(libc::PR_GET_PDEATHSIG, &mut death))?;
+        let dumpable = libc::prctl(libc::PR_GET_DUMPABLE);
+        (libc::getegid(), dumpable, libc::getppid())
+    };
+    // SAFETY: numbers only. The saved user becomes that of now, so that it can be taken back.
+    let taken = unsafe {
+        check(libc::setresgid(KEEP, ids.group.unwrap_or(KEEP), KEEP))
+            .and_then(|_| check(libc::setresuid(ids.real.unwrap_or(KEEP), ids.user, user)))
+    };
+    let done = f(taken.map(drop));
+    // SAFETY: numbers only; the user first, without whom the group may not be changed. The signal may be this process's
+    // end: it was to end with its parent.
+    unsafe {
+        check(libc::setresuid(KEEP, user, KEEP))?;
+        check(libc::setresuid(real, user, saved))?;
+        check(libc::setresgid(KEEP, group, KEEP))?;
+        libc::prctl(libc::PR_SET_DUMPABLE, dumpable, 0, 0, 0);
+        if death != 0 {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, death))?;
+            if libc::getppid() != parent {
+                libc::kill(libc::getpid(), death);
+            }
+        }
+    }
+    done
+}

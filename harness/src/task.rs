@@ -52,11 +52,15 @@ pub struct Becoming<'a> {
 impl Becoming<'_> {
     /// Become the task. Does not return.
     pub fn run(&self, loaded: &Loaded) -> ! {
-        if let Err((what, e)) = self.prepare() {
-            // Before or after it was placed: one of the two is open.
+        let mut placed = false;
+        if let Err((what, e)) = self.prepare(&mut placed) {
             let words = format!("{what}: {e}");
-            write_raw(&self.plan.report_fd.cast_signed(), words.as_bytes());
-            write_raw(self.report, words.as_bytes());
+            // Until it is placed its number may be another's, and afterwards the one that it had.
+            if placed {
+                write_raw(&self.plan.report_fd.cast_signed(), words.as_bytes());
+            } else {
+                write_raw(self.report, words.as_bytes());
+            }
             // SAFETY: ends this child without running the parent's exit handlers.
             unsafe { libc::_exit(FAILED) }
         }
@@ -77,7 +81,7 @@ impl Becoming<'_> {
         }
     }
 
-    fn prepare(&self) -> Result<(), (String, io::Error)> {
+    fn prepare(&self, placed: &mut bool) -> Result<(), (String, io::Error)> {
         let named = |what: &'static str| move |e: io::Error| (what.to_owned(), e);
         // The blob ends the bond of a parent's death; from then on this process may outlive the harness, with all that was made for it.
         self.journal.claim().map_err(named("journal"))?;
@@ -98,7 +102,7 @@ impl Becoming<'_> {
         // Behind a root of its own there may be no /proc.
         self.directories()
             .map_err(named("working directory and root"))?;
-        self.descriptors().map_err(named("descriptors"))?;
+        self.descriptors(placed).map_err(named("descriptors"))?;
         self.acts(false)?;
         self.limits().map_err(named("resource limits"))?;
         self.acts(true)?;
@@ -193,8 +197,8 @@ impl Becoming<'_> {
         Ok(())
     }
 
-    /// Put every descriptor at its number and close all others.
-    fn descriptors(&self) -> io::Result<()> {
+    /// Put every descriptor at its number and close all others; `placed`: the report pipe lies at its own.
+    fn descriptors(&self, placed: &mut bool) -> io::Result<()> {
         let report = i32::try_from(self.plan.report_fd).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut wanted: Vec<RawFd> = vec![report];
         // The report pipe was kept above all targets too: placing cannot overwrite what is still to be placed.
@@ -204,6 +208,7 @@ impl Becoming<'_> {
             wanted.push(to);
         }
         os::dup_to(self.report.as_raw_fd(), report, false)?;
+        *placed = true;
         wanted.sort_unstable();
         let mut next = 0;
         for keep in wanted.into_iter().chain([i32::MAX]) {
@@ -324,8 +329,11 @@ fn get_limit(resource: u32) -> io::Result<(u64, u64)> {
     Ok((now[0], now[1]))
 }
 
-/// Give a process a limit if it has another.
+/// Give a process a limit if it has another. One that has ended, reaped or not, needs none.
 pub fn set_limit(pid: libc::pid_t, resource: u32, (cur, max): (u64, u64)) -> io::Result<()> {
+    if pid != 0 && ended(pid) {
+        return Ok(());
+    }
     let new = [cur, max];
     let mut old = [0u64; 2];
     // SAFETY: the structures are two u64 each, as prlimit64 wants them.
@@ -339,6 +347,19 @@ pub fn set_limit(pid: libc::pid_t, resource: u32, (cur, max): (u64, u64)) -> io:
         })?;
     }
     Ok(())
+}
+
+/// Has this process ended, as far as /proc tells?
+fn ended(pid: libc::pid_t) -> bool {
+    match os::read_small(&format!("/proc/{pid}/stat")) {
+        Ok(stat) => {
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+            state.is_some_and(|s| s.starts_with(['Z', 'X']))
+        }
+        Err(e) => {
+            e.kind() == io::ErrorKind::NotFound && std::path::Path::new("/proc/self").exists()
+        }
+    }
 }
 
 /// Number of RLIMIT_NOFILE.

@@ -3,7 +3,7 @@
 use std::io;
 
 use armrest_images::Clocks;
-use armrest_plan::clocks::offset;
+use armrest_plan::clocks::{offset, outside};
 
 use crate::error::Error;
 use crate::os;
@@ -24,13 +24,18 @@ pub fn for_children(then: Clocks) -> Result<(), Error> {
 }
 
 fn enter(then: Clocks) -> io::Result<()> {
+    let here = std::fs::read_to_string(OFFSETS)?;
     // SAFETY: unshare takes a number; the namespace is for children alone.
     os::check(unsafe { libc::unshare(CLONE_NEWTIME) })?;
-    let monotonic = offset(then.monotonic_ns, os::clock_ns(libc::CLOCK_MONOTONIC));
-    let boottime = offset(then.boottime_ns, os::clock_ns(libc::CLOCK_BOOTTIME));
-    let text = format!(
-        "monotonic {} {}\nboottime {} {}\n",
-        monotonic.0, monotonic.1, boottime.0, boottime.1
-    );
-    std::fs::write("/proc/self/timens_offsets", text)
+    let mut text = String::new();
+    for (name, clock, then) in [
+        ("monotonic", libc::CLOCK_MONOTONIC, then.monotonic_ns),
+        ("boottime", libc::CLOCK_BOOTTIME, then.boottime_ns),
+    ] {
+        let (secs, nsec) = offset(then, outside(os::clock_ns(clock), name, &here));
+        text += &format!("{name} {secs} {nsec}\n");
+    }
+    std::fs::write(OFFSETS, text)
 }
+
+const OFFSETS: &str = "/proc/self/timens_offsets";

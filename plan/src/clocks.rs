@@ -36,6 +36,24 @@ pub fn offset(then: u64, now: u64) -> (i64, u64) {
     )
 }
 
+/// What a clock reads outside of all time namespaces, which offsets count from: `now` is its reading here, `here` what
+/// `/proc/self/timens_offsets` says.
+pub fn outside(now: u64, clock: &str, here: &str) -> u64 {
+    let ours = here.lines().find_map(|l| {
+        let mut words = l.split_whitespace();
+        let name = words.next()?;
+        // Older kernels write the number of the clock.
+        let number = if clock == "monotonic" { "1" } else { "7" };
+        if name != clock && name != number {
+            return None;
+        }
+        let secs: i128 = words.next()?.parse().ok()?;
+        let nsec: i128 = words.next()?.parse().ok()?;
+        Some(secs * 1_000_000_000 + nsec)
+    });
+    u64::try_from(i128::from(now) - ours.unwrap_or(0)).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +63,14 @@ mod tests {
         assert_eq!(offset(5_000_000_007, 3_000_000_000), (2, 7));
         assert_eq!(offset(3_000_000_000, 5_000_000_007), (-3, 999_999_993));
         assert_eq!(offset(9, 9), (0, 0));
+    }
+
+    #[test]
+    fn offsets_of_here_are_taken_off() {
+        let here = "monotonic          -3 999999999\nboottime           10         7\n";
+        assert_eq!(outside(5_000_000_000, "monotonic", here), 7_000_000_001);
+        assert_eq!(outside(15_000_000_007, "boottime", here), 5_000_000_000);
+        assert_eq!(outside(5, "boottime", "7 0 2\n"), 3);
+        assert_eq!(outside(5, "monotonic", ""), 5);
     }
 }

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_images::{
-    Checkpoint, File, FileLock, FileOwner, LiveTask, LockKind, Remap, SocketState, VmaKind,
+    Checkpoint, Epoll, File, FileLock, FileOwner, LiveTask, LockKind, Remap, SocketState, Task,
+    VmaKind,
 };
 
 use crate::consts;
@@ -210,7 +211,14 @@ fn means(cp: &Checkpoint, file: &File, id: &str) -> bool {
 type No<'a> = &'a mut dyn FnMut(String, &str);
 
 /// What of a task's descriptors and fs state cannot be restored.
-pub fn refuse(cp: &Checkpoint, live: &LiveTask, given: &Inherited, no: No<'_>) {
+pub fn refuse(
+    cp: &Checkpoint,
+    task: &Task,
+    live: &LiveTask,
+    given: &Inherited,
+    any_pid: bool,
+    no: No<'_>,
+) {
     for fd in live.fds.iter().filter(|f| !given.contains_key(&f.file)) {
         let who = format!("fd {}", fd.fd);
         let Some(file) = cp.files.get(&fd.file) else {
@@ -221,15 +229,18 @@ pub fn refuse(cp: &Checkpoint, live: &LiveTask, given: &Inherited, no: No<'_>) {
             );
             continue;
         };
-        one(cp, live, &who, file, no);
+        one(cp, live, &who, fd.file, file, no);
         owned(cp, &who, facts(cp, file).1, no);
+        if any_pid {
+            owned_by_itself(cp, &who, fd.file, facts(cp, file).1, no);
+        }
     }
     for id in sockets::in_flight(cp, given) {
         if !held(cp, id)
             && !given.contains_key(&id)
             && let Some(file) = cp.files.get(&id)
         {
-            one(cp, live, "in flight", file, no);
+            one(cp, live, "in flight", id, file, no);
         }
     }
     for (who, id) in [
@@ -251,7 +262,7 @@ pub fn refuse(cp: &Checkpoint, live: &LiveTask, given: &Inherited, no: No<'_>) {
             _ => {}
         }
     }
-    locks(cp, live, no);
+    locks(cp, task.pid, live, no);
 }
 
 fn by_id(cp: &Checkpoint, who: &str, id: u32, no: No<'_>) {
@@ -292,7 +303,7 @@ fn by_path(cp: &Checkpoint, who: &str, f: &armrest_images::RegFile, no: No<'_>) 
     }
 }
 
-fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
+fn one(cp: &Checkpoint, live: &LiveTask, who: &str, id: u32, file: &File, no: No<'_>) {
     let later = "this version does not restore it";
     match file {
         File::Reg(f) => {
@@ -309,16 +320,8 @@ fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
         File::Fifo(f) => by_id(cp, who, f.reg, no),
         File::Memfd { inode, .. } => memfd(cp, live, who, *inode, no),
         File::Epoll(e) => {
-            for t in &e.targets {
-                if !live.fds.iter().any(|f| f.fd == t.fd) {
-                    no(
-                        format!(
-                            "{who}: its epoll set watches descriptor {}, which is closed",
-                            t.fd
-                        ),
-                        "a duplicate of it is watched under a number that is gone",
-                    );
-                }
+            if let Err((what, hint)) = filler(cp, id, e) {
+                no(format!("{who}: {what}"), hint);
             }
         }
         File::Inotify(i) => {
@@ -400,8 +403,65 @@ fn owned(cp: &Checkpoint, who: &str, owner: FileOwner, no: No<'_>) {
     }
 }
 
+/// With another pid a task finds itself and its group; what other ids mean here is not known.
+fn owned_by_itself(cp: &Checkpoint, who: &str, file: u32, owner: FileOwner, no: No<'_>) {
+    let holds = |t: &&Task| {
+        t.live
+            .as_ref()
+            .is_some_and(|l| l.fds.iter().any(|f| f.file == file))
+    };
+    // Whoever holds the description first names the owner.
+    let itself = cp.tasks.iter().find(holds).is_some_and(|t| {
+        let id = if owner.pid_type == 2 { t.pgid } else { t.pid };
+        id == owner.pid
+    });
+    if owner.pid != 0 && !itself {
+        no(
+            format!("{who}: its signals went to {} (F_SETOWN)", owner.pid),
+            "with --any-pid it has another id",
+        );
+    }
+}
+
+/// Which task fills an epoll set: its numbers must mean in that task's table what they meant when they were added.
+///
+/// The images hold the numbers alone. So all tasks that have the set and descriptors of all these numbers must agree on
+/// what they are; the first is taken.
+fn filler(cp: &Checkpoint, set: u32, e: &Epoll) -> Result<usize, (String, &'static str)> {
+    let at = |l: &LiveTask, fd: u32| l.fds.iter().find(|f| f.fd == fd).map(|f| f.file);
+    let holders = || lives(cp).filter(|(_, l)| l.fds.iter().any(|f| f.file == set));
+    let mut tables = holders().filter_map(|(i, l)| {
+        let files: Option<Vec<u32>> = e.targets.iter().map(|t| at(l, t.fd)).collect();
+        Some((i, files?))
+    });
+    if let Some((first, files)) = tables.next() {
+        return match tables.find(|(_, other)| *other != files) {
+            None => Ok(first),
+            Some((other, _)) => Err((
+                format!(
+                    "its epoll set is shared, and its numbers are other files in pid {} than in pid {}",
+                    cp.tasks[other].pid, cp.tasks[first].pid
+                ),
+                "the images do not say which of them are watched",
+            )),
+        };
+    }
+    let closed = holders().find_map(|(_, l)| e.targets.iter().find(|t| at(l, t.fd).is_none()));
+    match (closed, e.targets.first()) {
+        (Some(t), _) => Err((
+            format!("its epoll set watches descriptor {}, which is closed", t.fd),
+            "a duplicate of it is watched under a number that is gone",
+        )),
+        (None, Some(_)) => Err((
+            "an epoll set that no task holds, with entries".into(),
+            "nobody has the numbers that it watches",
+        )),
+        (None, None) => Ok(0),
+    }
+}
+
 /// A lock of a process is lost when it closes any descriptor of the file, and the blob closes those of mappings.
-fn locks(cp: &Checkpoint, live: &LiveTask, no: No<'_>) {
+fn locks(cp: &Checkpoint, pid: u32, live: &LiveTask, no: No<'_>) {
     let path = |id: u32| match cp.files.get(&id) {
         Some(File::Reg(f)) => Some(f.path.as_str()),
         _ => None,
@@ -416,7 +476,7 @@ fn locks(cp: &Checkpoint, live: &LiveTask, no: No<'_>) {
         })
         .chain(path(live.mm.exe))
         .collect();
-    for l in &cp.locks {
+    for l in cp.locks.iter().filter(|l| l.pid == pid) {
         let file = live
             .fds
             .iter()
@@ -519,7 +579,8 @@ fn given_at(cp: &Checkpoint, l: &FileLock, given: &Inherited) -> bool {
     })
 }
 
-/// Every description's own acts are done once, by the first task that has it.
+/// Every description's own acts are done once, by the first task that has it; an epoll set is filled by one whose
+/// numbers are its entries'.
 fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
     const O_ASYNC: u32 = 0o20000;
     let (mut owners, mut sets, mut timers, mut listens) = (vec![], vec![], vec![], vec![]);
@@ -542,7 +603,12 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
             owners.push((task, act));
         }
         match file {
-            File::Epoll(_) => sets.push((task, Act::Epoll { fd, file: m.file })),
+            File::Epoll(e) => {
+                // Not refused, so there is one.
+                let by = filler(cp, m.file, e).unwrap_or(task);
+                let fd = m.at.iter().find(|a| a.0 == by).map_or(fd, |a| a.1);
+                sets.push((by, Act::Epoll { fd, file: m.file }));
+            }
             File::Socket(s) if s.state == SocketState::Listening => {
                 let backlog = s.backlog;
                 listens.push((task, Act::Listen { fd, backlog }));

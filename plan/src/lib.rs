@@ -86,13 +86,20 @@ pub fn plan_task(
     refuse::backing(cp, live, &mut refuse);
     special::refuse(live, machine, &mut refuse);
     let given = files::inherited(cp, &options.inherit, &mut refuse);
-    files::refuse(cp, live, &given, &mut |what, hint| {
-        refuse.push(Refusal {
-            kind: RefusalKind::Unsupported,
-            what,
-            hint: hint.into(),
-        });
-    });
+    files::refuse(
+        cp,
+        task,
+        live,
+        &given,
+        options.any_pid,
+        &mut |what, hint| {
+            refuse.push(Refusal {
+                kind: RefusalKind::Unsupported,
+                what,
+                hint: hint.into(),
+            });
+        },
+    );
     refuse.extend(files::rights(cp, live, machine));
     sockets::refuse(cp, &given, machine, &mut refuse);
     terminals::plan(cp, &given, options.shell_job, &mut refuse);

@@ -147,8 +147,10 @@ pub fn plan(
         if value == [0; 4] {
             continue;
         }
-        // About to fire when it was dumped: the interval stands for the time that is left.
-        if value[2] == 0 && value[3] == 0 {
+        // The real timer with an interval and no time left had expired, and its signal was not taken yet: the interval
+        // stands for the time that is left. The others read one tick then (getitimer(2)), and keep their interval when
+        // they are disarmed: nothing left is what they are set to.
+        if which == 0 && value[2] == 0 && value[3] == 0 {
             (value[2], value[3]) = (value[0], value[1]);
         }
         tables.timers.push(Timer { which, value });
@@ -196,8 +198,9 @@ fn event(t: &Recorded) -> [u32; 16] {
 
 /// `struct itimerspec`, of 64-bit or 32-bit seconds.
 fn value(t: &Recorded, wide: bool) -> [u32; 8] {
-    // About to fire when it was dumped: the interval stands for the time that is left.
-    let left = if t.remaining == (0, 0) {
+    // About to fire when it was dumped: the interval stands for the time that is left. One that counts CPU time would
+    // have read 1 ns then; it keeps its interval when it is disarmed.
+    let left = if t.remaining == (0, 0) && !counts_cpu(t.clock) {
         t.interval
     } else {
         t.remaining
@@ -213,6 +216,11 @@ fn value(t: &Recorded, wide: bool) -> [u32; 8] {
         }
     }
     value
+}
+
+/// Is this a clock of CPU time: CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, or one of a process or thread by id?
+fn counts_cpu(clock: u32) -> bool {
+    matches!(clock, 2 | 3) || clock.cast_signed() < 0 && clock & 3 != 3
 }
 
 /// The low word.
@@ -250,6 +258,8 @@ mod tests {
             ..t
         };
         assert_eq!(value(&due, true), [0, 5, 6, 0, 0, 5, 6, 0]);
+        let cpu = Recorded { clock: 2, ..due };
+        assert_eq!(value(&cpu, true), [0, 5, 6, 0, 0, 0, 0, 0]);
         let off = Recorded {
             remaining: (0, 0),
             interval: (0, 0),

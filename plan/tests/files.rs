@@ -396,3 +396,87 @@ fn what_the_caller_gives_is_not_made_nor_refused() {
         "{r:?}"
     );
 }
+
+/// The first task again, as another process with descriptors of its own.
+fn fork(cp: &mut Checkpoint, pid: u32, fds: &[(u32, u32)]) {
+    let mut t = cp.tasks[0].clone();
+    (t.pid, t.ppid) = (pid, cp.tasks[0].pid);
+    let live = t.live.as_mut().unwrap();
+    live.threads[0].tid = pid;
+    live.fds = fds
+        .iter()
+        .map(|(fd, file)| Fd {
+            fd: *fd,
+            cloexec: false,
+            file: *file,
+        })
+        .collect();
+    cp.tasks.push(t);
+}
+
+#[track_caller]
+fn with_options(cp: &Checkpoint, o: &armrest_plan::Options) -> Vec<String> {
+    match plan(cp, &Machine::generic(), o) {
+        Ok(_) => vec![],
+        Err(r) => r.0.into_iter().map(|r| r.what).collect(),
+    }
+}
+
+/// The numbers of an epoll set's entries are those of whoever added them.
+#[test]
+fn a_shared_epoll_set_is_filled_where_its_numbers_are() {
+    let set: Vec<(&[u32], File)> = vec![(&[4], epoll(&[5])), (&[5], plain()), (&[6], plain())];
+    let filled = |cp: &Checkpoint| -> Vec<usize> {
+        let acts = planned(cp).acts.into_iter();
+        acts.filter(|(_, a)| matches!(a, Act::Epoll { .. }))
+            .map(|a| a.0)
+            .collect()
+    };
+    let mut cp = with(set.clone());
+    fork(&mut cp, 137, &[(4, 100), (5, 101)]);
+    assert_eq!(filled(&cp), [0]);
+    cp.tasks[0].live.as_mut().unwrap().fds.retain(|f| f.fd != 5);
+    assert_eq!(filled(&cp), [1]);
+    let mut cp = with(set);
+    fork(&mut cp, 137, &[(4, 100), (5, 102)]);
+    refused(
+        &cp,
+        "its numbers are other files in pid 137 than in pid 136",
+    );
+}
+
+#[test]
+fn with_another_pid_signals_go_to_the_task_itself_alone() {
+    let any = armrest_plan::Options {
+        any_pid: true,
+        ..options()
+    };
+    let mut cp = with(vec![(&[5], event(owner(137, 1), 0o20002))]);
+    fork(&mut cp, 137, &[]);
+    assert_eq!(with_options(&cp, &options()), Vec::<String>::new());
+    assert_eq!(
+        with_options(&cp, &any),
+        ["fd 5: its signals went to 137 (F_SETOWN)"]
+    );
+    let cp = with(vec![(&[5], event(owner(136, 1), 0o20002))]);
+    assert_eq!(with_options(&cp, &any), Vec::<String>::new());
+}
+
+/// Locks name a descriptor of their own task.
+#[test]
+fn a_lock_of_another_task_is_that_tasks_matter() {
+    let mut cp = with(vec![(&[3], plain()), (&[7], cp_file())]);
+    fork(&mut cp, 137, &[(3, 101)]);
+    let lock = FileLock {
+        kind: LockKind::Flock,
+        write: true,
+        pid: 137,
+        fd: 3,
+        start: 0,
+        len: 0,
+    };
+    cp.locks = vec![lock];
+    assert_eq!(planned(&cp).locks, [lock]);
+    cp.locks[0].pid = 136;
+    refused(&cp, "fd 3: a lock on something that is no file");
+}

@@ -73,19 +73,20 @@ proptest! {
 #[test]
 fn interval_timers_are_armed_with_what_was_left() {
     let mut cp = with(vec![]);
-    let live = cp.tasks[0].live.as_mut().unwrap();
-    live.itimers = [[0, 70_000, 0, 3], [0; 4], [5, 0, 0, 0]];
     let machine = Machine::generic();
-    let p = plan(&cp, &machine, &options()).unwrap();
-    let m = prove(&cp, &machine, &p, Trouble::default()).unwrap();
+    let mut armed = |itimers| {
+        cp.tasks[0].live.as_mut().unwrap().itimers = itimers;
+        let p = plan(&cp, &machine, &options()).unwrap();
+        let m = prove(&cp, &machine, &p, Trouble::default()).unwrap();
+        m.timers.interval
+    };
     let words = |w: [u32; 4]| w.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
-    assert_eq!(m.timers.interval.len(), 2);
-    assert_eq!(m.timers.interval[&0], words([0, 70_000, 0, 3]));
-    assert_eq!(
-        m.timers.interval[&2],
-        words([5, 0, 5, 0]),
-        "due: the interval stands in"
-    );
+    let m = armed([[0, 70_000, 0, 3], [0; 4], [5, 0, 0, 0]]);
+    assert_eq!(m.len(), 2);
+    assert_eq!(m[&0], words([0, 70_000, 0, 3]));
+    assert_eq!(m[&2], words([5, 0, 0, 0]), "disarmed, with its interval");
+    let m = armed([[5, 0, 0, 0], [0; 4], [0; 4]]);
+    assert_eq!(m[&0], words([5, 0, 5, 0]), "due: the interval stands in");
 }
 
 #[test]

@@ -58,21 +58,10 @@ fn owner(fd: RawFd, task: &Task, o: &FileOwner, asynchronous: bool) -> io::Resul
                 _ => o.pid.cast_signed(),
             }
         };
-        // SAFETY: cannot fail.
-        let root = unsafe { libc::geteuid() } == 0;
-        let switch = root && (o.uid, o.euid) != (0, 0);
-        if switch {
-            // SAFETY: numbers only; the saved id stays root's, so that it can be taken back.
-            os::check(unsafe { libc::setresuid(o.uid, o.euid, 0) })?;
-        }
         let who = [o.pid_type.cast_signed(), pid];
         // SAFETY: the structure is two ints.
-        let set = os::check(unsafe { libc::fcntl(fd, F_SETOWN_EX, who.as_ptr()) });
-        if switch {
-            // SAFETY: numbers only.
-            os::check(unsafe { libc::setresuid(0, 0, 0) })?;
-        }
-        set?;
+        let set = || os::check(unsafe { libc::fcntl(fd, F_SETOWN_EX, who.as_ptr()) }).map(drop);
+        as_user((o.uid, o.euid), set)?;
     }
     if asynchronous {
         // SAFETY: numbers only.
@@ -90,22 +79,27 @@ fn listen(fd: RawFd, task: &Task, backlog: u32) -> io::Result<()> {
         .live
         .as_ref()
         .and_then(|l| l.threads.first()?.creds.as_ref());
+    // SAFETY: numbers only.
+    let listen = || os::check(unsafe { libc::listen(fd, backlog) }).map(drop);
+    match creds {
+        Some(c) => as_user((c.uid, c.euid), listen),
+        None => listen(),
+    }
+}
+
+/// Do this as another real and effective user, if we may.
+fn as_user((uid, euid): (u32, u32), f: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     // SAFETY: cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
-    let ids = creds
-        .map(|c| (c.uid, c.euid))
-        .filter(|ids| root && *ids != (0, 0));
-    if let Some((uid, euid)) = ids {
-        // SAFETY: numbers only; the saved id stays root's, so that it can be taken back.
-        os::check(unsafe { libc::setresuid(uid, euid, 0) })?;
+    if !root || (uid, euid) == (0, 0) {
+        return f();
     }
-    // SAFETY: numbers only.
-    let done = os::check(unsafe { libc::listen(fd, backlog) });
-    if ids.is_some() {
-        // SAFETY: numbers only.
-        os::check(unsafe { libc::setresuid(0, 0, 0) })?;
-    }
-    done.map(drop)
+    let ids = os::Ids {
+        real: Some(uid),
+        user: euid,
+        group: None,
+    };
+    os::with_ids(ids, |taken| taken.and_then(|()| f()))
 }
 
 fn control(set: RawFd, op: libc::c_int, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
@@ -116,23 +110,19 @@ fn control(set: RawFd, op: libc::c_int, fd: RawFd, events: u32, data: u64) -> io
 
 fn fill(set: RawFd, e: &Epoll) -> io::Result<()> {
     // An entry that was used up (EPOLLONESHOT) waits for nothing. It cannot be added so: it is added to wait for
-    // anything once, which uses it up if it is ready; else it waits for hang-ups alone.
+    // anything once, which uses it up if it is ready; else it is told to wait for hang-ups alone, the least there is.
     let used = |t: &&armrest_images::EpollTarget| t.events & !EPOLL_HOW == 0;
     let any = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP).cast_unsigned();
     for t in e.targets.iter().filter(used) {
-        control(
-            set,
-            libc::EPOLL_CTL_ADD,
-            t.fd.cast_signed(),
-            t.events | any,
-            t.data,
-        )?;
-    }
-    for t in e.targets.iter().filter(used) {
+        let fd = t.fd.cast_signed();
+        control(set, libc::EPOLL_CTL_ADD, fd, t.events | any, t.data)?;
         let mut got = libc::epoll_event { events: 0, u64: 0 };
         // SAFETY: room for one event.
-        os::check(unsafe { libc::epoll_wait(set, &mut got, 1, 0) })?;
-        let _ = t;
+        let n = os::check(unsafe { libc::epoll_wait(set, &mut got, 1, 0) })?;
+        let data = got.u64;
+        if n == 0 || data != t.data {
+            control(set, libc::EPOLL_CTL_MOD, fd, t.events, t.data)?;
+        }
     }
     for t in e.targets.iter().filter(|t| !used(t)) {
         control(

@@ -73,7 +73,10 @@ impl Objects {
             let holds =
                 |p: &&Placed| p.to == l.fd && cp.tasks.get(p.task).is_some_and(|t| t.pid == l.pid);
             let Some(p) = self.placed.iter().find(holds) else {
-                continue;
+                return Err(Error::Internal {
+                    what: format!("fd {} of pid {}: lock", l.fd, l.pid),
+                    why: "nothing is placed there".into(),
+                });
             };
             let path = cp
                 .tasks

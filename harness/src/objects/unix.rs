@@ -568,21 +568,12 @@ fn as_task<T>(ids: Option<(u32, u32)>, f: impl FnOnce() -> io::Result<T>) -> io:
     let Some((uid, gid)) = ids.filter(|ids| ours.0 == 0 && *ids != ours) else {
         return f();
     };
-    let keep = u32::MAX;
-    // SAFETY: numbers only. The real and saved ids stay, so that all can be taken back; this process has one thread.
-    let switch = |uid, gid| unsafe {
-        os::check(libc::setresgid(keep, gid, keep))?;
-        os::check(libc::setresuid(keep, uid, keep))
+    let ids = os::Ids {
+        real: None,
+        user: uid,
+        group: Some(gid),
     };
-    let done = switch(uid, gid).and_then(|_| f());
-    // SAFETY: as above; user first, without whom the group may not be changed. Who changes ids may no longer be traced,
-    // until it says that it may.
-    unsafe {
-        os::check(libc::setresuid(keep, ours.0, keep))?;
-        os::check(libc::setresgid(keep, ours.1, keep))?;
-        libc::prctl(libc::PR_SET_DUMPABLE, 1);
-    }
-    done
+    os::with_ids(ids, |taken| taken.and_then(|()| f()))
 }
 
 /// Send one packet; a stream takes it in pieces if it must.

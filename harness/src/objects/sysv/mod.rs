@@ -354,7 +354,6 @@ fn creator(perm: &IpcPerm) -> u32 {
 ///
 /// The kernel notes the effective ids of the maker for ever: no call changes them later.
 fn as_creator<T>(perm: &IpcPerm, make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, bool)> {
-    const SAME: libc::uid_t = libc::uid_t::MAX;
     // SAFETY: take no argument and cannot fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     if (uid, gid) == (perm.cuid, perm.cgid) {
@@ -364,20 +363,12 @@ fn as_creator<T>(perm: &IpcPerm, make: impl FnOnce() -> io::Result<T>) -> io::Re
     if uid != 0 {
         return Ok((make()?, false));
     }
-    // SAFETY: numbers only. PR_GET_DUMPABLE has no argument. Others cannot trace or signal this process meanwhile: its
-    // real and saved ids stay, and the kernel makes it undumpable.
-    unsafe {
-        let dumpable = libc::prctl(libc::PR_GET_DUMPABLE);
-        let changed = libc::setresgid(SAME, perm.cgid, SAME) == 0
-            && libc::setresuid(SAME, perm.cuid, SAME) == 0;
-        let made = make();
-        let back = libc::setresuid(SAME, uid, SAME) == 0 && libc::setresgid(SAME, gid, SAME) == 0;
-        libc::prctl(libc::PR_SET_DUMPABLE, dumpable, 0, 0, 0);
-        if !back {
-            return Err(io::Error::last_os_error());
-        }
-        Ok((made?, changed))
-    }
+    let ids = os::Ids {
+        real: None,
+        user: perm.cuid,
+        group: Some(perm.cgid),
+    };
+    os::with_ids(ids, |taken| Ok((make()?, taken.is_ok())))
 }
 
 /// Write limits of a namespace of our own; what cannot be written is said.
