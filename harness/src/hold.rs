@@ -94,11 +94,13 @@ impl Held {
         let above = tids.iter().max().copied().unwrap_or(0).saturating_add(8);
         let choose = |tid: u32| file.write_all_at(tid.to_string().as_bytes(), 0);
         choose(above).map_err(failed(pid::LAST_PID))?;
+        // SAFETY: cannot fail.
+        let owner = unsafe { libc::getpid() };
         // SAFETY: this process has a single thread, so the child may go on with everything.
         let helper = match os::check(unsafe { libc::fork() }).map_err(failed("fork"))? {
             0 => {
                 drop(read);
-                let stopped = be_helper(tids, words, &choose);
+                let stopped = be_helper(tids, words, owner, &choose);
                 write_raw(&write, &stopped.unwrap_or(0).to_le_bytes());
                 loop {
                     // SAFETY: waits for the signal that ends this process.
@@ -107,8 +109,7 @@ impl Held {
             }
             helper => Held {
                 helper,
-                // SAFETY: cannot fail.
-                owner: unsafe { libc::getpid() },
+                owner,
                 ids: tids.to_vec(),
                 words,
             },
@@ -188,9 +189,19 @@ impl Drop for Held {
 }
 
 /// One thread with each id; the first that could not be had.
-fn be_helper(tids: &[u32], words: Words, choose: &dyn Fn(u32) -> io::Result<()>) -> Option<u32> {
-    // SAFETY: numbers only. The helper ends with the harness.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+fn be_helper(
+    tids: &[u32],
+    words: Words,
+    owner: libc::pid_t,
+    choose: &dyn Fn(u32) -> io::Result<()>,
+) -> Option<u32> {
+    // SAFETY: numbers only. The helper ends with the harness, or at once if that is gone already.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != owner {
+            libc::_exit(0);
+        }
+    }
     let held = tids.iter().copied().zip(0..).find(|(tid, index)| {
         let word = words.get(*index);
         let (say, hear) = std::sync::mpsc::channel();

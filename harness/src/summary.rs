@@ -134,6 +134,8 @@ pub struct PidFile<'a> {
     file: File,
     /// Where the file system has no files without a name: one that nobody else uses, in the journal.
     hidden: Option<(String, Entry)>,
+    /// Its real name, in the journal before there is a task.
+    real: Entry,
     named: bool,
     journal: &'a Journal,
 }
@@ -173,12 +175,19 @@ impl<'a> PidFile<'a> {
                 fd
             }
         };
+        let file = File::from(file);
+        let real = journal.will_make(&Thing::File {
+            dir: dir.as_fd(),
+            name: &name,
+        })?;
+        journal.will_be(&real, file.as_fd())?;
         let mut f = PidFile {
             path,
             dir,
             name,
-            file: file.into(),
+            file,
             hidden,
+            real,
             named: false,
             journal,
         };
@@ -212,7 +221,7 @@ impl<'a> PidFile<'a> {
         Ok(())
     }
 
-    /// The restore succeeded.
+    /// The restore succeeded: the name is the task's.
     pub fn keep(mut self) {
         self.named = false;
     }
@@ -229,5 +238,6 @@ impl Drop for PidFile<'_> {
         if self.named {
             let _ = os::unlinkat(self.dir.as_fd(), &self.name);
         }
+        let _ = self.journal.gone(&self.real);
     }
 }

@@ -127,6 +127,15 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
             "qemu-user cannot make such processes: restore on a real kernel",
         );
     }
+    // By ns_last_pid it may take several tries, and who failed is not the maker's to reap.
+    let by_trying = !machine.has_set_tid && !options.any_pid;
+    if tree.needs_siblings() && !machine.emulated && by_trying {
+        refuse.add(
+            RefusalKind::Machine,
+            "a session whose leader is gone, or is the task's sibling (CLONE_PARENT)".into(),
+            "needs clone3 with set_tid: Linux 5.5 or newer, as root",
+        );
+    }
     if cp.tasks.len() == 1 {
         return match crate::plan(cp, machine, options) {
             Ok(plan) if refuse.0.is_empty() => Ok(Forest {

@@ -13,6 +13,8 @@ const ARCH: u32 = 0x4000_0028;
 const DATA: u32 = 64;
 /// Instructions looked at before a filter counts as too long to tell.
 const MOST: usize = 1 << 20;
+/// Ways kept, that are still to be looked at or have been: each is about 150 bytes.
+const MOST_WAYS: usize = 1 << 16;
 
 const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
@@ -147,6 +149,9 @@ pub fn verdicts(program: &[BpfInsn], call: &Call) -> Option<BTreeSet<u32>> {
                                 ..s.clone()
                             };
                             if forks.insert(other.clone()) {
+                                if forks.len() > MOST_WAYS {
+                                    return None;
+                                }
                                 todo.push(other);
                             }
                             s.at = yes;
@@ -348,5 +353,7 @@ mod tests {
         f.push(i(0x06, RET_ALLOW));
         assert_eq!(fault(&f), None);
         assert_eq!(verdicts(&f, &Call::any(91)), None);
+        let words = objection(&f, &Call::any(91));
+        assert_eq!(words, Some("decides in a way that cannot be foreseen on"));
     }
 }

@@ -188,15 +188,21 @@ pub fn stacks(rows: &mut [ThreadArgs], stacks: Range, size: u32) {
     }
 }
 
+/// A thread whose stack pointer is nearer than this below another's may be a neighbour whose stack reaches up to it:
+/// nothing says where one stack ends and the next begins. Twice the least stack that C libraries give a thread (2 KiB).
+const NEAR: u32 = 4 << 10;
+
 /// Where each thread's signal frame can go in the task's own memory: where the kernel itself would put one, on an
 /// alternate stack that is not in use, else below sp, if that is in one private writable mapping and no other thread's
-/// frame or stack pointer is there.
+/// frame or stack pointer is there, nor near below it without a gap or a guard between. Stacks of no thread are not
+/// known: what lies below sp is free as far as the ABI and any signal go.
 pub fn exit_frames(live: &LiveTask) -> Vec<Option<u32>> {
-    let mut frames: Vec<Option<u32>> = live
+    let placed: Vec<Option<Place>> = live
         .threads
         .iter()
         .map(|t| exit_frame(t, &live.mm.vmas))
         .collect();
+    let mut frames: Vec<Option<u32>> = placed.iter().map(|p| Some(p.as_ref()?.frame)).collect();
     let mut taken: Vec<(u32, usize)> = (0..)
         .zip(&live.threads)
         .map(|(i, t)| (t.regs[13], i))
@@ -218,7 +224,11 @@ pub fn exit_frames(live: &LiveTask) -> Vec<Option<u32>> {
             start,
             end: start + FRAME_SIZE,
         };
-        if start < end || at_sp(range, i) {
+        let alone = Range {
+            start: placed[i].as_ref().map_or(start, |p| p.alone_from),
+            end: range.end,
+        };
+        if start < end || at_sp(alone, i) {
             frames[i] = None;
         } else {
             end = range.end;
@@ -227,7 +237,13 @@ pub fn exit_frames(live: &LiveTask) -> Vec<Option<u32>> {
     frames
 }
 
-fn exit_frame(t: &Thread, vmas: &[Vma]) -> Option<u32> {
+/// A frame, and from where on no other thread's stack pointer may be.
+struct Place {
+    frame: u32,
+    alone_from: u32,
+}
+
+fn exit_frame(t: &Thread, vmas: &[Vma]) -> Option<Place> {
     let sp = t.regs[13];
     let (top, bottom) = match t.altstack {
         Some((low, size, flags)) if flags & SS_DISABLE == 0 && size > FRAME_SIZE + 8 => {
@@ -250,7 +266,24 @@ fn exit_frame(t: &Thread, vmas: &[Vma]) -> Option<u32> {
         && !v.shared
         && v.prot & consts::PROT_WRITE != 0
         && matches!(v.kind, VmaKind::Anon | VmaKind::File { .. });
-    (fits && frame >= bottom).then_some(frame)
+    if !fits || frame < bottom {
+        return None;
+    }
+    // An alternate stack has bounds that are known.
+    let near = top.saturating_sub(NEAR - 1);
+    let mut alone_from = frame;
+    if bottom == 0 {
+        alone_from = v.range.start();
+        for below in vmas[..at].iter().rev() {
+            let joined = below.range.end() == alone_from && below.prot & consts::PROT_WRITE != 0;
+            if !joined || alone_from <= near {
+                break;
+            }
+            alone_from = below.range.start();
+        }
+        alone_from = alone_from.max(near);
+    }
+    Some(Place { frame, alone_from })
 }
 
 /// Write down where the frames go: the leader's only if it leaves by the sigpage.

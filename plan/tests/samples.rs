@@ -166,3 +166,33 @@ fn a_stop_on_the_model_is_always_an_error_of_the_kernel() {
         ReportKind::Errno
     );
 }
+
+/// A sibling whose pid is tried for by ns_last_pid leaves the failed ones to a parent that does not know of them.
+#[test]
+fn siblings_need_a_pid_that_is_given() {
+    let cp = sample("orphans");
+    let words = |m: &Machine, any_pid| {
+        let o = Options {
+            any_pid,
+            ..options()
+        };
+        match armrest_plan::forest::forest(&cp, m, &o) {
+            Ok(f) => {
+                assert!(f.tree.needs_siblings());
+                false
+            }
+            Err(r) => r.0.iter().any(|r| r.what.contains("CLONE_PARENT")),
+        }
+    };
+    let old = Machine {
+        has_set_tid: false,
+        ..machine()
+    };
+    let new = Machine {
+        has_set_tid: true,
+        ..machine()
+    };
+    assert!(words(&old, false));
+    assert!(!words(&old, true));
+    assert!(!words(&new, false));
+}

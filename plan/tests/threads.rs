@@ -117,6 +117,25 @@ fn frames_go_where_no_other_thread_is() {
     );
 }
 
+/// Small stacks without a guard between: what is below one may be in use above the other's stack pointer.
+#[test]
+fn no_frame_reaches_into_a_near_neighbour() {
+    let frames = |apart: u32, altstack| {
+        let mut cp = crowd(2, 0x1000);
+        let live = live(&mut cp);
+        live.threads[1].regs[13] = live.threads[0].regs[13] + apart;
+        live.threads[1].altstack = altstack;
+        threads::exit_frames(live)[1].is_some()
+    };
+    assert!(!frames(0x900, None));
+    assert!(!frames(0xfff, None));
+    assert!(frames(0x1000, None));
+    // The bounds of an alternate stack are known.
+    let mut cp = crowd(2, 0x1000);
+    let low = live(&mut cp).threads[0].regs[13];
+    assert!(frames(0x900, Some((low, 0x900, 0))));
+}
+
 #[test]
 fn an_interrupted_sequence_goes_on_where_it_is_aborted() {
     let mut cp = crowd(2, 0x1000);
