@@ -209,6 +209,13 @@ impl<'a> PidFile<'a> {
     /// Write the pid, and give the file its name. Dropped before [`PidFile::keep`], it is removed again.
     pub fn fill(&mut self, pid: libc::pid_t) -> Result<(), Error> {
         self.put(&format!("{pid}\n"))?;
+        // A task that is traced still ends with this process, and then the file would name nobody.
+        let entry = self.journal.will_make(&Thing::File {
+            dir: self.dir.as_fd(),
+            name: &self.name,
+        })?;
+        self.journal.will_be(&entry, self.file.as_fd())?;
+        self.journal.belongs_to(pid)?;
         let from = match &self.hidden {
             Some((hidden, _)) => format!("/proc/self/fd/{}/{hidden}", self.dir.as_raw_fd()),
             None => format!("/proc/self/fd/{}", self.file.as_raw_fd()),

@@ -425,6 +425,8 @@ impl Tracer {
 
     /// True if somebody stopped the task while it was being restored,
     /// and nobody let it go on again. A SIGCONT waits, as every signal does here, and a later SIGSTOP takes it away.
+    /// So does the one by which a thread says that it leaves: a SIGCONT before that is not known, and the task stays
+    /// stopped.
     pub fn was_stopped(&self) -> bool {
         const SIGCONT: u64 = 1 << 17;
         self.stop && os::pending_signals(self.leader).is_none_or(|p| p & SIGCONT == 0)

@@ -229,6 +229,18 @@ impl Journal {
             .write_all(Line::Task { pid, start }.to_string().as_bytes())
     }
 
+    /// As long as this process lives, everything in the journal is its own.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn belongs_to(&self, pid: libc::pid_t) -> Result<(), Error> {
+        let pid = pid.cast_unsigned();
+        match clean::start_time(pid) {
+            Some(start) => self.write(Line::Task { pid, start }),
+            None => Ok(()),
+        }
+    }
+
     /// The restore succeeded: nothing is taken back any more.
     pub fn done(&self) {
         if let Some(w) = self.written.borrow_mut().take() {

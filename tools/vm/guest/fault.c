@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
@@ -416,7 +417,8 @@ static bool at_call(struct traced *t, pid_t harness) {
         switch (run.what) {
         case FAIL:
             t->fail = true;
-            ptrace(PTRACE_SET_SYSCALL, t->pid, 0, -1);
+            // A close that fails has closed nevertheless.
+            if (w == IN_BLOB || r.r[7] != 6) ptrace(PTRACE_SET_SYSCALL, t->pid, 0, -1);
             break;
         case KILL_SELF:
             if (run.after) break;
@@ -470,7 +472,8 @@ static void once(void) {
     if (!untraced) options |= PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
     if (ptrace(PTRACE_SEIZE, harness, 0, options)) die("PTRACE_SEIZE");
     add(harness)->kind = HARNESS;
-    bool execed = false;
+    bool execed = false, killed = false;
+    time_t begun = time(NULL);
     if (write(pipes[1], "x", 1) != 1) die("pipe");
     close(pipes[0]);
     close(pipes[1]);
@@ -479,8 +482,11 @@ static void once(void) {
         alarm(30);
         pid_t pid = waitpid(-1, &status, __WALL);
         if (pid < 0 && errno != EINTR) break;
-        if (pid < 0) {
-            bad("hangs at call %d", run.at);
+        // One that looks again and again hangs as well: the longest wait of armrest's own is 20 s.
+        if (pid < 0 || (time(NULL) > begun + 60 && !killed)) {
+            killed = true;
+            bad("hangs at call %d, number %u, which was to fail, and makes call %u", run.at, run.failed.nr,
+                run.calls[IN_HARNESS] ? run.call[IN_HARNESS][run.calls[IN_HARNESS] - 1].nr : 0);
             for (int i = 0; i < 64; i++) if (traced[i].pid) kill(traced[i].pid, SIGKILL);
             continue;
         }
@@ -876,7 +882,7 @@ static void mode_killself(int per) {
 
 // The child is killed or stopped from outside, between calls of the harness.
 static void mode_child_signalled(int sign, int per) {
-    int count = run.calls[IN_HARNESS], done = 0, failed = 0, well = 0, first = -1;
+    int count = run.calls[IN_HARNESS], done = 0, failed = 0, well = 0, lost = 0, first = -1;
     static struct call all[MANY];
     memcpy(all, run.call[IN_HARNESS], sizeof all);
     for (int i = 0; i < count; i++) if (forks(all[i].nr)) first = i + 1;
@@ -901,7 +907,10 @@ static void mode_child_signalled(int sign, int per) {
                 unsigned long long start;
                 // Stopped if it was asked for, or if nobody let it go on again; else not.
                 for (int k = 0; k < 100 && proc_stat(run.task, &state, &parent, &start) && (state == 'T') != (held || stays); k++) usleep(10000);
-                if ((state == 'T') != (held || stays)) bad("%s: the task's state is %c:\n%s", what, state, run.said);
+                // The SIGSTOP by which a traced thread says that it leaves takes an earlier SIGCONT with it: then the task
+                // stays stopped. Counted, and known: harness/src/trace.rs.
+                if (state == 'T' && !stays && traced_by_it && !held) lost++;
+                else if ((state == 'T') != (held || stays)) bad("%s: the task's state is %c:\n%s", what, state, run.said);
                 if (shell(". /vm/lib.sh; kill -CONT %d; usleep 100000; kill -TERM %d; gone %d; tail -n 1 /samples/run/%s/out.log | grep -q PASS",
                           run.task, run.task, run.task, sample))
                     bad("%s: the task does not go on to its PASS:\n%s", what, run.said);
@@ -919,6 +928,7 @@ static void mode_child_signalled(int sign, int per) {
     }
     printf("%s: child %s at %d of %d calls of the harness since its fork: %d times an error, %d times restored\n", label,
            sign == SIGKILL ? "killed" : "stopped", done, count - first, failed, well);
+    if (lost) printf("%s: stopped and continued early: %d times it stayed stopped\n", label, lost);
     if (sign == SIGKILL && !failed) bad("it never mattered");
     if (sign == SIGSTOP && !well) bad("it never went well");
 }
