@@ -263,7 +263,7 @@ compared_tree() {
 
 # left_of NAME: what a failed restore of it could leave: files, segments, processes.
 left_of() {
-    ls -R /tmp /run /samples/run
+    ls -R /tmp /samples/run
     cut -c1-22 /proc/sysvipc/shm
     for p in /proc/[0-9]*; do
         case $(cat $p/comm 2>/dev/null) in armrest | $1) grep -q '^State:.[ZX]' $p/status 2>/dev/null || cat $p/stat ;; esac
@@ -293,6 +293,8 @@ taken_in_tree() {
         echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
         sleep 100 &
         [ $! = $pid ] || { echo "sleep: pid $!, not $pid"; return 1; }
+        # What comes now must not take another pid of the tree.
+        echo 1000 >/proc/sys/kernel/ns_last_pid
         usleep 100000
         status=0
         said=$(armrest restore -D /images/$name -d 2>&1) || status=$?
@@ -302,47 +304,4 @@ taken_in_tree() {
         wait $pid || true
         as_before $name "$before" || return 1
     done
-}
-
-# killed_in_tree NAME PID|harness: restores the tree again and again and kills that process, a bit later each time, until
-# the restore is done before. An error and nothing left, but for what was restored, which is ended.
-killed_in_tree() {
-    name=$1 who=$2
-    put_files $name
-    before=$(left_of $name)
-    root=$(root_pid $name)
-    failed=0 well=0 late=0
-    while [ $well -lt 2 ] && [ $late -lt 60 ]; do
-        late=$((late + 1))
-        rm -f /tmp/tree.status
-        armrest restore -D /images/$name -d >/root/said 2>&1 &
-        job=$!
-        usleep $((late * 10000))
-        status=0
-        case $who in
-            harness) kill -KILL $job 2>/dev/null || true ;;
-            *) for i in $(seq 30); do [ ! -e /proc/$who ] || break; usleep 5000; done
-                # Later and later in its life.
-                kill -KILL $who 2>/dev/null || true ;;
-        esac
-        wait $job || status=$?
-        if [ $status = 0 ]; then
-            well=$((well + 1))
-            for pid in $(armrest x /images/$name ps | awk '$1 ~ /^[0-9]+$/ { print $1 }'); do
-                kill -KILL $pid 2>/dev/null || true
-            done
-        else
-            failed=$((failed + 1))
-            [ $who = harness ] || grep -q "^armrest: .*pid $who" /root/said || grep -q '^armrest: .*\(died\|signal 9\)' /root/said ||
-                { cat /root/said; return 1; }
-            [ $who != harness ] || { usleep 300000; armrest clean >/dev/null; }
-        fi
-        # The files of the sample are its own business once it has run.
-        put_files $name
-        ipcs -m | awk '$2 ~ /^[0-9]+$/ { print $2 }' >/root/segments
-        [ $status != 0 ] || for id in $(cat /root/segments); do ipcrm -m $id; done
-        as_before $name "$before" || { echo "$who killed after $((late * 10)) ms, status $status:"; cat /root/said; return 1; }
-    done
-    echo "$name, $who killed: $failed times an error, $well times restored before"
-    [ $failed -gt 0 ]
 }
