@@ -232,6 +232,17 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
         let known = here.get(&task.pid).copied();
         let number = if i == 0 { Some(pid) } else { known };
         let before = all.report.findings.len();
+        if let Some(number) = number {
+            let p = Process {
+                dir: format!("/proc/{number}"),
+            };
+            let mut ids = here.clone();
+            // With another number the root still leads what it led.
+            ids.insert(cp.tasks[0].pid, pid);
+            all.report
+                .findings
+                .extend(stat::relations(task, i == 0, &ids, &p.text("stat")?));
+        }
         match (number, &task.live) {
             (Some(number), Some(live)) => all.process(task, live, number)?,
             (Some(_), None) => {}

@@ -1,6 +1,8 @@
-//! The kernel's mm fields in `/proc/PID/stat`, and the auxiliary vector.
+//! The kernel's mm fields and relations in `/proc/PID/stat`, and the auxiliary vector.
 
-use armrest_images::LiveTask;
+use std::collections::BTreeMap;
+
+use armrest_images::{LiveTask, Task, TaskState};
 
 use super::{Finding, Weight, compare};
 
@@ -37,6 +39,53 @@ pub fn stat(live: &LiveTask, text: &str) -> Vec<Finding> {
             format!("mm {name}"),
             images,
             task,
+        );
+    }
+    out
+}
+
+/// Compare parent, process group and session, by ids of the checkpoint; of a zombie its state and how it ended. `here`: id
+/// in the checkpoint → id here. What the root has of its caller is masked.
+pub fn relations(task: &Task, root: bool, here: &BTreeMap<u32, u32>, text: &str) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let words: Vec<&str> = text
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let word = |number: usize| words.get(number - 3).copied().unwrap_or("nothing");
+    for (number, name, id) in [
+        (4, "parent", task.ppid),
+        (5, "process group", task.pgid),
+        (6, "session", task.sid),
+    ] {
+        if root && number == 4 {
+            continue;
+        }
+        // Ids of nobody in the tree are the caller's, or of a leader that is gone and cannot be looked up.
+        let Some(id) = here.get(&id) else { continue };
+        let weight = if root && task.pid != task.sid && task.pid != task.pgid {
+            Weight::Masked
+        } else {
+            Weight::Differs
+        };
+        compare(
+            &mut out,
+            weight,
+            name,
+            id.to_string(),
+            word(number).to_owned(),
+        );
+    }
+    if let TaskState::Dead { exit_code } = task.state {
+        let differs = Weight::Differs;
+        compare(&mut out, differs, "state", "Z", word(3));
+        compare(
+            &mut out,
+            differs,
+            "exit code",
+            exit_code.to_string(),
+            word(52).to_owned(),
         );
     }
     out
@@ -92,6 +141,41 @@ mod tests {
             assert_eq!(f[0].what, format!("mm {name}"));
         }
         assert_eq!(stat(live(&cp), "").len(), STAT.len());
+    }
+
+    #[test]
+    fn relations_are_those_of_the_tree_and_a_zombie_has_ended_as_it_did() {
+        let cp = load("workers");
+        let here: BTreeMap<u32, u32> = cp.tasks.iter().map(|t| (t.pid, t.pid + 1000)).collect();
+        let now = |id: &u32| here.get(id).copied().unwrap_or(1);
+        let mut seen = 0;
+        for (i, t) in cp.tasks.iter().enumerate() {
+            let (state, code) = match t.state {
+                TaskState::Dead { exit_code } => ("Z", exit_code),
+                _ => ("S", 0),
+            };
+            let mut words = vec!["0".to_owned(); 50];
+            words[0] = state.to_owned();
+            for (at, id) in [(1, &t.ppid), (2, &t.pgid), (3, &t.sid)] {
+                words[at] = now(id).to_string();
+            }
+            words[49] = code.to_string();
+            let text = |w: &[String]| format!("1 (a) b) {}\n", w.join(" "));
+            assert_eq!(relations(t, i == 0, &here, &text(&words)), []);
+            for at in [1, 2, 3] {
+                let mut w = words.clone();
+                w[at] = "7".into();
+                let n = relations(t, i == 0, &here, &text(&w)).len();
+                assert!(n <= 1);
+                seen += n;
+            }
+            if state == "Z" {
+                words[49] = (code + 256).to_string();
+                words[0] = "S".into();
+                assert_eq!(relations(t, false, &here, &text(&words)).len(), 2);
+            }
+        }
+        assert!(seen > 0);
     }
 
     #[test]
