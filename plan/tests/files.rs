@@ -403,6 +403,7 @@ fn fork(cp: &mut Checkpoint, pid: u32, fds: &[(u32, u32)]) {
     (t.pid, t.ppid) = (pid, cp.tasks[0].pid);
     let live = t.live.as_mut().unwrap();
     live.threads[0].tid = pid;
+    live.files_id = pid;
     live.fds = fds
         .iter()
         .map(|(fd, file)| Fd {
