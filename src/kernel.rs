@@ -408,7 +408,7 @@ fn len32(n: usize) -> u32 {
 }
 
 /// The low word.
-fn low(n: u64) -> u32 {
+pub fn low(n: u64) -> u32 {
     let [a, b, c, d, ..] = n.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }

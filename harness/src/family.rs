@@ -18,10 +18,8 @@ use crate::hold::Held;
 use crate::load::write_raw;
 use crate::os;
 use crate::pid::{self, Side};
+use crate::shared::{Words, futex};
 use crate::task::FAILED;
-
-/// Bytes of a page: what a board is rounded up to.
-const PAGE: usize = 4096;
 
 /// A stage that all, or all of a kind, come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,8 +59,7 @@ impl Stage {
 /// Memory that the harness and all processes of the tree share: how far the tree is, how many are where, who is who.
 #[derive(Debug)]
 pub struct Board {
-    words: *const AtomicU32,
-    bytes: usize,
+    words: Words,
     stages: usize,
     nodes: usize,
 }
@@ -74,50 +71,29 @@ impl Board {
     /// No memory.
     pub fn new(tree: &Tree) -> Result<Board, Error> {
         let (stages, nodes) = (Stage::of(tree).len(), tree.nodes.len());
-        let bytes = ((1 + stages + nodes) * 4).next_multiple_of(PAGE);
-        // SAFETY: a fresh mapping where the kernel likes; nothing of ours is replaced.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(Error::Machine {
-                what: "memory for the processes of a tree".into(),
-                why: io::Error::last_os_error().to_string(),
-            });
-        }
+        let words = Words::new(1 + stages + nodes).map_err(|e| Error::Machine {
+            what: "memory for the processes of a tree".into(),
+            why: e.to_string(),
+        })?;
         Ok(Board {
-            words: at.cast_const().cast(),
-            bytes,
+            words,
             stages,
             nodes,
         })
     }
 
-    fn word(&self, index: usize) -> &AtomicU32 {
-        assert!(index < 1 + self.stages + self.nodes);
-        // SAFETY: the mapping has that many words, zero at first, lives as long as `self`, and is used as atomics alone.
-        unsafe { &*self.words.add(index) }
-    }
-
     /// How many stages are open.
     fn open(&self) -> &AtomicU32 {
-        self.word(0)
+        self.words.get(0)
     }
 
     fn arrived(&self, stage: usize) -> &AtomicU32 {
-        self.word(1 + stage)
+        self.words.get(1 + stage)
     }
 
     /// The pid of a node as it is now; 0 = not born.
     pub fn pid(&self, node: usize) -> &AtomicU32 {
-        self.word(1 + self.stages + node)
+        self.words.get(1 + self.stages + node)
     }
 
     /// The pid of a node, if it is born and not reaped.
@@ -186,24 +162,6 @@ impl Board {
             None,
         );
     }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping; `self` was the only way to it in this process.
-        unsafe { libc::munmap(self.words.cast_mut().cast(), self.bytes) };
-    }
-}
-
-/// `futex`, between processes. Its result says nothing that the word itself does not say.
-pub fn futex(word: &AtomicU32, op: libc::c_int, value: u32, wait: Option<Duration>) {
-    let time = wait.map(|w| libc::timespec {
-        tv_sec: libc::time_t::try_from(w.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::try_from(w.as_nanos() % 1_000_000_000).unwrap_or(0),
-    });
-    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: the word lives through the call, and the time too.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, value, time) };
 }
 
 /// What all processes of the tree are told.

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::family::futex;
 use crate::load::write_raw;
+use crate::shared::{Words, futex};
 use crate::{os, pid};
 
 /// The helper; killed and reaped when dropped by the process that made it.
@@ -20,57 +20,18 @@ pub struct Held {
     helper: libc::pid_t,
     owner: libc::pid_t,
     ids: Vec<u32>,
-    words: Words,
-}
-
-/// Shared with the helper and all processes of a tree: one word an id, not 0 = let go of it; and behind them a lock.
-#[derive(Clone, Copy, Debug)]
-struct Words {
-    at: *const AtomicU32,
-    count: usize,
-}
-
-impl Words {
-    fn new(count: usize) -> io::Result<Words> {
-        // SAFETY: a fresh mapping where the kernel likes; nothing of ours is replaced.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                (count + 1) * 4,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Words {
-            at: at.cast_const().cast(),
-            count,
-        })
-    }
-
-    fn get(self, index: usize) -> &'static AtomicU32 {
-        assert!(index <= self.count);
-        // SAFETY: the mapping has one word more than `count`, is used as atomics alone, and is never unmapped before the
-        // process ends or becomes a task.
-        unsafe { &*self.at.add(index) }
-    }
-
-    fn lock(self) -> &'static AtomicU32 {
-        self.get(self.count)
-    }
+    /// Shared with the helper and all processes of a tree: one word an id, not 0 = let go of it; and behind them a lock.
+    /// Never unmapped: the helper's threads and whoever has the turn look at them.
+    words: &'static Words,
 }
 
 /// While it lives, no other process of the tree is forked.
 #[derive(Debug)]
-pub struct Turn(Words);
+pub struct Turn(&'static AtomicU32);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.lock().store(0, Ordering::Release);
+        self.0.store(0, Ordering::Release);
     }
 }
 
@@ -88,7 +49,8 @@ impl Held {
             }
         };
         let file = pid::last_pid_file()?;
-        let words = Words::new(tids.len()).map_err(failed("memory"))?;
+        let words = Words::new(tids.len() + 1).map_err(failed("memory"))?;
+        let words: &'static Words = Box::leak(Box::new(words));
         let (read, write) = os::pipe().map_err(failed("pipe"))?;
         // The helper and its hidden thread lie behind all that is wanted.
         let above = tids.iter().max().copied().unwrap_or(0).saturating_add(8);
@@ -132,14 +94,14 @@ impl Held {
     /// # Errors
     /// It does not become free.
     pub fn free(&self, id: u32) -> Result<Turn, Error> {
-        let lock = self.words.lock();
+        let lock = self.words.get(self.ids.len());
         while lock
             .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire)
             .is_err()
         {
             std::thread::sleep(Duration::from_micros(200));
         }
-        let turn = Turn(self.words);
+        let turn = Turn(lock);
         let Some(at) = self.ids.iter().position(|i| *i == id) else {
             return Ok(turn);
         };
@@ -191,7 +153,7 @@ impl Drop for Held {
 /// One thread with each id; the first that could not be had.
 fn be_helper(
     tids: &[u32],
-    words: Words,
+    words: &'static Words,
     owner: libc::pid_t,
     choose: &dyn Fn(u32) -> io::Result<()>,
 ) -> Option<u32> {

@@ -17,6 +17,7 @@ pub mod pid;
 pub mod probe;
 pub mod restore;
 pub mod root;
+pub mod shared;
 pub mod summary;
 pub mod task;
 pub mod timens;

@@ -11,7 +11,7 @@ use armrest_plan::{BlobSizes, Plan};
 
 use crate::blob::BLOB;
 use crate::error::Error;
-use crate::family::futex;
+use crate::shared::futex;
 
 /// The ARM private call `cacheflush` (arch/arm/include/uapi/asm/unistd.h).
 const CACHEFLUSH: libc::c_long = 0x000f_0002;

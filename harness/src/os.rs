@@ -210,6 +210,12 @@ pub fn signal_mask(mask: u64) -> io::Result<u64> {
     Ok(old)
 }
 
+/// The fields of `/proc/PID/stat` from the third on, the state: the name before them may hold spaces and brackets.
+pub fn stat_fields(text: &str) -> impl Iterator<Item = &str> {
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_whitespace()
+}
+
 /// What a clock reads, in nanoseconds.
 pub fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut t = libc::timespec {

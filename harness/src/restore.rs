@@ -370,6 +370,36 @@ impl Drop for Running {
     }
 }
 
+/// How far a tree is while it is looked at.
+#[derive(Clone, Copy)]
+enum Making {
+    /// On its way to this stage.
+    Births(Stage),
+    /// All are in their places, on their way to the gate.
+    Memory,
+}
+
+impl Making {
+    /// Stand-ins and future zombies live too.
+    fn all_live(self) -> bool {
+        matches!(self, Making::Births(stage) if stage < Stage::Alone)
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Making::Births(_) => "processes of the tree",
+            Making::Memory => "tasks of the tree",
+        }
+    }
+
+    fn when(self) -> &'static str {
+        match self {
+            Making::Births(_) => "while the tree was made",
+            Making::Memory => "before all were ready",
+        }
+    }
+}
+
 impl Restore<'_> {
     fn root(&self) -> &Member<'_> {
         &self.members[0]
@@ -640,17 +670,16 @@ impl Restore<'_> {
     fn settle(&self, running: &mut Running, loaded: &[Loaded]) -> Result<(), Error> {
         let tree = &self.forest.tree;
         for (i, stage) in Stage::of(tree).into_iter().enumerate() {
-            let Some(board) = &running.board else {
+            let (Some(board), Some(reports)) = (&running.board, &mut running.reports) else {
                 return Ok(());
             };
-            let reports = &mut running.reports;
             board.gather(i, stage.members(tree), &mut || {
                 self.look(
                     &mut running.child,
                     reports,
                     board,
                     loaded,
-                    stage < Stage::Alone,
+                    Making::Births(stage),
                 )
             })?;
             if stage == Stage::Born {
@@ -673,30 +702,30 @@ impl Restore<'_> {
     fn look(
         &self,
         child: &mut Child,
-        reports: &mut Option<Reports>,
+        reports: &mut Reports,
         board: &Board,
         loaded: &[Loaded],
-        all_live: bool,
+        making: Making,
     ) -> Result<(), Error> {
         self.forward.interrupted()?;
-        self.deadline.check(|| "processes of the tree".into())?;
-        if let Some(reports) = reports
-            && (reports.take(Duration::ZERO)? || reports.said_anything())
-        {
+        self.deadline.check(|| making.what().into())?;
+        let nodes = self.forest.tree.nodes.iter().enumerate();
+        let dead = nodes
+            .filter(|(_, n)| making.all_live() || matches!(n.role, Role::Task(_)))
+            .filter_map(|(i, n)| Some((n.pid, board.born(i)?)))
+            .find(|(_, pid)| watch::is_dead(*pid));
+        // Looked at last: whoever died has said before what it had to say.
+        if reports.take(Duration::ZERO)? || reports.said_anything() {
             reports.hear_out()?;
             self.judge(reports, child, loaded)?;
         }
-        let nodes = self.forest.tree.nodes.iter().enumerate();
-        for (i, n) in nodes.filter(|(_, n)| all_live || matches!(n.role, Role::Task(_))) {
-            let Some(pid) = board.born(i).filter(|pid| watch::is_dead(*pid)) else {
-                continue;
-            };
-            return Err(Error::Lost {
-                what: format!("pid {} ({pid}), while the tree was made", n.pid),
+        match dead {
+            None => Ok(()),
+            Some((was, pid)) => Err(Error::Lost {
+                what: format!("pid {was} ({pid}), {}", making.when()),
                 why: child.ended().map_or_else(|| "it died".into(), Ended::words),
-            });
+            }),
         }
-        Ok(())
     }
 
     /// What the report pipe said, of whichever task.
@@ -817,27 +846,8 @@ impl Restore<'_> {
         let bytes: u64 = self.members.iter().map(|m| m.plan.pages * 4096).sum();
         let bar = watch::Bar::new(bytes);
         while !made.loaded.iter().all(|l| l.at_gate(time)) {
-            self.forward.interrupted()?;
-            self.deadline.check(|| "tasks of the tree".into())?;
-            if reports.take(Duration::from_millis(2))? || reports.said_anything() {
-                reports.hear_out()?;
-                self.judge(reports, child, &made.loaded)?;
-            }
-            let born = |m: &&Member<'_>| {
-                let pid = board.born(m.index);
-                pid.is_some_and(watch::is_dead)
-            };
-            if let Some(m) = self.members.iter().find(born) {
-                // Its words may have come meanwhile.
-                reports.hear_out()?;
-                if reports.said_anything() {
-                    continue;
-                }
-                return Err(Error::Lost {
-                    what: format!("pid {}, before all were ready", m.task.pid),
-                    why: child.ended().map_or_else(|| "it died".into(), Ended::words),
-                });
-            }
+            self.look(child, reports, board, &made.loaded, Making::Memory)?;
+            std::thread::sleep(Duration::from_millis(2));
             bar.show(&made.loaded);
         }
         Ok(())

@@ -211,8 +211,7 @@ fn state(pid: libc::pid_t) -> State {
     let Ok(text) = os::read_small(&format!("/proc/{pid}/stat")) else {
         return State::Dead(0);
     };
-    let fields = text.rsplit_once(')').map_or("", |t| t.1);
-    let mut words = fields.split_whitespace();
+    let mut words = os::stat_fields(&text);
     match words.next() {
         Some("Z" | "X") => {
             // Field 52, and 2 are before the parenthesis.

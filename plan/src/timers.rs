@@ -4,6 +4,7 @@
 //! timer_create(2), timer_settime(2), setitimer(2), PR_TIMER_CREATE_RESTORE_IDS(2const).
 
 use armrest_abi::{PosixTimer, Timer, want};
+use armrest_blob::kernel::low;
 use armrest_images::{LiveTask, PosixTimer as Recorded};
 use serde::Serialize;
 
@@ -221,12 +222,6 @@ fn value(t: &Recorded, wide: bool) -> [u32; 8] {
 /// Is this a clock of CPU time: CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, or one of a process or thread by id?
 fn counts_cpu(clock: u32) -> bool {
     matches!(clock, 2 | 3) || clock.cast_signed() < 0 && clock & 3 != 3
-}
-
-/// The low word.
-fn low(n: u64) -> u32 {
-    let [a, b, c, d, ..] = n.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

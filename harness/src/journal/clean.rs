@@ -444,13 +444,7 @@ pub(super) fn head(token: &str, what: &str) -> Head {
 /// When a process started, in ticks since the boot.
 pub(super) fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    crate::os::stat_fields(&stat).nth(19)?.parse().ok()
 }
 
 /// How this process relates to the owner of a journal.
@@ -493,13 +487,7 @@ impl Here {
 
 /// A zombie owns nothing.
 fn dead(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|s| {
-            s.rsplit_once(')')
-                .map(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
-        })
-        .unwrap_or(true)
+    crate::watch::is_dead(pid.cast_signed())
 }
 
 fn processes() -> impl Iterator<Item = u32> {

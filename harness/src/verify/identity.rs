@@ -54,10 +54,9 @@ fn differs(out: &mut Vec<Finding>, what: &str, images: &str, task: &str) {
     compare(out, Weight::Differs, what, images, task);
 }
 
-/// A number of `stat`; the name may hold spaces and brackets.
+/// A number of `stat`.
 fn stat(text: &str, number: usize) -> String {
-    let (_, rest) = text.rsplit_once(')').unwrap_or_default();
-    rest.split_whitespace()
+    crate::os::stat_fields(text)
         .nth(number - 3)
         .unwrap_or("nothing")
         .to_owned()

@@ -23,12 +23,7 @@ const STAT: [(usize, usize, &str); 10] = [
 /// Compare the mm fields of `/proc/PID/stat`.
 pub fn stat(live: &LiveTask, text: &str) -> Vec<Finding> {
     let mut out = Vec::new();
-    // The name may hold spaces and brackets; field 3 follows its last one.
-    let words: Vec<&str> = text
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
-        .collect();
+    let words: Vec<&str> = crate::os::stat_fields(text).collect();
     for (i, number, name) in STAT {
         let task = words.get(number - 3).and_then(|w| w.parse::<u64>().ok());
         let task = task.map_or("nothing".into(), |n| format!("{n:#010x}"));
@@ -48,11 +43,7 @@ pub fn stat(live: &LiveTask, text: &str) -> Vec<Finding> {
 /// in the checkpoint → id here. What the root has of its caller is masked.
 pub fn relations(task: &Task, root: bool, here: &BTreeMap<u32, u32>, text: &str) -> Vec<Finding> {
     let mut out = Vec::new();
-    let words: Vec<&str> = text
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
-        .collect();
+    let words: Vec<&str> = crate::os::stat_fields(text).collect();
     let word = |number: usize| words.get(number - 3).copied().unwrap_or("nothing");
     for (number, name, id) in [
         (4, "parent", task.ppid),
