@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use crate::load::{Loaded, write_raw};
 use crate::objects::{Objects, acts, tty};
 use crate::os;
-use crate::restore::Dirs;
+use crate::restore::open::Dirs;
 
 /// Status of a child that failed here; its words went to the report pipe.
 pub const FAILED: i32 = 113;

@@ -1,0 +1,235 @@
+//! Stage 4: bring all to their places, through the gates, and see them run their own code.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use armrest_plan::Exit;
+use armrest_plan::tree::Role;
+
+use super::make::Made;
+use super::start::Running;
+use super::{Member, Restore};
+use crate::error::Error;
+use crate::family::{Board, Stage};
+use crate::load::{self, Loaded};
+use crate::os;
+use crate::watch::{self, Child, Ended, Reports};
+
+/// How far a tree is while it is looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Making {
+    /// On its way to this stage.
+    Births(Stage),
+    /// All are in their places, on their way to the gate.
+    Memory,
+}
+
+impl Making {
+    /// Stand-ins and future zombies live too.
+    fn all_live(self) -> bool {
+        matches!(self, Making::Births(stage) if stage < Stage::Alone)
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Making::Births(_) => "processes of the tree",
+            Making::Memory => "tasks of the tree",
+        }
+    }
+
+    fn when(self) -> &'static str {
+        match self {
+            Making::Births(_) => "while the tree was made",
+            Making::Memory => "before all were ready",
+        }
+    }
+}
+
+impl Restore<'_> {
+    /// Bring the processes of a tree to their places, stage by stage.
+    pub(super) fn settle(&self, running: &mut Running, loaded: &[Loaded]) -> Result<(), Error> {
+        let tree = &self.forest.tree;
+        for (i, stage) in Stage::of(tree).into_iter().enumerate() {
+            let (Some(board), Some(reports)) = (&running.board, &mut running.reports) else {
+                return Ok(());
+            };
+            board.gather(i, stage.members(tree), &mut || {
+                self.look(
+                    &mut running.child,
+                    reports,
+                    board,
+                    loaded,
+                    Making::Births(stage),
+                )
+            })?;
+            if stage == Stage::Born {
+                // Nobody is forked any more, so no emulator starts a thread of its own.
+                running.held = None;
+            }
+            board.release(i);
+        }
+        let Some(board) = &running.board else {
+            return Ok(());
+        };
+        for m in self.members.iter().skip(1) {
+            let pid = board.pid(m.index).load(Ordering::Acquire);
+            running.others.push(Child::stranger(pid.cast_signed()));
+        }
+        Ok(())
+    }
+
+    /// May the tree go on?
+    fn look(
+        &self,
+        child: &mut Child,
+        reports: &mut Reports,
+        board: &Board,
+        loaded: &[Loaded],
+        making: Making,
+    ) -> Result<(), Error> {
+        self.forward.interrupted()?;
+        self.deadline.check(|| making.what().into())?;
+        let nodes = self.forest.tree.nodes.iter().enumerate();
+        let dead = nodes
+            .filter(|(_, n)| making.all_live() || matches!(n.role, Role::Task(_)))
+            .filter_map(|(i, n)| Some((n.pid, board.born(i)?)))
+            .find(|(_, pid)| watch::is_dead(*pid));
+        // Looked at last: whoever died has said before what it had to say.
+        if reports.take(Duration::ZERO)? || reports.said_anything() {
+            reports.hear_out()?;
+            self.judge(reports, child, loaded)?;
+        }
+        match dead {
+            None => Ok(()),
+            Some((was, pid)) => Err(Error::Lost {
+                what: format!("pid {was} ({pid}), {}", making.when()),
+                why: child.ended().map_or_else(|| "it died".into(), Ended::words),
+            }),
+        }
+    }
+
+    /// What the report pipe said, of whichever task.
+    fn judge(&self, reports: &Reports, child: &mut Child, loaded: &[Loaded]) -> Result<(), Error> {
+        let of = |tid: u32| {
+            let has = |m: &Member<'_>| m.live.threads.iter().any(|t| t.tid == tid);
+            self.members.iter().position(has).unwrap_or(0)
+        };
+        let at = reports.reporter().map_or(0, of);
+        let m = &self.members[at];
+        reports.judge(m.task.pid, child, &m.plan, &loaded[at])?;
+        for (m, loaded) in self.members.iter().zip(loaded) {
+            reports.judge(m.task.pid, child, &m.plan, loaded)?;
+        }
+        Ok(())
+    }
+
+    /// Wait until all tasks run their own code, and look whether anything of ours is left in them.
+    pub(super) fn watch(&self, running: &mut Running, made: &Made) -> Result<(), Error> {
+        let Some(mut reports) = running.reports.take() else {
+            return Ok(());
+        };
+        if running.board.is_some() {
+            self.let_through(running, &mut reports, made)?;
+        }
+        // Nobody else chooses ids while the threads are made.
+        let _lock = running.lock.take();
+        let child = &mut running.child;
+        let (plan, loaded) = (&self.root().plan, &made.loaded[0]);
+        if let Some(tracer) = &mut running.tracer {
+            let threads = self.root().live.threads.len();
+            watch::until_out(
+                child,
+                reports,
+                tracer,
+                threads,
+                plan,
+                loaded,
+                self.deadline,
+                self.forward,
+            )?;
+            let mut settle = || -> Result<(), Error> {
+                tracer.park()?;
+                if let Exit::Ptrace(_) = plan.exit {
+                    tracer.unmap(plan.area.all, plan.area.keep.start + load::svc_offset()?)?;
+                }
+                if self.o.leave_stopped || tracer.was_stopped() {
+                    tracer.hold()?;
+                }
+                Ok(())
+            };
+            let settled = settle();
+            if let Some(how) = tracer.ended() {
+                child.has_ended(how);
+            }
+            settled?;
+            return watch::area_gone(child, plan, self.machine.emulated);
+        }
+        let all = self.members.iter().map(|m| m.plan.pages).sum();
+        watch::until_ended(&mut reports, all, &made.loaded, self.deadline, self.forward)?;
+        self.judge(&reports, child, &made.loaded)?;
+        let others = running.others.iter_mut();
+        for (m, child) in self.members.iter().zip([child].into_iter().chain(others)) {
+            // Ids that nobody chose are not known here: then the leader, which leaves last, stands for all.
+            let threads = m.live.threads.iter();
+            let mut threads: Vec<(u32, u64)> = threads.map(|t| (t.tid, t.sigmask)).collect();
+            threads[0].0 = child.pid().cast_unsigned();
+            if self.o.any_pid {
+                threads.truncate(1);
+            }
+            watch::until_running(
+                child,
+                &threads,
+                self.deadline,
+                self.forward,
+                self.machine.emulated,
+            )?;
+            watch::area_gone(child, &m.plan, self.machine.emulated)?;
+        }
+        Ok(())
+    }
+
+    /// Wait until all tasks are at the gate, do what is due once all have their memory, and open it.
+    fn let_through(
+        &self,
+        running: &mut Running,
+        reports: &mut Reports,
+        made: &Made,
+    ) -> Result<(), Error> {
+        let Some(board) = &running.board else {
+            return Ok(());
+        };
+        self.until_at_gate(1, board, &mut running.child, reports, made)?;
+        for r in &self.forest.removes {
+            // SAFETY: IPC_RMID takes no buffer.
+            os::check(unsafe { libc::shmctl(r.shmid, libc::IPC_RMID, std::ptr::null_mut()) })
+                .map_err(|e| Error::Machine {
+                    what: format!("SysV segment {}: shmctl(IPC_RMID)", r.shmid),
+                    why: e.to_string(),
+                })?;
+        }
+        Loaded::open_gates(&made.loaded, 1);
+        self.until_at_gate(2, board, &mut running.child, reports, made)?;
+        running.through = true;
+        Loaded::open_gates(&made.loaded, 2);
+        Ok(())
+    }
+
+    /// Wait until all tasks have come to the gate for this time.
+    fn until_at_gate(
+        &self,
+        time: u32,
+        board: &Board,
+        child: &mut Child,
+        reports: &mut Reports,
+        made: &Made,
+    ) -> Result<(), Error> {
+        let bytes: u64 = self.members.iter().map(|m| m.plan.pages * 4096).sum();
+        let bar = watch::Bar::new(bytes);
+        while !made.loaded.iter().all(|l| l.at_gate(time)) {
+            self.look(child, reports, board, &made.loaded, Making::Memory)?;
+            std::thread::sleep(Duration::from_millis(2));
+            bar.show(&made.loaded);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! `armrest restore`: the whole of it, in order. Everything that can be refused is refused before the fork.
+
+mod follow;
+mod make;
+pub mod open;
+mod say;
+mod start;
+
+use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
+use armrest_plan::forest::Forest;
+use armrest_plan::needs::Needs;
+use armrest_plan::{Finish, Machine, Options, Plan};
+
+use crate::cli::{self, RestoreOptions};
+use crate::commands;
+use crate::error::Error;
+use crate::journal::{Journal, Place, Thing, clean};
+use crate::load;
+use crate::machine;
+use crate::namespaces;
+use crate::objects::sysv::Kind;
+use crate::summary::{Log, PidFile, below};
+use crate::watch::{Deadline, Forward};
+
+/// Restore as asked; the exit status to pass on.
+///
+/// # Errors
+/// Whatever went wrong; nothing is left behind.
+pub fn run(o: &RestoreOptions) -> Result<i32, Error> {
+    let mut log = Log::open(o)?;
+    let done = run_logged(o, &mut log);
+    if let Err(e) = &done {
+        for line in e.lines() {
+            // The error is shown on standard error by the caller in any case.
+            let _ = log.line(u8::MAX, &line);
+        }
+        log.status(&e.json());
+    }
+    done
+}
+
+fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
+    log.begin(o)?;
+    given(o)?;
+    load::header()?;
+    let cp = armrest_images::load(&FsDir::new(&o.images))?;
+    log.phase("images");
+    if !o.dry_run {
+        clean_up(log)?;
+    }
+    // From here on a signal is not the end: what was made is taken back first.
+    let forward = Forward::new()?;
+    // Dropped last: it takes back what is left once the child is dead.
+    let journal = Journal::new(&Place::usual(), &o.images, false);
+    let pidfile = match &o.pidfile {
+        Some(p) if !o.dry_run => Some(PidFile::create(below(o.work_dir.as_deref(), p), &journal)?),
+        _ => None,
+    };
+    if o.new_namespaces && !o.dry_run {
+        return namespaces::run(o, log, pidfile, &forward, &|log| {
+            // What is made for the namespaces ends with them; what is not is the init's to take back.
+            let own = Journal::new(&Place::usual(), &o.images, true);
+            here(o, &cp, log, None, true, &own, &forward)
+        });
+    }
+    here(o, &cp, log, pidfile, false, &journal, &forward)
+}
+
+/// What earlier restores left that were killed goes first: its ids may be ours.
+fn clean_up(log: &mut Log) -> Result<(), Error> {
+    let dead = clean::run(&Place::usual(), false)?;
+    for line in commands::clean::lines(&dead) {
+        log.line(0, &line)?;
+    }
+    for line in commands::clean::left(&dead) {
+        log.line(0, &format!("warning: {line}"))?;
+    }
+    Ok(())
+}
+
+/// What is said to be external must be given.
+fn given(o: &RestoreOptions) -> Result<(), Error> {
+    // criu names a unix socket in one way to the dumper and in another to the restorer.
+    let same = |id: &str| {
+        id.replacen("unix[", "socket:[", 1)
+            .replacen("socket[", "socket:[", 1)
+    };
+    let is_given = |id: &&String| !o.inherit_fd.iter().any(|i| same(&i.id) == same(id));
+    match o.external.iter().find(is_given) {
+        Some(id) => Err(Error::Usage {
+            what: format!("--external {id}: needs --inherit-fd fd[N]:{id}"),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What a restore in this process's namespaces came to: one stage after the other.
+fn here(
+    o: &RestoreOptions,
+    cp: &Checkpoint,
+    log: &mut Log,
+    mut pidfile: Option<PidFile<'_>>,
+    as_init: bool,
+    journal: &Journal,
+    forward: &Forward,
+) -> Result<i32, Error> {
+    let (machine, options) = facts(o, cp, as_init, journal)?;
+    let mut forest = armrest_plan::forest::forest(cp, &machine, &options)?;
+    let plans = std::mem::take(&mut forest.plans);
+    log.phase("plan");
+    let mut restore = Restore {
+        o,
+        cp,
+        members: members(cp, plans)?,
+        forest,
+        machine,
+        as_init,
+        forward,
+        journal,
+        deadline: Deadline::new(log.start(), o.timeout),
+    };
+    for w in restore.members.iter().flat_map(|m| &m.plan.warnings) {
+        log.line(0, &format!("warning: {w}"))?;
+    }
+    let opened = restore.open(log)?;
+    log.phase("open");
+    if o.dry_run {
+        restore.say_dry_run(log)?;
+        return Ok(0);
+    }
+    let mut made = restore.make(&opened)?;
+    log.phase("make");
+    let mut running = restore.start(opened, &mut made)?;
+    log.phase("fork");
+    restore.watch(&mut running, &made)?;
+    log.phase("task");
+    let status = restore.say(log, pidfile.as_mut(), &running, &made)?;
+    // Nothing can fail from here on.
+    running.let_go();
+    // While it is traced it ends with this process; what the journal holds must not outlive it.
+    if let Some(tracer) = running.tracer.take() {
+        tracer.release();
+    }
+    made.sysv.keep();
+    if let Some(lent) = &mut made.lent {
+        lent.keep();
+    }
+    if let Some(p) = pidfile {
+        p.keep();
+    }
+    for left in made.links.remove() {
+        // The task runs: this is said, and no failure any more.
+        let _ = log.line(0, &format!("warning: {left}"));
+    }
+    journal.done();
+    drop(made.loaded);
+    log.restored();
+    log.status(&status);
+    if o.detached && !as_init {
+        return Ok(0);
+    }
+    let pid = running.child.pid();
+    // SAFETY: getpgrp and getpgid take numbers only.
+    let same_group = unsafe { libc::getpgid(pid) == libc::getpgrp() };
+    Ok(forward.wait(&mut running.child, same_group).status())
+}
+
+/// Is SHMLBA enforced, as far as it matters? The segment that tells could stay if we are killed, so it is written down.
+fn shmlba_enforced(cp: &Checkpoint, journal: &Journal) -> Result<bool, Error> {
+    if !Needs::of(cp).colours() {
+        return Ok(true);
+    }
+    let entry = journal.will_make(&Thing::Sysv {
+        kind: Kind::Segment,
+        id: None,
+        key: 0,
+        mode: 0o600,
+        // SAFETY: cannot fail.
+        creator: unsafe { libc::geteuid() },
+    })?;
+    let enforced = machine::shmlba_enforced();
+    journal.gone(&entry)?;
+    Ok(enforced)
+}
+
+/// Facts of this machine, and what the plan is asked.
+fn facts(
+    o: &RestoreOptions,
+    cp: &Checkpoint,
+    as_init: bool,
+    journal: &Journal,
+) -> Result<(Machine, Options), Error> {
+    let wanted = if o.new_namespaces && !as_init {
+        Vec::new()
+    } else {
+        armrest_plan::tree::ids(cp)
+    };
+    let enforced = shmlba_enforced(cp, journal)?;
+    let mut machine =
+        machine::probe(&wanted, enforced, Needs::of(cp)).map_err(|e| Error::Machine {
+            what: "facts of this kernel".into(),
+            why: e.to_string(),
+        })?;
+    if o.pretend_without.iter().any(|w| w == "mm-map") {
+        machine.has_mm_map = false;
+    }
+    let options = Options {
+        any_pid: o.any_pid,
+        any_ids: o.any_ids,
+        inherit: o.inherit_fd.iter().map(|i| i.id.clone()).collect(),
+        shell_job: o.shell_job,
+        lazy: o.lazy,
+        // Inside the namespaces ids are free, and that is checked like everywhere else.
+        new_namespaces: o.new_namespaces && !as_init,
+        own_ipc: as_init,
+        finish: match o.finish {
+            cli::Finish::Auto => Finish::Auto,
+            cli::Finish::Sigpage => Finish::Sigpage,
+            cli::Finish::Ptrace => Finish::Ptrace,
+            cli::Finish::Page => Finish::Page,
+        },
+        leave_stopped: o.leave_stopped,
+        detached: o.detached && !as_init,
+        blob: load::sizes(),
+    };
+    Ok((machine, options))
+}
+
+/// A restore under way: what is asked, known and decided. Its methods are the stages, in order; each takes what the
+/// stage before it made, so that dropping that takes everything back.
+struct Restore<'a> {
+    o: &'a RestoreOptions,
+    cp: &'a Checkpoint,
+    /// The tasks that live, the root first.
+    members: Vec<Member<'a>>,
+    /// How they are made; its plans are with the members.
+    forest: Forest,
+    machine: Machine,
+    as_init: bool,
+    forward: &'a Forward,
+    journal: &'a Journal,
+    deadline: Deadline,
+}
+
+/// One task that lives.
+struct Member<'a> {
+    /// Its index in the checkpoint.
+    index: usize,
+    task: &'a Task,
+    live: &'a LiveTask,
+    plan: Plan,
+}
+
+/// The tasks that live, with their plans.
+fn members(cp: &Checkpoint, plans: Vec<Option<Plan>>) -> Result<Vec<Member<'_>>, Error> {
+    let mut members = Vec::new();
+    for ((index, task), plan) in cp.tasks.iter().enumerate().zip(plans) {
+        if let (Some(live), Some(plan)) = (task.live.as_ref(), plan) {
+            members.push(Member {
+                index,
+                task,
+                live,
+                plan,
+            });
+        }
+    }
+    if members.first().is_none_or(|m| m.index != 0) {
+        return Err(Error::Internal {
+            what: "checkpoint".into(),
+            why: "no live root although the plan found one".into(),
+        });
+    }
+    Ok(members)
+}
+
+impl Restore<'_> {
+    fn root(&self) -> &Member<'_> {
+        &self.members[0]
+    }
+}
