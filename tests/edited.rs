@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Done, Memory, Scratch, Setup, look, pattern, provable};
+use common::{Done, Memory, Running, Scratch, Setup, look, pattern, provable};
 use derived::{CHOSEN, HEAD, MIDDLE, OVERLAPPING, PG, TAIL, contents};
 use serde_json::Value;
 
@@ -50,6 +50,22 @@ fn moves_and_holes(s: &Scratch) -> (Vec<(u64, u64)>, Vec<u64>) {
     (moves, holes)
 }
 
+/// The plan moves `all` pieces, these among them, and unmaps holes of these lengths.
+#[track_caller]
+fn moved(s: &Scratch, some: &[(u64, u64)], all: usize, gone: &[u64]) {
+    let (moves, holes) = moves_and_holes(s);
+    assert!(
+        some.iter().all(|m| moves.contains(m)) && moves.len() == all,
+        "{moves:x?}"
+    );
+    assert_eq!(holes, gone);
+}
+
+/// What the restored program has.
+fn memory(run: &Running<'_>) -> Memory {
+    Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000)
+}
+
 /// What every variant keeps: segments 1 and 2, with rights and ids.
 const OTHERS: [(u64, u64, &str, u64, u64); 3] = [
     (0xb6ee_5000, 0xb6ee_8000, "rw-s", 0, 2),
@@ -64,12 +80,18 @@ fn restored(
     expected: &[(u64, u64, &str, u64, u64)],
     more: impl FnOnce(&Memory),
 ) -> Done {
-    let mut run = s.start_with(&Setup::default(), &[]);
-    run.restored();
-    let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
-    assert_eq!(memory.sysv(), expected);
+    let (run, memory) = started(s, expected);
     more(&memory);
     run.term()
+}
+
+/// Restores and compares as `restored` does; the program runs on.
+fn started<'a>(s: &'a Scratch, expected: &[(u64, u64, &str, u64, u64)]) -> (Running<'a>, Memory) {
+    let mut run = s.start_with(&Setup::default(), &[]);
+    run.restored();
+    let memory = memory(&run);
+    assert_eq!(memory.sysv(), expected);
+    (run, memory)
 }
 
 fn with_others(
@@ -94,12 +116,7 @@ fn a_hole_in_the_head() {
         return;
     }
     let s = derived("hole-in-head");
-    let (moves, holes) = moves_and_holes(&s);
-    assert!(
-        moves.contains(&(0x2000, MIDDLE)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5,
-        "{moves:x?}"
-    );
-    assert_eq!(holes, [0x2000]);
+    moved(&s, &[(0x2000, MIDDLE), (0x2000, TAIL)], 5, &[0x2000]);
     let expected = with_others(&[
         (MIDDLE, MIDDLE + 0x2000, "r--s", 0x2000, 0),
         (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0),
@@ -117,12 +134,7 @@ fn a_hole_in_the_middle() {
         return;
     }
     let s = derived("hole-in-middle");
-    let (moves, holes) = moves_and_holes(&s);
-    assert!(
-        moves.contains(&(0x2000, HEAD)) && moves.contains(&(0x2000, TAIL)) && moves.len() == 5,
-        "{moves:x?}"
-    );
-    assert_eq!(holes, [0x2000]);
+    moved(&s, &[(0x2000, HEAD), (0x2000, TAIL)], 5, &[0x2000]);
     let expected = with_others(&[
         (HEAD, HEAD + 0x2000, "rw-s", 0, 0),
         (TAIL, TAIL + 0x2000, "rw-s", 0x4000, 0),
@@ -143,12 +155,7 @@ fn a_hole_in_the_tail() {
         return;
     }
     let s = derived("hole-in-tail");
-    let (moves, holes) = moves_and_holes(&s);
-    assert!(
-        moves.contains(&(0x1000, TAIL)) && moves.len() == 6,
-        "{moves:x?}"
-    );
-    assert_eq!(holes, [0x1000]);
+    moved(&s, &[(0x1000, TAIL)], 6, &[0x1000]);
     let expected = with_others(&[
         (HEAD, MIDDLE, "rw-s", 0, 0),
         (MIDDLE, TAIL, "r--s", 0x2000, 0),
@@ -190,12 +197,7 @@ fn an_attachment_at_an_offset() {
         return;
     }
     let s = derived("at-an-offset");
-    let (moves, holes) = moves_and_holes(&s);
-    assert!(
-        moves.contains(&(0x1000, 0xb6f1_6000)) && moves.len() == 6,
-        "{moves:x?}"
-    );
-    assert_eq!(holes, [0x1000]);
+    moved(&s, &[(0x1000, 0xb6f1_6000)], 6, &[0x1000]);
     let expected = [
         OTHERS[0],
         OTHERS[1],
@@ -258,10 +260,7 @@ fn an_aligned_attachment_with_a_hole() {
         (HEAD - PG, MIDDLE - PG, "rw-s", 0, 0),
         (TAIL - PG, TAIL + PG, "rw-s", 0x4000, 0),
     ]);
-    let mut run = s.start(&[]);
-    run.restored();
-    let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
-    assert_eq!(memory.sysv(), expected);
+    let (_run, memory) = started(&s, &expected);
     assert_eq!(
         (memory.read(HEAD - PG, 8192), memory.read(TAIL - PG, 8192)),
         (contents(0, 2), contents(4, 2))
@@ -277,22 +276,17 @@ fn an_aligned_attachment_with_a_stranger() {
     }
     let s = derived("aligned-stranger");
     let mine = pattern(77, 8192);
-    let (moves, holes) = moves_and_holes(&s);
-    assert!(
-        moves.contains(&(0x2000, HEAD - PG))
-            && moves.contains(&(0x2000, TAIL - PG))
-            && moves.len() == 5,
-        "{moves:x?}"
+    moved(
+        &s,
+        &[(0x2000, HEAD - PG), (0x2000, TAIL - PG)],
+        5,
+        &[0x2000],
     );
-    assert_eq!(holes, [0x2000]);
     let expected = with_others(&[
         (HEAD - PG, MIDDLE - PG, "rw-s", 0, 0),
         (TAIL - PG, TAIL + PG, "rw-s", 0x4000, 0),
     ]);
-    let mut run = s.start(&[]);
-    run.restored();
-    let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
-    assert_eq!(memory.sysv(), expected);
+    let (_run, memory) = started(&s, &expected);
     assert_eq!(
         memory.read(HEAD - PG, 6 * 4096),
         [contents(0, 2), mine, contents(4, 2)].concat()
@@ -320,10 +314,7 @@ fn an_attachment_above_the_place_of_the_kernels_choice() {
         (at + 2 * PG, at + 4 * PG, "r--s", 0x2000, 0),
         (at + 4 * PG, at + 6 * PG, "rw-s", 0x4000, 0),
     ]);
-    let mut run = s.start(&[]);
-    run.restored();
-    let memory = Memory::of(run.task(136), "samples/bin/sysvsplit", 0x1_0000);
-    assert_eq!(memory.sysv(), expected);
+    let (_run, memory) = started(&s, &expected);
     assert_eq!(memory.read(at, 6 * 4096), contents(0, 6));
 }
 

@@ -32,6 +32,19 @@ impl Room {
         Journal::new(&self.place, Path::new("/images of a/test"), false)
     }
 
+    /// It says that it will make this file.
+    fn will_make(&self, j: &Journal, name: &str) -> Entry {
+        let dir = self.dir.as_fd();
+        j.will_make(&Thing::File { dir, name }).unwrap()
+    }
+
+    /// It says so and makes it.
+    fn makes(&self, j: &Journal, name: &str) -> Entry {
+        let entry = self.will_make(j, name);
+        std::fs::write(self.path(name), "").unwrap();
+        entry
+    }
+
     fn journals(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.tmp.path().join("journals"))
             .unwrap()
@@ -348,35 +361,13 @@ fn a_file_is_told_by_its_number_or_at_least_by_its_time() {
 fn files_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     let r = Room::new();
     let j = r.journal();
-    let entry = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: "sock et",
-        })
-        .unwrap();
-    std::fs::write(r.path("sock et"), "").unwrap();
+    let entry = r.makes(&j, "sock et");
     j.made_file(&entry, r.dir.as_fd(), "sock et").unwrap();
-    let _never = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: "never",
-        })
-        .unwrap();
-    let gone = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: "kept",
-        })
-        .unwrap();
-    std::fs::write(r.path("kept"), "").unwrap();
+    let _never = r.will_make(&j, "never");
+    let gone = r.makes(&j, "kept");
     j.gone(&gone).unwrap();
     let hidden = j.hidden();
-    let _unsaid = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: &hidden,
-        })
-        .unwrap();
+    let _unsaid = r.will_make(&j, &hidden);
     std::fs::create_dir(r.path(&hidden)).unwrap();
     assert_eq!(r.journals().len(), 1);
     // It lives: nothing is even read.
@@ -396,12 +387,7 @@ fn files_of_the_dead_are_removed_and_those_of_the_living_are_not() {
 fn a_name_that_is_somebody_elses_by_now_stays() {
     let r = Room::new();
     let j = r.journal();
-    let entry = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: "x",
-        })
-        .unwrap();
+    let entry = r.will_make(&j, "x");
     std::fs::write(r.path("x"), "ours").unwrap();
     j.made_file(&entry, r.dir.as_fd(), "x").unwrap();
     killed(j);
@@ -415,13 +401,7 @@ fn a_name_that_is_somebody_elses_by_now_stays() {
 fn another_directory_at_the_same_path_is_left_alone() {
     let r = Room::new();
     let j = r.journal();
-    let _e = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: "x",
-        })
-        .unwrap();
-    std::fs::write(r.path("x"), "").unwrap();
+    let _e = r.makes(&j, "x");
     killed(j);
     let (work, old) = (r.tmp.path().join("work"), r.tmp.path().join("old"));
     std::fs::rename(&work, &old).unwrap();
@@ -469,13 +449,7 @@ fn a_restore_that_fails_takes_its_things_back_and_one_that_succeeds_does_not() {
     let r = Room::new();
     for success in [false, true] {
         let j = r.journal();
-        let entry = j
-            .will_make(&Thing::File {
-                dir: r.dir.as_fd(),
-                name: "f",
-            })
-            .unwrap();
-        std::fs::write(r.path("f"), "").unwrap();
+        let entry = r.makes(&j, "f");
         j.made_file(&entry, r.dir.as_fd(), "f").unwrap();
         if success {
             j.done();
@@ -491,13 +465,7 @@ fn a_restore_that_fails_takes_its_things_back_and_one_that_succeeds_does_not() {
 fn a_restored_task_that_lives_keeps_everything() {
     let r = Room::new();
     let j = r.journal();
-    let _e = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: "f",
-        })
-        .unwrap();
-    std::fs::write(r.path("f"), "").unwrap();
+    let _e = r.makes(&j, "f");
     // This very process plays the task.
     j.claim().unwrap();
     killed(j);
@@ -509,13 +477,7 @@ fn a_restored_task_that_lives_keeps_everything() {
 fn only_plain_files_of_ours_are_read() {
     let r = Room::new();
     let j = r.journal();
-    let _e = j
-        .will_make(&Thing::File {
-            dir: r.dir.as_fd(),
-            name: "f",
-        })
-        .unwrap();
-    std::fs::write(r.path("f"), "").unwrap();
+    let _e = r.makes(&j, "f");
     killed(j);
     let journal = r.journals().remove(0);
     std::fs::set_permissions(&journal, PermissionsExt::from_mode(0o644)).unwrap();
