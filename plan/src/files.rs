@@ -15,7 +15,8 @@ use crate::consts;
 use crate::machine::Machine;
 use crate::sockets;
 use crate::terminals::{self, Terminals};
-use crate::types::Refusal;
+use crate::types::{Refusal, RefusalKind};
+use crate::whole::{Held, Whole, lives};
 
 /// Event bits of an epoll entry that say how, not what: EXCLUSIVE, WAKEUP, ONESHOT, ET.
 pub const EPOLL_HOW: u32 = 0xf000_0000;
@@ -165,28 +166,29 @@ pub type Inherited = BTreeMap<u32, usize>;
 
 /// Which descriptions these ids mean (`--inherit-fd`): `pipe[N]`, a path, or `file[MOUNT:INODE]` for what was external
 /// at the dump. Ids that mean nothing are refused.
-pub fn inherited(cp: &Checkpoint, ids: &[String], out: &mut Vec<Refusal>) -> Inherited {
+pub(crate) fn inherited(
+    cp: &Checkpoint,
+    held: &Held<'_>,
+    ids: &[String],
+    out: &mut Vec<Refusal>,
+) -> Inherited {
     let mut all = Inherited::new();
     for (gift, id) in ids.iter().enumerate() {
         let before = all.len();
         for (file, f) in &cp.files {
-            if means(cp, f, id) && held(cp, *file) {
+            if means(cp, f, id) && !held.holders(*file).is_empty() {
                 all.insert(*file, gift);
             }
         }
         if all.len() == before {
             out.push(Refusal {
-                kind: crate::types::RefusalKind::Unsupported,
+                kind: RefusalKind::Unsupported,
                 what: format!("--inherit-fd {id}: no descriptor of the checkpoint is that"),
                 hint: "pipe[N], socket:[N], tty[RDEV:DEV], a path, or file[MOUNT:INODE]: armrest plan lists the descriptors".into(),
             });
         }
     }
     all
-}
-
-fn held(cp: &Checkpoint, file: u32) -> bool {
-    lives(cp).any(|(_, l)| l.fds.iter().any(|f| f.file == file))
 }
 
 fn means(cp: &Checkpoint, file: &File, id: &str) -> bool {
@@ -211,15 +213,14 @@ fn means(cp: &Checkpoint, file: &File, id: &str) -> bool {
 type No<'a> = &'a mut dyn FnMut(String, &str);
 
 /// What of a task's descriptors and fs state cannot be restored.
-pub fn refuse(
-    cp: &Checkpoint,
-    task: &Task,
-    live: &LiveTask,
-    given: &Inherited,
-    any_pid: bool,
-    no: No<'_>,
-) {
-    for fd in live.fds.iter().filter(|f| !given.contains_key(&f.file)) {
+pub(crate) fn refuse(whole: &Whole<'_>, index: usize, live: &LiveTask, out: &mut Vec<Refusal>) {
+    let cp = whole.cp;
+    let no: No<'_> = &mut |what, hint| out.push(unsupported_yet(what, hint));
+    let ours = live
+        .fds
+        .iter()
+        .filter(|f| !whole.given.contains_key(&f.file));
+    for fd in ours {
         let who = format!("fd {}", fd.fd);
         let Some(file) = cp.files.get(&fd.file) else {
             let hint = "the images are damaged";
@@ -229,18 +230,19 @@ pub fn refuse(
             );
             continue;
         };
-        one(cp, live, &who, fd.file, file, no);
-        owned(cp, &who, facts(cp, file).1, no);
-        if any_pid {
-            owned_by_itself(cp, &who, fd.file, facts(cp, file).1, no);
+        one(cp, live, &who, file, no);
+        // What a description is or has is looked at once, with who holds it first.
+        if whole.held.holders(fd.file).first() != Some(&(index, fd.fd)) {
+            continue;
         }
-    }
-    for id in sockets::in_flight(cp, given) {
-        if !held(cp, id)
-            && !given.contains_key(&id)
-            && let Some(file) = cp.files.get(&id)
+        if let File::Epoll(e) = file
+            && let Err((what, hint)) = filler(whole, fd.file, e)
         {
-            one(cp, live, "in flight", id, file, no);
+            no(format!("{who}: {what}"), hint);
+        }
+        owned(whole, &who, facts(cp, file).1, no);
+        if whole.options.any_pid {
+            owned_by_itself(&cp.tasks[index], &who, facts(cp, file).1, no);
         }
     }
     for (who, id) in [
@@ -262,7 +264,44 @@ pub fn refuse(
             _ => {}
         }
     }
-    locks(cp, task.pid, live, no);
+    locks(whole, cp.tasks[index].pid, live, no);
+}
+
+/// What is in flight, and held by no descriptor.
+pub(crate) fn refuse_flights(whole: &Whole<'_>, out: &mut Vec<Refusal>) {
+    let cp = whole.cp;
+    let no: No<'_> = &mut |what, hint| out.push(unsupported_yet(what, hint));
+    for id in sockets::in_flight(cp, &whole.given) {
+        let ours = whole.held.holders(id).is_empty() && !whole.given.contains_key(&id);
+        let Some(file) = cp.files.get(&id).filter(|_| ours) else {
+            continue;
+        };
+        match file {
+            File::Memfd { inode, .. } => {
+                for (_, live) in lives(cp) {
+                    memfd(cp, live, "in flight", *inode, no);
+                }
+            }
+            File::Epoll(e) => {
+                if let Err((what, hint)) = filler(whole, id, e) {
+                    no(format!("in flight: {what}"), hint);
+                }
+            }
+            _ => {
+                if let Some((_, live)) = lives(cp).next() {
+                    one(cp, live, "in flight", file, no);
+                }
+            }
+        }
+    }
+}
+
+fn unsupported_yet(what: String, hint: &str) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Unsupported,
+        what,
+        hint: hint.into(),
+    }
 }
 
 fn by_id(cp: &Checkpoint, who: &str, id: u32, no: No<'_>) {
@@ -303,7 +342,7 @@ fn by_path(cp: &Checkpoint, who: &str, f: &armrest_images::RegFile, no: No<'_>) 
     }
 }
 
-fn one(cp: &Checkpoint, live: &LiveTask, who: &str, id: u32, file: &File, no: No<'_>) {
+fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
     let later = "this version does not restore it";
     match file {
         File::Reg(f) => {
@@ -319,11 +358,6 @@ fn one(cp: &Checkpoint, live: &LiveTask, who: &str, id: u32, file: &File, no: No
         }
         File::Fifo(f) => by_id(cp, who, f.reg, no),
         File::Memfd { inode, .. } => memfd(cp, live, who, *inode, no),
-        File::Epoll(e) => {
-            if let Err((what, hint)) = filler(cp, id, e) {
-                no(format!("{who}: {what}"), hint);
-            }
-        }
         File::Inotify(i) => {
             if let Some(w) = i.watches.last().filter(|w| w.wd > MAX_WATCH) {
                 no(
@@ -382,14 +416,10 @@ fn memfd(cp: &Checkpoint, live: &LiveTask, who: &str, inode: u32, no: No<'_>) {
 }
 
 /// Signals go to tasks and groups of the checkpoint, or to nobody.
-fn owned(cp: &Checkpoint, who: &str, owner: FileOwner, no: No<'_>) {
-    let there = match owner.pid_type {
-        2 => cp
-            .tasks
-            .iter()
-            .any(|t| t.pgid == owner.pid && cp.tasks.iter().any(|l| l.pid == t.pgid)),
-        _ => cp.tasks.iter().any(|t| t.pid == owner.pid),
-    };
+fn owned(whole: &Whole<'_>, who: &str, owner: FileOwner, no: No<'_>) {
+    let held = &whole.held;
+    let there = held.tasks.contains_key(&owner.pid)
+        && (owner.pid_type != 2 || held.groups.contains(&owner.pid));
     if owner.pid != 0 && !there {
         let kind = ["thread", "process", "process group"];
         let kind = kind.get(owner.pid_type as usize).copied().unwrap_or("?");
@@ -403,18 +433,15 @@ fn owned(cp: &Checkpoint, who: &str, owner: FileOwner, no: No<'_>) {
     }
 }
 
-/// With another pid a task finds itself and its group; what other ids mean here is not known.
-fn owned_by_itself(cp: &Checkpoint, who: &str, file: u32, owner: FileOwner, no: No<'_>) {
-    let holds = |t: &&Task| {
-        t.live
-            .as_ref()
-            .is_some_and(|l| l.fds.iter().any(|f| f.file == file))
+/// With another pid a task finds itself and its group; what other ids mean here is not known. Whoever holds the
+/// description first names the owner.
+fn owned_by_itself(task: &Task, who: &str, owner: FileOwner, no: No<'_>) {
+    let id = if owner.pid_type == 2 {
+        task.pgid
+    } else {
+        task.pid
     };
-    // Whoever holds the description first names the owner.
-    let itself = cp.tasks.iter().find(holds).is_some_and(|t| {
-        let id = if owner.pid_type == 2 { t.pgid } else { t.pid };
-        id == owner.pid
-    });
+    let itself = id == owner.pid;
     if owner.pid != 0 && !itself {
         no(
             format!("{who}: its signals went to {} (F_SETOWN)", owner.pid),
@@ -427,9 +454,20 @@ fn owned_by_itself(cp: &Checkpoint, who: &str, file: u32, owner: FileOwner, no: 
 ///
 /// The images hold the numbers alone. So all tasks that have the set and descriptors of all these numbers must agree on
 /// what they are; the first is taken.
-fn filler(cp: &Checkpoint, set: u32, e: &Epoll) -> Result<usize, (String, &'static str)> {
-    let at = |l: &LiveTask, fd: u32| l.fds.iter().find(|f| f.fd == fd).map(|f| f.file);
-    let holders = || lives(cp).filter(|(_, l)| l.fds.iter().any(|f| f.file == set));
+fn filler(whole: &Whole<'_>, set: u32, e: &Epoll) -> Result<usize, (String, &'static str)> {
+    let cp = whole.cp;
+    // Sorted by number.
+    let at = |l: &LiveTask, fd: u32| {
+        let at = l.fds.binary_search_by_key(&fd, |f| f.fd);
+        at.ok().map(|i| l.fds[i].file)
+    };
+    let holders = || {
+        let mut tasks: Vec<usize> = whole.held.holders(set).iter().map(|h| h.0).collect();
+        tasks.dedup();
+        tasks
+            .into_iter()
+            .filter_map(|i| Some((i, cp.tasks[i].live.as_ref()?)))
+    };
     let mut tables = holders().filter_map(|(i, l)| {
         let files: Option<Vec<u32>> = e.targets.iter().map(|t| at(l, t.fd)).collect();
         Some((i, files?))
@@ -461,7 +499,11 @@ fn filler(cp: &Checkpoint, set: u32, e: &Epoll) -> Result<usize, (String, &'stat
 }
 
 /// A lock of a process is lost when it closes any descriptor of the file, and the blob closes those of mappings.
-fn locks(cp: &Checkpoint, pid: u32, live: &LiveTask, no: No<'_>) {
+fn locks(whole: &Whole<'_>, pid: u32, live: &LiveTask, no: No<'_>) {
+    let Some(locks) = whole.held.locks.get(&pid) else {
+        return;
+    };
+    let cp = whole.cp;
     let path = |id: u32| match cp.files.get(&id) {
         Some(File::Reg(f)) => Some(f.path.as_str()),
         _ => None,
@@ -476,7 +518,7 @@ fn locks(cp: &Checkpoint, pid: u32, live: &LiveTask, no: No<'_>) {
         })
         .chain(path(live.mm.exe))
         .collect();
-    for l in cp.locks.iter().filter(|l| l.pid == pid) {
+    for l in locks {
         let file = live
             .fds
             .iter()
@@ -506,7 +548,7 @@ pub fn rights(cp: &Checkpoint, live: &LiveTask, machine: &Machine) -> Option<Ref
     const CAP_SYS_CHROOT: u64 = 1 << 18;
     let root = chroot(cp, live)?;
     (machine.cap_eff & CAP_SYS_CHROOT == 0).then(|| Refusal {
-        kind: crate::types::RefusalKind::Machine,
+        kind: RefusalKind::Machine,
         what: format!("the root directory is {root}, and chroot is not allowed here"),
         hint: "needs CAP_SYS_CHROOT".into(),
     })
@@ -521,12 +563,11 @@ pub fn chroot<'a>(cp: &'a Checkpoint, live: &LiveTask) -> Option<&'a str> {
 }
 
 /// Decide what is made and done. The checkpoint was not refused.
-pub fn plan(cp: &Checkpoint, machine: &Machine, given: &Inherited) -> FilesPlan {
-    let mut at: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
-    for (task, live) in lives(cp) {
-        for fd in &live.fds {
-            at.entry(fd.file).or_default().push((task, fd.fd));
-        }
+pub(crate) fn plan(whole: &Whole<'_>) -> FilesPlan {
+    let (cp, given) = (whole.cp, &whole.given);
+    let mut at: BTreeMap<u32, &[(usize, u32)]> = BTreeMap::new();
+    for (file, holders) in &whole.held.by_file {
+        at.insert(*file, holders);
     }
     for file in sockets::in_flight(cp, given) {
         at.entry(file).or_default();
@@ -538,7 +579,7 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, given: &Inherited) -> FilesPlan 
             .locks
             .iter()
             .filter(|l| matches!(l.kind, LockKind::Flock | LockKind::Ofd))
-            .filter(|l| !given_at(cp, l, given))
+            .filter(|l| !given_at(whole, l))
             .copied()
             .collect(),
         inherited: given.clone(),
@@ -549,7 +590,11 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, given: &Inherited) -> FilesPlan 
         if given.contains_key(&file) {
             name.push_str(" (inherited)");
         }
-        out.makes.push(Make { file, name, at });
+        out.makes.push(Make {
+            file,
+            name,
+            at: at.to_vec(),
+        });
     }
     // Watches come last, so that making the rest is not what they see.
     out.makes.sort_by_key(|m| match cp.files.get(&m.file) {
@@ -557,31 +602,27 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, given: &Inherited) -> FilesPlan 
         Some(File::Epoll(_)) => 1,
         _ => 0,
     });
-    acts(cp, &mut out);
-    notes(cp, machine, &mut out);
+    acts(whole, &mut out);
+    notes(cp, whole.machine, &mut out);
     out.notes.extend(sockets::notes(cp, given));
     out.notes.extend(terminals::notes(cp, &out.terminals));
     out
 }
 
-fn lives(cp: &Checkpoint) -> impl Iterator<Item = (usize, &LiveTask)> {
-    let all = cp.tasks.iter().enumerate();
-    all.filter_map(|(i, t)| Some((i, t.live.as_ref()?)))
-}
-
 /// A lock of something that the caller gives is the caller's business.
-fn given_at(cp: &Checkpoint, l: &FileLock, given: &Inherited) -> bool {
-    let task = cp.tasks.iter().find(|t| t.pid == l.pid);
-    let fds = task.and_then(|t| t.live.as_ref()).map(|l| &l.fds);
-    fds.is_some_and(|all| {
-        all.iter()
-            .any(|f| f.fd == l.fd && given.contains_key(&f.file))
+fn given_at(whole: &Whole<'_>, l: &FileLock) -> bool {
+    let task = whole.held.tasks.get(&l.pid);
+    let live = task.and_then(|i| whole.cp.tasks[*i].live.as_ref());
+    live.is_some_and(|live| {
+        let mut fds = live.fds.iter();
+        fds.any(|f| f.fd == l.fd && whole.given.contains_key(&f.file))
     })
 }
 
 /// Every description's own acts are done once, by the first task that has it; an epoll set is filled by one whose
 /// numbers are its entries'.
-fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
+fn acts(whole: &Whole<'_>, out: &mut FilesPlan) {
+    let cp = whole.cp;
     const O_ASYNC: u32 = 0o20000;
     let (mut owners, mut sets, mut timers, mut listens) = (vec![], vec![], vec![], vec![]);
     for m in &out.makes {
@@ -605,7 +646,7 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
         match file {
             File::Epoll(e) => {
                 // Not refused, so there is one.
-                let by = filler(cp, m.file, e).unwrap_or(task);
+                let by = filler(whole, m.file, e).unwrap_or(task);
                 let fd = m.at.iter().find(|a| a.0 == by).map_or(fd, |a| a.1);
                 sets.push((by, Act::Epoll { fd, file: m.file }));
             }
@@ -617,9 +658,9 @@ fn acts(cp: &Checkpoint, out: &mut FilesPlan) {
             _ => {}
         }
     }
-    let ours = cp.locks.iter().filter(|l| !given_at(cp, l, &out.inherited));
+    let ours = cp.locks.iter().filter(|l| !given_at(whole, l));
     let locks = ours.filter_map(|l| {
-        let task = cp.tasks.iter().position(|t| t.pid == l.pid)?;
+        let task = *whole.held.tasks.get(&l.pid)?;
         matches!(l.kind, LockKind::Posix | LockKind::Lease).then_some((task, Act::Lock(*l)))
     });
     // A lease makes the caller the owner of its signals if there is none: it comes before owners are set.

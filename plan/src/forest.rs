@@ -3,38 +3,18 @@
 //! The areas of all tasks lie side by side in one range that is free in every task, so that each process, which inherits
 //! all of them, can go on in its own and unmap the others' like anything else that is old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_abi::{PAGE_SIZE, Range, Remove, want};
-use armrest_images::{Checkpoint, TaskState, VmaKind};
+use armrest_images::{Checkpoint, Task, TaskState};
 
 use crate::machine::{Machine, MapRange, OwnMap};
 use crate::shm;
 use crate::space::Space;
 use crate::tree::{self, Tree};
-use crate::types::{Exit, Finish, Options, Plan, Refusal, RefusalKind, Refusals};
-
-/// Where a task stands among others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its index in the checkpoint.
-    pub task: usize,
-    /// Helper descriptors begin at this number: above all descriptors of all tasks.
-    pub above: u32,
-    /// Where its area has to lie.
-    pub area: Option<Range>,
-}
-
-impl Place {
-    /// The first task, as if there were no other.
-    pub fn alone(cp: &Checkpoint) -> Place {
-        Place {
-            task: 0,
-            above: above(cp),
-            area: None,
-        }
-    }
-}
+use crate::types::{Options, Plan, Refusal, RefusalKind, Refusals};
+use crate::whole::{Whole, lives};
+use crate::{Sketch, sketch};
 
 /// A tree of tasks, decided.
 #[derive(Clone, Debug)]
@@ -60,33 +40,6 @@ impl Forest {
             .enumerate()
             .filter_map(|(i, p)| Some((i, p.as_ref()?)))
     }
-}
-
-/// One above the highest descriptor of any task.
-fn above(cp: &Checkpoint) -> u32 {
-    let live = cp.tasks.iter().filter_map(|t| t.live.as_ref());
-    live.flat_map(|l| &l.fds)
-        .map(|f| f.fd + 1)
-        .max()
-        .unwrap_or(0)
-}
-
-/// Bytes of each anonymous shared memory: the end of the last VMA of any task.
-pub(crate) fn anon_sizes(cp: &Checkpoint) -> BTreeMap<u64, u64> {
-    let mut sizes = BTreeMap::new();
-    for v in cp
-        .tasks
-        .iter()
-        .filter_map(|t| t.live.as_ref())
-        .flat_map(|l| &l.mm.vmas)
-    {
-        if let VmaKind::AnonShared { shmid } = v.kind {
-            let end = v.offset + u64::from(v.range.size());
-            let size = sizes.entry(shmid).or_insert(0);
-            *size = end.max(*size);
-        }
-    }
-    sizes
 }
 
 /// Decide everything about restoring all tasks of `cp` on `machine`.
@@ -144,38 +97,55 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
                 removes: Vec::new(),
             }),
             Ok(_) => Err(Refusals(refuse.0)),
-            Err(r) => Err(refuse.all(r)),
+            Err(r) => {
+                refuse.extend(r.0);
+                Err(Refusals(refuse.0))
+            }
         };
     }
-    let first = each(cp, machine, options, &|_| None, &mut refuse);
+    let mut found = Vec::new();
+    let whole = Whole::new(cp, machine, options, &mut found);
+    let sketches: Vec<Option<Sketch<'_>>> = (0..)
+        .zip(&cp.tasks)
+        .map(|(i, t)| t.live.as_ref().and_then(|_| sketch(&whole, i, &mut found)))
+        .collect();
+    let traced = |(s, t): (&Option<Sketch<'_>>, &Task)| s.as_ref()?.traced.then_some(t.pid);
+    for pid in sketches.iter().zip(&cp.tasks).filter_map(traced) {
+        refuse.add(
+            RefusalKind::Unsupported,
+            format!("pid {pid}: restored by ptrace, and one of a tree"),
+            "--finish=page; --leave-stopped is for single processes",
+        );
+    }
+    refuse.extend(found);
     if !refuse.0.is_empty() {
         return Err(Refusals(refuse.0));
     }
-    // Tables may grow by some rows when the others' areas are to be unmapped: a page more each.
-    let sizes: Vec<u32> = first
-        .iter()
-        .map(|p| p.as_ref().map_or(0, |p| p.area.all.len() + PAGE_SIZE))
-        .collect();
-    let Some(slab) = slab(cp, machine, sizes.iter().map(|s| u64::from(*s)).sum()) else {
+    let Some(slab) = slab(&whole, &sketches) else {
         let what = "no range that is free in all tasks for their bootstrap areas".into();
         let hint = "the checkpoint and this program fill the address space";
         refuse.add(RefusalKind::Machine, what, hint);
         return Err(Refusals(refuse.0));
     };
+    let inside = with_slab(machine, slab);
+    let made = whole.made();
     let mut at = slab.start;
-    let rooms: Vec<Range> = sizes
-        .iter()
-        .map(|len| {
-            let room = Range {
-                start: at,
-                end: at + len,
-            };
-            at += len;
-            room
-        })
-        .collect();
-    let with_slab = with_slab(machine, slab);
-    let plans = each(cp, &with_slab, options, &|i| Some(rooms[i]), &mut refuse);
+    let mut plans = Vec::new();
+    for sketch in sketches {
+        let Some(sketch) = sketch else {
+            plans.push(None);
+            continue;
+        };
+        let room = Range {
+            start: at,
+            end: at + sketch.len,
+        };
+        at = room.end;
+        match sketch.finish(room, &inside, &made) {
+            Ok(plan) => plans.push(Some(plan)),
+            Err(Refusals(more)) => refuse.extend(more),
+        }
+    }
     if !refuse.0.is_empty() {
         return Err(Refusals(refuse.0));
     }
@@ -184,84 +154,31 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
 
 /// What is done once for all is taken out of the plans, and all wait at the gate.
 fn together(tree: Tree, mut plans: Vec<Option<Plan>>) -> Forest {
-    let mut removes: Vec<Remove> = Vec::new();
+    let mut removes: BTreeMap<i32, Remove> = BTreeMap::new();
     for p in plans.iter_mut().flatten() {
-        for r in p.tables.removes.drain(..) {
-            if !removes.iter().any(|o| o.shmid == r.shmid) {
-                removes.push(r);
-            }
-        }
+        removes.extend(p.tables.removes.drain(..).map(|r| (r.shmid, r)));
         p.want |= want::GATE;
     }
     Forest {
         tree,
         plans,
-        removes,
+        removes: removes.into_values().collect(),
     }
-}
-
-/// Plan every task that lives.
-fn each(
-    cp: &Checkpoint,
-    machine: &Machine,
-    options: &Options,
-    room: &dyn Fn(usize) -> Option<Range>,
-    refuse: &mut Refused,
-) -> Vec<Option<Plan>> {
-    let above = above(cp);
-    let mut plans = Vec::new();
-    for (task, t) in cp.tasks.iter().enumerate() {
-        if t.live.is_none() {
-            plans.push(None);
-            continue;
-        }
-        let place = Place {
-            task,
-            above,
-            area: room(task),
-        };
-        let mut done = crate::plan_task(cp, machine, options, &place);
-        let traced = |p: &Plan| matches!(p.exit, Exit::Ptrace(_));
-        if options.finish == Finish::Auto
-            && !options.leave_stopped
-            && done.as_ref().is_ok_and(traced)
-        {
-            // Nobody traces a whole tree.
-            let page = Options {
-                finish: Finish::Page,
-                ..options.clone()
-            };
-            done = crate::plan_task(cp, machine, &page, &place);
-        }
-        match done {
-            Ok(plan) => {
-                if plan.traced || matches!(plan.exit, Exit::Ptrace(_)) {
-                    refuse.add(
-                        RefusalKind::Unsupported,
-                        format!("pid {}: restored by ptrace, and one of a tree", t.pid),
-                        "--finish=page; --leave-stopped is for single processes",
-                    );
-                }
-                plans.push(Some(plan));
-            }
-            Err(Refusals(r)) => {
-                for r in r {
-                    refuse.add(r.kind, r.what, &r.hint);
-                }
-                plans.push(None);
-            }
-        }
-    }
-    plans
 }
 
 /// A range of so many bytes that no task uses or will use.
-fn slab(cp: &Checkpoint, machine: &Machine, bytes: u64) -> Option<Range> {
+fn slab(whole: &Whole<'_>, sketches: &[Option<Sketch<'_>>]) -> Option<Range> {
+    let (cp, machine) = (whole.cp, whole.machine);
     let mut space = Space::new(machine.mmap_min_addr.max(0x1_0000), machine.task_size);
     for m in &machine.maps {
         space.take(m.range.into());
     }
-    for live in cp.tasks.iter().filter_map(|t| t.live.as_ref()) {
+    // Where the kernel's own pages wait in any of them.
+    let sketches = || sketches.iter().flatten();
+    for parking in sketches().filter_map(|s| s.draft.kernel.parking) {
+        space.take(parking);
+    }
+    for (_, live) in lives(cp) {
         for v in &live.mm.vmas {
             let below = if v.grows_down { 16 << 20 } else { 0 };
             let above = if v.heap { 64 << 20 } else { 0 };
@@ -277,6 +194,7 @@ fn slab(cp: &Checkpoint, machine: &Machine, bytes: u64) -> Option<Range> {
             });
         }
     }
+    let bytes: u64 = sketches().map(|s| u64::from(s.len)).sum();
     space.find(u32::try_from(bytes).ok()?, PAGE_SIZE)
 }
 
@@ -296,21 +214,19 @@ fn with_slab(machine: &Machine, slab: Range) -> Machine {
 
 /// Refusals, each once.
 #[derive(Default)]
-struct Refused(Vec<Refusal>);
+struct Refused(Vec<Refusal>, BTreeSet<Refusal>);
 
 impl Refused {
     fn add(&mut self, kind: RefusalKind, what: String, hint: &str) {
         let hint = hint.to_owned();
-        let one = Refusal { kind, what, hint };
-        if !self.0.contains(&one) {
-            self.0.push(one);
-        }
+        self.extend([Refusal { kind, what, hint }]);
     }
 
-    fn all(mut self, more: Refusals) -> Refusals {
-        for r in more.0 {
-            self.add(r.kind, r.what, &r.hint);
+    fn extend(&mut self, more: impl IntoIterator<Item = Refusal>) {
+        for one in more {
+            if self.1.insert(one.clone()) {
+                self.0.push(one);
+            }
         }
-        Refusals(self.0)
     }
 }

@@ -33,6 +33,7 @@ pub mod timers;
 pub mod tree;
 pub mod types;
 pub mod vdso;
+mod whole;
 pub mod words;
 
 pub use machine::{HugePages, Machine, MapRange, OwnMap, Rights};
@@ -47,6 +48,7 @@ use armrest_images::{Checkpoint, LiveTask, PageRun, Task, Thread, Vma, VmaKind};
 use kernel_pages::{KernelPages, Vdso};
 use memory::Sources;
 use space::{Space, page_up};
+use whole::{Made, Whole};
 
 /// A gap between our own mappings at which the unmapping is cut in two.
 const WIDE_GAP: u32 = 16 << 20;
@@ -63,64 +65,42 @@ pub(crate) fn u32_of(n: usize) -> u32 {
 /// # Errors
 /// All refusals at once; nothing has been touched.
 pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Plan, Refusals> {
-    plan_task(cp, machine, options, &forest::Place::alone(cp))
+    let mut refuse = Vec::new();
+    let whole = Whole::new(cp, machine, options, &mut refuse);
+    let sketch = sketch(&whole, 0, &mut refuse);
+    match sketch {
+        Some(sketch) if refuse.is_empty() => {
+            let room = sketch.room().map_err(|none| Refusals(vec![none]))?;
+            sketch.finish(room, machine, &whole.made())
+        }
+        _ => Err(Refusals(refuse)),
+    }
 }
 
-/// Decide everything about restoring one task of `cp`, alone or among others.
-///
-/// # Errors
-/// All refusals at once; nothing has been touched.
-pub fn plan_task(
-    cp: &Checkpoint,
-    machine: &Machine,
-    options: &Options,
-    place: &forest::Place,
-) -> Result<Plan, Refusals> {
-    let mut refuse = Vec::new();
-    refuse::unsupported(cp, place.task, &mut refuse);
-    let chosen = cp.tasks.get(place.task);
-    let Some((task, live)) = chosen.and_then(|t| Some((t, t.live.as_ref()?))) else {
-        return Err(Refusals(refuse));
-    };
-    threads::refuse(live, machine, &mut refuse);
-    refuse::backing(cp, live, &mut refuse);
-    special::refuse(live, machine, &mut refuse);
-    let given = files::inherited(cp, &options.inherit, &mut refuse);
-    files::refuse(
-        cp,
-        task,
-        live,
-        &given,
-        options.any_pid,
-        &mut |what, hint| {
-            refuse.push(Refusal {
-                kind: RefusalKind::Unsupported,
-                what,
-                hint: hint.into(),
-            });
-        },
-    );
+/// Decide about one task of the checkpoint all that does not depend on where its area lies; `None` if it cannot be, and
+/// then `refuse` says why.
+fn sketch<'a>(whole: &'a Whole<'a>, task: usize, refuse: &mut Vec<Refusal>) -> Option<Sketch<'a>> {
+    let before = refuse.len();
+    let (cp, machine, options) = (whole.cp, whole.machine, whole.options);
+    refuse::unsupported(cp, task, refuse);
+    let index = task;
+    let task = cp.tasks.get(index)?;
+    let live = task.live.as_ref()?;
+    threads::refuse(live, machine, refuse);
+    refuse::numbers(live, refuse);
+    special::refuse(live, machine, refuse);
+    files::refuse(whole, index, live, refuse);
     refuse.extend(files::rights(cp, live, machine));
-    sockets::refuse(cp, &given, machine, &mut refuse);
-    terminals::plan(cp, &given, options.shell_job, &mut refuse);
-    let identities = identity::identities(cp, live, machine, options, &mut refuse);
-    refuse::cpu(
-        &live.mm.auxv,
-        live.mm.platform.as_deref(),
-        machine,
-        &mut refuse,
-    );
-    timers::refuse(task.pid, live, machine, options, &mut refuse);
-    ids(cp, task, machine, options, &mut refuse);
-    let here = machine.ipc.as_ref().filter(|_| !options.new_namespaces);
-    ipc::needs(cp, here, options.own_ipc, machine.cap_eff, &mut refuse);
-    if !refuse.is_empty() {
-        return Err(Refusals(refuse));
+    let identities = identity::identities(cp, live, machine, options, refuse);
+    refuse::cpu(&live.mm.auxv, live.mm.platform.as_deref(), machine, refuse);
+    timers::refuse(task.pid, live, machine, options, refuse);
+    if refuse.len() > before {
+        return None;
     }
-    let out = Draft {
-        given,
+    let draft = Draft {
+        whole,
         cp,
-        place,
+        index,
         live,
         machine,
         notes: identities.notes.clone(),
@@ -129,79 +109,16 @@ pub fn plan_task(
         next_fd: 0,
         kernel: KernelPages::default(),
         by_source: BTreeMap::new(),
-        anon_sizes: forest::anon_sizes(cp),
     };
-    out.draw(task, options, identities)
-}
-
-/// True if the id is that of a thread that does not lead its process.
-fn is_thread(cp: &Checkpoint, tid: u32) -> bool {
-    let live = cp.tasks.iter().filter_map(|t| t.live.as_ref());
-    live.flat_map(|l| l.threads.iter().skip(1))
-        .any(|t| t.tid == tid)
-}
-
-fn ids(
-    cp: &Checkpoint,
-    task: &Task,
-    machine: &Machine,
-    options: &Options,
-    refuse: &mut Vec<Refusal>,
-) {
-    let mut no = |kind: RefusalKind, what: String, hint: &str| {
-        refuse.push(Refusal {
-            kind,
-            what,
-            hint: hint.into(),
-        })
-    };
-    if !options.any_pid && !options.new_namespaces {
-        if let Some(by) = &machine.pid_taken_by {
-            no(
-                RefusalKind::Taken,
-                format!(
-                    "pid {}: taken by {by}",
-                    cp.tasks.first().unwrap_or(task).pid
-                ),
-                "end that process, or use --new-namespaces or --any-pid",
-            );
-        } else if let Some((tid, by)) = &machine.tid_taken_by {
-            no(
-                RefusalKind::Taken,
-                format!(
-                    "{} {tid}: taken by {by}",
-                    if is_thread(cp, *tid) { "tid" } else { "pid" }
-                ),
-                "end that process, or use --new-namespaces or --any-pid",
-            );
-        } else if !machine.may_choose_pid {
-            no(
-                RefusalKind::Ids,
-                format!("pid {} may not be chosen here", task.pid),
-                "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the pid namespace; --any-pid takes another",
-            );
-        }
-    }
-    if !options.any_ids && !options.new_namespaces && has_sysv(cp) && !machine.may_choose_ids {
-        no(
-            RefusalKind::Ids,
-            "SysV ids may not be chosen here".into(),
-            "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the ipc namespace; --any-ids takes others",
-        );
-    }
-}
-
-/// Has the checkpoint any SysV object?
-fn has_sysv(cp: &Checkpoint) -> bool {
-    !cp.segments.is_empty() || !cp.semaphores.is_empty() || !cp.queues.is_empty()
+    draft.sketch(task, options, identities, refuse)
 }
 
 /// A plan being drawn.
 struct Draft<'a> {
-    place: &'a forest::Place,
-    /// Descriptions that the caller gives.
-    given: files::Inherited,
+    whole: &'a Whole<'a>,
     cp: &'a Checkpoint,
+    /// Index of the task.
+    index: usize,
     live: &'a LiveTask,
     machine: &'a Machine,
     notes: Vec<String>,
@@ -210,8 +127,25 @@ struct Draft<'a> {
     next_fd: u32,
     kernel: KernelPages,
     by_source: BTreeMap<SourceKind, u32>,
-    /// Bytes of anonymous shared memory: the end of the last VMA of each.
-    anon_sizes: BTreeMap<u64, u64>,
+}
+
+/// A plan without the places: how much room its area takes is known.
+struct Sketch<'a> {
+    draft: Draft<'a>,
+    tables: Tables,
+    frames: Vec<Vec<u8>>,
+    lazy: u64,
+    want: u32,
+    report_fd: u32,
+    last_pid_fd: Option<u32>,
+    /// Where each thread's signal frame can go.
+    leaves: Vec<Option<u32>>,
+    exit: Exit,
+    traced: bool,
+    /// Bytes for the arguments.
+    args: u32,
+    /// Bytes for the whole area.
+    len: u32,
 }
 
 impl Sources for Draft<'_> {
@@ -251,9 +185,9 @@ fn source_of(v: &Vma, anon_sizes: &BTreeMap<u64, u64>) -> Option<SourceKind> {
     }
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     fn source_of(&self, v: &Vma) -> Option<SourceKind> {
-        source_of(v, &self.anon_sizes)
+        source_of(v, &self.whole.anon_sizes)
     }
 
     fn source(&mut self, what: SourceKind) -> u32 {
@@ -267,20 +201,22 @@ impl Draft<'_> {
         fd
     }
 
-    fn draw(
+    /// All that does not depend on where the area lies; `None` if it cannot be.
+    fn sketch(
         mut self,
         task: &Task,
         options: &Options,
         identities: identity::Identities,
-    ) -> Result<Plan, Refusals> {
+        refuse: &mut Vec<Refusal>,
+    ) -> Option<Sketch<'a>> {
+        let before = refuse.len();
         let live = self.live;
         let vmas = &live.mm.vmas;
-        let mut refuse = Vec::new();
         let mut tables = Tables::default();
-        self.bounds(vmas, &mut refuse);
+        self.bounds(vmas, refuse);
 
         // Helper descriptors lie above all of the task's.
-        self.next_fd = self.place.above.max(3);
+        self.next_fd = self.whole.above.max(3);
         let report_fd = self.next_fd;
         self.next_fd += 1;
 
@@ -289,7 +225,7 @@ impl Draft<'_> {
         self.notes.append(&mut self.kernel.notes);
         tables.parks.clone_from(&self.kernel.parks);
         tables.unparks.clone_from(&self.kernel.unparks);
-        let (runs, overlay) = self.contents(&mut refuse);
+        let (runs, overlay) = self.contents(refuse);
         for v in vmas {
             if let Some(s) = self.source_of(v) {
                 self.source(s);
@@ -331,11 +267,10 @@ impl Draft<'_> {
         let timer_bits = timers::plan(live, self.machine, &mut tables, &mut self.notes);
         let leaves = threads::exit_frames(live);
         let room = leaves.iter().all(Option::is_some);
-        let exit = finish::decide(live, self.machine, &self.kernel, room, options, &forbidden)
-            .unwrap_or_else(|refusal| {
-                refuse.push(refusal);
-                Exit::Page("")
-            });
+        let exit = self.exit(room, options, &forbidden).unwrap_or_else(|no| {
+            refuse.push(no);
+            Exit::Page("")
+        });
         let traced = options.leave_stopped || matches!(exit, Exit::Ptrace(_));
         threads::rows(task, live, self.machine, traced, &mut tables);
         identities.place(&mut tables);
@@ -346,96 +281,46 @@ impl Draft<'_> {
             + 64 * 16
             + self.sources.len() * 4
             + 4096;
-        let args_len = page_up(args::size(&tables, &live.mm.auxv, &frames) + extra as u64);
-        let Some(area) = args_len.and_then(|len| self.area(options.blob, len)) else {
-            refuse.push(Refusal {
-                kind: RefusalKind::Machine,
-                what: "no free range for the bootstrap area".into(),
-                hint: "the checkpoint and this program fill the address space".into(),
-            });
-            return Err(Refusals(refuse));
+        let args = page_up(args::size(&tables, &live.mm.auxv, &frames) + extra as u64);
+        let Some((args, len)) = args.and_then(|a| Some((a, self.area_len(options.blob, a)?)))
+        else {
+            refuse.push(no_room());
+            return None;
         };
-        let (_, mut space) = self.spaces();
-        space.take(area.all);
-        let facts = shm::ShmFacts {
-            space: &space,
-            tight: &self.before_other_memory(&area),
-            vmas,
-            task_size: self.machine.task_size,
-            own: &[&[area.all][..], &self.own_kept()].concat(),
-            may_ask: &|base| base.is_multiple_of(consts::SHMLBA) || !self.machine.shmlba_enforced,
-            cache_aliases: self.machine.cache_aliases,
-            shmlba_enforced: self.machine.shmlba_enforced,
-        };
-        let shm_plan = shm::plan_shm(self.cp, &facts, &mut tables, &mut refuse);
-        shm::protects(&shm_plan.attached, vmas, &mut tables);
-        tables.protects.sort_by_key(|p| p.start);
-        self.warnings.extend(shm_plan.warnings);
-        tables.unmaps = self.unmaps(&area);
-        self.count_maps(&tables, &mut refuse);
-
-        let exe_fd = if self.sets_mm() {
-            Some(self.source(SourceKind::Exe { file: live.mm.exe }))
-        } else {
-            None
-        };
-        tables.closes = self.sources.iter().map(|s| s.fd).collect();
-        let mut want_bits = self.wants() | timer_bits | tid_bits;
-        tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
-        threads::stacks(&mut tables.threads, area.threads, options.blob.thread_stack);
-        self.say_what_is_missing();
-        let clocks = clocks::plan(self.cp, self.machine, &mut self.notes);
-        let grow_brk = self.grow_brk();
-        threads::leave(&mut tables.threads, &leaves, exit, &mut refuse);
-        let dumpable = live.mm.dumpable.unwrap_or(1);
-        want_bits |= want::DUMPABLE;
-        if dumpable >= 2 {
-            self.notes
-                .push("dumpable 2 cannot be set by a program: it is 0".into());
-        }
-        if !refuse.is_empty() {
-            return Err(Refusals(refuse));
-        }
-        let pages = live.pages.runs.iter().map(|r| u64::from(r.pages)).sum();
-        let here = self.machine.ipc.as_ref();
-        let mut ipc = ipc::limits(
-            self.cp,
-            here.filter(|_| !options.new_namespaces),
-            options.own_ipc,
-        );
-        self.notes.append(&mut ipc.notes);
-        let mut files = files::plan(self.cp, self.machine, &self.given);
-        self.notes.append(&mut files.notes);
-        Ok(Plan {
-            task: self.place.task,
-            ipc,
-            area,
-            scratch: shm_plan.scratch.into_iter().collect(),
+        (refuse.len() == before).then_some(Sketch {
+            draft: self,
             tables,
-            want: want_bits,
-            old_rseq: self
-                .machine
-                .own_rseq
-                .map_or(Rseq::default(), |(addr, len, sig)| Rseq { addr, len, sig }),
-            dumpable: if dumpable == 1 { 1 } else { 0 },
-            mm: mm_map(&live.mm.fields, exe_fd),
-            auxv: live.mm.auxv.clone(),
             frames,
-            last_pid_fd,
-            report_fd,
-            sources: self.sources,
-            files,
-            objects: objects(self.cp, vmas),
-            clocks,
-            grow_brk,
-            exit,
-            stay: self.kernel.stay,
-            traced,
-            pages,
             lazy: lazy.iter().map(|m| u64::from(m.len / PAGE_SIZE)).sum(),
-            notes: self.notes,
-            warnings: self.warnings,
+            want: timer_bits | tid_bits,
+            report_fd,
+            last_pid_fd,
+            leaves,
+            exit,
+            traced,
+            args,
+            len,
         })
+    }
+
+    /// How the last page of ours goes.
+    fn exit(
+        &self,
+        room: bool,
+        options: &Options,
+        forbidden: &dyn Fn(u32) -> bool,
+    ) -> Result<Exit, Refusal> {
+        let decide = |o| finish::decide(self.live, self.machine, &self.kernel, room, o, forbidden);
+        let exit = decide(options)?;
+        let asked = options.leave_stopped || options.finish != Finish::Auto;
+        if self.whole.many() && matches!(exit, Exit::Ptrace(_)) && !asked {
+            // Nobody traces a whole tree.
+            return decide(&Options {
+                finish: Finish::Page,
+                ..options.clone()
+            });
+        }
+        Ok(exit)
     }
 
     /// Target VMAs must fit this kernel's address space.
@@ -561,30 +446,29 @@ impl Draft<'_> {
         (soft, hard)
     }
 
-    fn area(&self, blob: BlobSizes, args_len: u32) -> Option<Area> {
-        let (rx, rw) = (blob.rx, blob.rw);
-        let stack = page_up(u64::from(blob.stack))?;
-        let heap = page_up(u64::from(blob.heap))?;
-        let others = self.live.threads.len().saturating_sub(1) as u64;
-        let threads = page_up(others * u64::from(blob.thread_stack))?;
-        let len = rx
-            .checked_add(rw)?
-            .checked_add(stack)?
-            .checked_add(heap)?
-            .checked_add(threads)?
-            .checked_add(args_len)?
-            .checked_add(PAGE_SIZE)?;
-        let (soft, hard) = self.spaces();
-        let all = match self.place.area {
-            Some(room) if room.len() < len => return None,
-            Some(room) => Range {
-                start: room.start,
-                end: room.start + len,
-            },
-            None => soft
-                .find(len, PAGE_SIZE)
-                .or_else(|| hard.find(len, PAGE_SIZE))?,
-        };
+    /// How long the area is, with so many bytes of arguments.
+    fn area_len(&self, blob: BlobSizes, args: u32) -> Option<u32> {
+        [
+            blob.rx,
+            blob.rw,
+            page_up(u64::from(blob.stack))?,
+            page_up(u64::from(blob.heap))?,
+            page_up(self.stacks(blob))?,
+            args,
+            PAGE_SIZE,
+        ]
+        .into_iter()
+        .try_fold(0u32, u32::checked_add)
+    }
+
+    /// Bytes of the stacks of threads.
+    fn stacks(&self, blob: BlobSizes) -> u64 {
+        self.live.threads.len().saturating_sub(1) as u64 * u64::from(blob.thread_stack)
+    }
+
+    /// The parts of the area, in `all`.
+    fn area(&self, all: Range, args: u32) -> Option<Area> {
+        let blob = self.whole.options.blob;
         let mut at = all.start;
         let mut next = |len: u32| {
             let r = Range {
@@ -594,7 +478,7 @@ impl Draft<'_> {
             at = r.end;
             r
         };
-        let rx = next(rx);
+        let rx = next(blob.rx);
         Some(Area {
             all,
             keep: Range {
@@ -602,11 +486,11 @@ impl Draft<'_> {
                 end: rx.start + PAGE_SIZE,
             },
             rx,
-            rw: next(rw),
-            stack: next(stack),
-            heap: next(heap),
-            threads: next(threads),
-            args: next(args_len),
+            rw: next(blob.rw),
+            stack: next(page_up(u64::from(blob.stack))?),
+            heap: next(page_up(u64::from(blob.heap))?),
+            threads: next(page_up(self.stacks(blob))?),
+            args: next(args),
             progress: next(PAGE_SIZE),
         })
     }
@@ -811,6 +695,118 @@ impl Draft<'_> {
                 "the break {brk:08x} cannot be set here: after the restore {state}"
             ));
         }
+    }
+}
+
+impl Sketch<'_> {
+    /// Room for the area of a task that is alone.
+    fn room(&self) -> Result<Range, Refusal> {
+        let (soft, hard) = self.draft.spaces();
+        soft.find(self.len, PAGE_SIZE)
+            .or_else(|| hard.find(self.len, PAGE_SIZE))
+            .ok_or_else(no_room)
+    }
+
+    /// The plan with its area in `room`. `machine` is as the task finds it, others' areas included.
+    fn finish(self, room: Range, machine: &Machine, made: &Made) -> Result<Plan, Refusals> {
+        let Sketch {
+            mut draft,
+            mut tables,
+            exit,
+            leaves,
+            ..
+        } = self;
+        draft.machine = machine;
+        let (live, options) = (draft.live, draft.whole.options);
+        let vmas = &live.mm.vmas;
+        let mut refuse = Vec::new();
+        let area = draft
+            .area(room, self.args)
+            .ok_or_else(|| Refusals(vec![no_room()]))?;
+        let (_, mut space) = draft.spaces();
+        space.take(area.all);
+        let facts = shm::ShmFacts {
+            space: &space,
+            tight: &draft.before_other_memory(&area),
+            vmas,
+            task_size: draft.machine.task_size,
+            own: &[&[area.all][..], &draft.own_kept()].concat(),
+            may_ask: &|base| base.is_multiple_of(consts::SHMLBA) || !draft.machine.shmlba_enforced,
+            cache_aliases: draft.machine.cache_aliases,
+            shmlba_enforced: draft.machine.shmlba_enforced,
+        };
+        let shm_plan = shm::plan_shm(draft.cp, &facts, &mut tables, &mut refuse);
+        shm::protects(&shm_plan.attached, vmas, &mut tables);
+        tables.protects.sort_by_key(|p| p.start);
+        draft.warnings.extend(shm_plan.warnings);
+        tables.unmaps = draft.unmaps(&area);
+        draft.count_maps(&tables, &mut refuse);
+
+        let exe_fd = if draft.sets_mm() {
+            Some(draft.source(SourceKind::Exe { file: live.mm.exe }))
+        } else {
+            None
+        };
+        tables.closes = draft.sources.iter().map(|s| s.fd).collect();
+        let mut want_bits = draft.wants() | self.want;
+        tables.threads[0].frame = area.keep.start + armrest_abi::FRAME_OFFSET;
+        threads::stacks(&mut tables.threads, area.threads, options.blob.thread_stack);
+        draft.say_what_is_missing();
+        let grow_brk = draft.grow_brk();
+        threads::leave(&mut tables.threads, &leaves, exit, &mut refuse);
+        let dumpable = live.mm.dumpable.unwrap_or(1);
+        want_bits |= want::DUMPABLE;
+        if dumpable >= 2 {
+            draft
+                .notes
+                .push("dumpable 2 cannot be set by a program: it is 0".into());
+        }
+        if !refuse.is_empty() {
+            return Err(Refusals(refuse));
+        }
+        let pages = live.pages.runs.iter().map(|r| u64::from(r.pages)).sum();
+        // What is true of the whole is said once.
+        if draft.index == 0 {
+            draft.notes.extend(made.notes());
+        }
+        Ok(Plan {
+            task: draft.index,
+            ipc: Rc::clone(&made.ipc),
+            area,
+            scratch: shm_plan.scratch.into_iter().collect(),
+            tables,
+            want: want_bits,
+            old_rseq: draft
+                .machine
+                .own_rseq
+                .map_or(Rseq::default(), |(addr, len, sig)| Rseq { addr, len, sig }),
+            dumpable: if dumpable == 1 { 1 } else { 0 },
+            mm: mm_map(&live.mm.fields, exe_fd),
+            auxv: live.mm.auxv.clone(),
+            frames: self.frames,
+            last_pid_fd: self.last_pid_fd,
+            report_fd: self.report_fd,
+            sources: draft.sources,
+            files: Rc::clone(&made.files),
+            objects: objects(draft.cp, vmas),
+            clocks: made.clocks,
+            grow_brk,
+            exit,
+            stay: draft.kernel.stay,
+            traced: self.traced,
+            pages,
+            lazy: self.lazy,
+            notes: draft.notes,
+            warnings: draft.warnings,
+        })
+    }
+}
+
+fn no_room() -> Refusal {
+    Refusal {
+        kind: RefusalKind::Machine,
+        what: "no free range for the bootstrap area".into(),
+        hint: "the checkpoint and this program fill the address space".into(),
     }
 }
 

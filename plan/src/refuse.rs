@@ -28,8 +28,8 @@ const HWCAPS: [(u32, &str); 15] = [
     (19, "vfpd32"),
 ];
 
-/// Collect the refusals of things that this version does not restore.
-pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
+/// Collect the refusals of what tasks share, and of what belongs to none of them.
+pub fn whole(cp: &Checkpoint, out: &mut Vec<Refusal>) {
     let mut no = |what: String, hint: &str| {
         out.push(Refusal {
             kind: RefusalKind::Unsupported,
@@ -55,6 +55,23 @@ pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
     for other in &cp.others {
         no(other.clone(), "this version does not restore it");
     }
+    for s in cp.segments.iter().filter(|s| s.hugetlb != 0) {
+        no(
+            format!("SysV segment {}: huge pages", s.id),
+            "this version does not restore it",
+        );
+    }
+}
+
+/// Collect the refusals of things of a task that this version does not restore.
+pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
+    let mut no = |what: String, hint: &str| {
+        out.push(Refusal {
+            kind: RefusalKind::Unsupported,
+            what,
+            hint: hint.to_owned(),
+        });
+    };
     if let Some(task) = cp.tasks.get(task) {
         match task.state {
             TaskState::Alive => {}
@@ -238,26 +255,16 @@ fn family(platform: &str) -> (bool, Option<char>) {
     (version >= 7, platform.chars().last().filter(|c| *c == 'b'))
 }
 
-/// Files and memory objects that mappings need, besides descriptors.
-pub fn backing(cp: &Checkpoint, live: &LiveTask, out: &mut Vec<Refusal>) {
-    let mut no = |what: String| {
-        let hint = "this version does not restore it".to_owned();
-        let refusal = Refusal {
-            kind: RefusalKind::Unsupported,
-            what,
-            hint,
-        };
-        if !out.contains(&refusal) {
-            out.push(refusal);
-        }
-    };
-    for s in cp.segments.iter().filter(|s| s.hugetlb != 0) {
-        no(format!("SysV segment {}: huge pages", s.id));
-    }
+/// Numbers of descriptors that hardly any kernel gives.
+pub fn numbers(live: &LiveTask, out: &mut Vec<Refusal>) {
     for fd in live.fds.iter().filter(|f| f.fd >= 1 << 20) {
-        no(format!(
-            "fd {}: a number above the kernel's usual limit (fs.nr_open)",
-            fd.fd
-        ));
+        out.push(Refusal {
+            kind: RefusalKind::Unsupported,
+            what: format!(
+                "fd {}: a number above the kernel's usual limit (fs.nr_open)",
+                fd.fd
+            ),
+            hint: "this version does not restore it".into(),
+        });
     }
 }

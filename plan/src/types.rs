@@ -249,7 +249,7 @@ pub struct Plan {
     /// The tables.
     pub tables: Tables,
     /// Limits of the IPC namespace.
-    pub ipc: crate::ipc::Limits,
+    pub ipc: Rc<crate::ipc::Limits>,
     /// Bits of `want` for the process.
     pub want: u32,
     /// Our own registration, to take back.
@@ -268,8 +268,8 @@ pub struct Plan {
     pub report_fd: u32,
     /// Helper descriptors.
     pub sources: Vec<Source>,
-    /// Descriptors: what is made, and what is done with it.
-    pub files: crate::files::FilesPlan,
+    /// Descriptors of the whole checkpoint: what is made, and what is done with it.
+    pub files: Rc<crate::files::FilesPlan>,
     /// Objects that reports name.
     pub objects: Vec<Object>,
     /// Readings with which CLOCK_MONOTONIC and CLOCK_BOOTTIME go on, in a time namespace of the task's own.
@@ -294,7 +294,7 @@ pub struct Plan {
 }
 
 /// One thing that cannot be restored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Refusal {
     /// Which kind, for the exit code.
     pub kind: RefusalKind,
@@ -305,7 +305,7 @@ pub struct Refusal {
 }
 
 /// Kinds of refusals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum RefusalKind {
     /// armrest does not restore this yet, or never.
     Unsupported,

@@ -33,6 +33,8 @@ fn planned(cp: &Checkpoint) -> FilesPlan {
     plan(cp, &Machine::generic(), &options())
         .unwrap_or_else(|r| panic!("{r:?}"))
         .files
+        .as_ref()
+        .clone()
 }
 
 #[track_caller]

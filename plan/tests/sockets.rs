@@ -75,6 +75,8 @@ fn planned(cp: &Checkpoint, o: &Options) -> FilesPlan {
     plan(cp, &Machine::generic(), o)
         .unwrap_or_else(|r| panic!("{r:?}"))
         .files
+        .as_ref()
+        .clone()
 }
 
 fn steps(cp: &Checkpoint) -> Vec<Step> {
