@@ -39,6 +39,12 @@
 /* Status with which a blob exits after a report (and, without a report, when even that could not be written). */
 #define ARMREST_EXIT_CODE 0x70u
 
+/* Where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second only filters of system calls are missing, and no task has run yet.  One word at this offset from the `Progress`, in a page that all tasks of the tree share: how many times the gate is open. The harness opens it for all by one store, so a death of the harness lets either all through or none. The blob waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports and the gate is shut. */
+#define ARMREST_GATE_OFFSET 0x1000u
+
+/* Offset from the `Progress`, in the same page, of the word in which the blob says how many times it has come to the gate. */
+#define ARMREST_REACHED_OFFSET 0x10u
+
 /* Detach: `rseq(old_rseq, RSEQ_FLAG_UNREGISTER)`. */
 #define ARMREST_WANT_OLD_RSEQ 0x1u
 
@@ -63,7 +69,7 @@
 /* Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once. */
 #define ARMREST_WANT_MM_SINGLES 0x100000u
 
-/* Wait twice at the `Gate` behind the progress: in the timers step before the first is armed, and in the creds step behind all but the filters. */
+/* Wait twice at the gate (`GATE_OFFSET`): in the timers step before the first is armed, and in the enter step behind all but the filters. */
 #define ARMREST_WANT_GATE 0x200000u
 
 /* Threads: they are made by `clone3` with `set_tid`. */
@@ -551,17 +557,6 @@ _Static_assert(sizeof(struct armrest_progress) == 16, "size of Progress");
 _Static_assert(offsetof(struct armrest_progress, step) == 0, "Progress.step");
 _Static_assert(offsetof(struct armrest_progress, row) == 4, "Progress.row");
 _Static_assert(offsetof(struct armrest_progress, filled) == 8, "Progress.filled");
-
-/* Behind the `Progress`, in the same page: where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second only filters of system calls are missing, and no task has run yet. */
-struct armrest_gate {
-    /* Written by the harness: how many times it is open. The blob waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports any more. */
-    uint32_t open;
-    /* Written by the blob: how many times it has come here. */
-    uint32_t reached;
-};
-_Static_assert(sizeof(struct armrest_gate) == 8, "size of Gate");
-_Static_assert(offsetof(struct armrest_gate, open) == 0, "Gate.open");
-_Static_assert(offsetof(struct armrest_gate, reached) == 4, "Gate.reached");
 
 /* Where a table of records lies in the bootstrap area. */
 struct armrest_table {

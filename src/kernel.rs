@@ -85,15 +85,17 @@ pub mod nr {
 pub enum Stage {
     /// All threads are there, and each has registered what is its own.
     Register,
-    /// Each has the ids and rights that it keeps.
+    /// Each has the ids, the rights and the parent-death signal that it keeps.
     Ids,
+    /// The leader says that all may go: the last moment at which no thread runs its own code.
+    Go,
     /// Each of the others has done everything and has left the area. Only the leader waits for it.
     Last,
 }
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Stage; 3] = [Stage::Register, Stage::Ids, Stage::Last];
+    pub const ALL: [Stage; 4] = [Stage::Register, Stage::Ids, Stage::Go, Stage::Last];
 }
 
 /// The calls of [`armrest_abi::cred`], in the order of their numbers there.

@@ -1,7 +1,9 @@
 //! The kernel itself: the only file with raw system calls.
 
 use crate::{report, threads};
-use armrest_abi::{GATE_OFFSET, Progress, Report, Step, ThreadArgs, bytes_of_slice};
+use armrest_abi::{
+    GATE_OFFSET, Progress, REACHED_OFFSET, Report, Step, ThreadArgs, bytes_of_slice,
+};
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
 use core::convert::Infallible;
@@ -184,17 +186,24 @@ impl Kernel for Raw {
     }
 
     fn gate(&mut self, time: u32) {
-        let open = self
-            .progress
-            .wrapping_byte_add(GATE_OFFSET as usize)
-            .cast::<u32>();
+        let word_at = |offset: u32| {
+            self.progress
+                .wrapping_byte_add(offset as usize)
+                .cast::<u32>()
+        };
+        let open = word_at(GATE_OFFSET);
         // pollfd: descriptor, events, revents.
         let mut report = [self.report_fd.cast_unsigned(), 0];
-        // SAFETY: the verify step has seen that the progress page lies in the area; nothing else is kept there. The harness
-        // writes and reads the same words, hence volatile.
-        unsafe { open.wrapping_add(1).write_volatile(time) };
+        let mut alone = false;
+        // SAFETY: the verify step has seen that both words lie in the area; nothing else is kept there. The harness writes
+        // and reads the same words, hence volatile.
+        unsafe { word_at(REACHED_OFFSET).write_volatile(time) };
         // SAFETY: as above.
         while unsafe { open.read_volatile() } < time {
+            // Who could open it was gone before it was looked at: nobody comes through.
+            if alone {
+                exit_group();
+            }
             // FUTEX_WAIT for a while; whatever it returns, the word is looked at again.
             let wait = Data {
                 arg: 3,
@@ -204,9 +213,7 @@ impl Kernel for Raw {
             let _ = self.call(nr::FUTEX, at, Some(wait));
             // An error on the pipe: nobody reads it.
             let fds = self.place_of(&mut report[0]);
-            if self.call3(nr::POLL, fds, 1, 0) == Ok(1) {
-                exit_group();
-            }
+            alone = self.call3(nr::POLL, fds, 1, 0) == Ok(1);
         }
     }
 

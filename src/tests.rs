@@ -18,6 +18,8 @@ struct Recorder {
     shown: Vec<Progress>,
     /// Where all threads waited for each other.
     met: Vec<(usize, Stage)>,
+    /// The gates: how many calls and meetings came before.
+    gates: Vec<(usize, usize, u32)>,
     /// Fail the n-th call with this errno.
     fail: Option<(usize, u32)>,
     /// Return this from the n-th call.
@@ -71,6 +73,9 @@ impl Kernel for Recorder {
     fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Stop> {
         self.met.push((self.calls.len(), stage));
         crate::threads_in_turn(self, args, stage)
+    }
+    fn gate(&mut self, time: u32) {
+        self.gates.push((self.calls.len(), self.met.len(), time));
     }
     fn progress(&mut self, progress: Progress) {
         self.shown.push(progress);
@@ -514,8 +519,8 @@ fn the_calls_come_in_order_with_their_arguments() {
                 [1000, 1001, 0x10_2000, 4, 5, 0]
             ),
             (Step::Creds, nr::PRCTL, [38, 1, 0x10_2000, 4, 5, 0]),
-            (Step::Creds, nr::PRCTL, [PR_SET_DUMPABLE, 1, 0, 0, 0, 0]),
             (Step::Creds, nr::PRCTL, [PR_SET_PDEATHSIG, 15, 0, 0, 0, 0]),
+            (Step::Creds, nr::PRCTL, [PR_SET_DUMPABLE, 1, 0, 0, 0, 0]),
             (Step::Enter, nr::CLOSE, [11, 0, 0, 0, 0, 0]),
             (Step::Enter, nr::CLOSE, [12, 0, 0, 0, 0, 0]),
             // Filters judge what comes after them: last.
@@ -837,6 +842,16 @@ fn arguments_that_contradict_themselves_are_refused() {
         refused(|c| c.fixed.progress = u32::MAX - 7),
         Check::AreaParts
     );
+    // The gate lies a page behind.
+    let gate_at = |progress: u32| {
+        let mut c = case();
+        c.fixed.want |= want::GATE;
+        c.fixed.progress = progress;
+        c
+    };
+    assert_eq!(gate_at(AREA.end - 0x1000).refused(), Check::AreaParts);
+    let mut k = Recorder::default();
+    gate_at(AREA.end - 0x2000).run(&mut k).unwrap();
     assert_eq!(refused(|c| c.threads.clear()), Check::Threads);
     assert_eq!(
         refused(|c| c.threads.push(c.threads[0])),
@@ -1076,7 +1091,7 @@ fn threads_are_made_then_go_through_the_stages_together() {
     // All threads are there before signals and timers; the last meeting is the end.
     assert_eq!(k.calls[k.met[0].0 - 1].1.0, nr::CLONE);
     // Only the leader's filter comes after it.
-    assert_eq!(k.met[2].0 + 1, k.calls.len());
+    assert_eq!(k.met[3].0 + 1, k.calls.len());
 }
 
 #[test]
@@ -1138,4 +1153,31 @@ fn a_failure_in_a_thread_names_it() {
         assert_eq!((stop.tid, stop.step), (tid, Step::Threads));
         assert_eq!(k.calls.len(), n + 1, "nothing is called after a failure");
     }
+}
+
+#[test]
+fn no_thread_goes_before_the_last_gate_and_little_comes_after_it() {
+    let mut c = case();
+    with_threads(&mut c);
+    let mut k = Recorder::default();
+    c.run(&mut k).unwrap();
+    assert_eq!(k.gates, [], "a task alone");
+    c.fixed.want |= want::GATE;
+    c.fixed.progress = AREA.end - 0x2000;
+    let mut k = Recorder::default();
+    c.run(&mut k).unwrap();
+    let [(first, _, 1), (last, met, 2)] = k.gates[..] else {
+        panic!("{:?}", k.gates)
+    };
+    // The timers are made, and none is armed.
+    assert_eq!(k.calls[first].1.0, nr::SETITIMER);
+    let armed = |c: &(Step, Call)| [nr::SETITIMER, nr::TIMER_SETTIME].contains(&c.1.0);
+    assert!(!k.calls[..first].iter().any(armed));
+    // The others are still to be let go, and only filters come.
+    assert_eq!(
+        k.met[met..].iter().map(|m| m.1).collect::<Vec<_>>(),
+        [Stage::Go, Stage::Last]
+    );
+    assert!(k.calls[last..].iter().all(|c| c.1.0 == nr::SECCOMP));
+    assert_eq!(k.calls[last - 1].1.0, nr::CLOSE);
 }

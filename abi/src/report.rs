@@ -200,24 +200,18 @@ pub struct Progress {
     pub filled: u64,
 }
 
-/// Behind the [`Progress`], in the same page: where the tasks of a tree wait for each other, twice. At the first time memory
-/// and threads are there; at the second only filters of system calls are missing, and no task has run yet.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Gate {
-    /// Written by the harness: how many times it is open. The blob waits by `FUTEX_WAIT`, shared between processes, and ends
-    /// if nobody reads its reports any more.
-    pub open: u32,
-    /// Written by the blob: how many times it has come here.
-    pub reached: u32,
-}
+/// Where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second only
+/// filters of system calls are missing, and no task has run yet.
+///
+/// One word at this offset from the [`Progress`], in a page that all tasks of the tree share: how many times the gate is
+/// open. The harness opens it for all by one store, so a death of the harness lets either all through or none. The blob
+/// waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports and the gate is shut.
+pub const GATE_OFFSET: u32 = 4096;
 
-/// Offset of the [`Gate`] in the progress page.
-pub const GATE_OFFSET: u32 = 16;
+/// Offset from the [`Progress`], in the same page, of the word in which the blob says how many times it has come to the gate.
+pub const REACHED_OFFSET: u32 = 16;
 
-// SAFETY: repr(C), two 32-bit fields, no padding (asserted below).
-unsafe impl Plain for Gate {}
-const _: () = assert!(size_of::<Gate>() == 8 && size_of::<Progress>() == GATE_OFFSET as usize);
+const _: () = assert!(size_of::<Progress>() == REACHED_OFFSET as usize);
 // SAFETY: repr(C), sixteen 32-bit fields, no padding (asserted below).
 unsafe impl Plain for Report {}
 // SAFETY: repr(C), 4 + 4 + 8 bytes, no padding (asserted below).

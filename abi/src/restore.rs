@@ -112,8 +112,8 @@ pub mod want {
     pub const LAST_PID: u32 = 1 << 16;
     /// Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once.
     pub const MM_SINGLES: u32 = 1 << 20;
-    /// Wait twice at the [`crate::Gate`] behind the progress: in the timers step before the first is armed, and in the
-    /// creds step behind all but the filters.
+    /// Wait twice at the gate ([`crate::GATE_OFFSET`]): in the timers step before the first is armed, and in the enter step
+    /// behind all but the filters.
     pub const GATE: u32 = 1 << 21;
     /// Thread: `set_robust_list(robust_head, robust_len)`.
     pub const ROBUST: u32 = 1 << 8;

@@ -3,14 +3,17 @@
 //! Built by the parent, so that the child that is forked from it maps nothing of its own.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use armrest_abi::{BLOB_MAGIC, BlobHeader, FRAME_OFFSET, GATE_OFFSET, Progress, Range};
+use armrest_abi::{
+    BLOB_MAGIC, BlobHeader, FRAME_OFFSET, GATE_OFFSET, Progress, REACHED_OFFSET, Range,
+};
 use armrest_plan::{BlobSizes, Plan};
 
 use crate::blob::BLOB;
 use crate::error::Error;
+use crate::os;
 use crate::shared::futex;
 
 /// The ARM private call `cacheflush` (arch/arm/include/uapi/asm/unistd.h).
@@ -61,6 +64,24 @@ pub fn svc_offset() -> Result<u32, Error> {
         .ok_or(Error::NoBlob)
 }
 
+/// The page at which all tasks of a tree wait: in the area of each.
+#[derive(Debug)]
+pub struct Gate(OwnedFd);
+
+impl Gate {
+    /// A gate that is shut.
+    ///
+    /// # Errors
+    /// The kernel has no such memory.
+    pub fn new() -> Result<Gate, Error> {
+        let page = os::memfd("armrest-gate", &[0; size_of::<u32>()], false);
+        page.map(Gate).map_err(|e| Error::Machine {
+            what: "memory that the tasks of a tree share".into(),
+            why: e.to_string(),
+        })
+    }
+}
+
 /// The area, mapped in this process. Unmapped when dropped (the child never drops it).
 #[derive(Debug)]
 pub struct Loaded {
@@ -72,8 +93,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Map and fill the area of `plan`.
-    pub fn new(plan: &Plan) -> Result<Loaded, Error> {
+    /// Map and fill the area of `plan`; with the gate, if it is of a tree.
+    pub fn new(plan: &Plan, gate: Option<&Gate>) -> Result<Loaded, Error> {
         let h = header()?;
         let a = &plan.area;
         let fail = |what: &str, e: &io::Error| Error::Machine {
@@ -103,6 +124,10 @@ impl Loaded {
             -1,
         )
         .map_err(|e| fail("progress page", &e))?;
+        if let Some(gate) = gate {
+            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+            map(a.gate, flags, gate.0.as_raw_fd()).map_err(|e| fail("gate", &e))?;
+        }
         let args = armrest_plan::args::bytes(plan);
         for (at, room, bytes) in [
             (a.rx.start, a.rx.len() + a.rw.len(), BLOB),
@@ -141,27 +166,21 @@ impl Loaded {
 
     /// Has the task come to the gate for this time?
     pub fn at_gate(&self, time: u32) -> bool {
-        // SAFETY: the progress page is mapped as long as `self` lives, and the gate lies in it; the blob writes the word
-        // meanwhile, hence atomic.
-        let reached = unsafe { AtomicU32::from_ptr(self.gate().wrapping_add(1)) };
-        reached.load(Ordering::Acquire) >= time
+        self.word(REACHED_OFFSET).load(Ordering::Acquire) >= time
     }
 
-    /// Let all tasks through the gate: first the words, which takes no time, then the calls that wake them.
-    pub fn open_gates(all: &[Loaded], time: u32) {
-        // SAFETY: as above.
-        let open = |l: &Loaded| unsafe { AtomicU32::from_ptr(l.gate()) };
-        for loaded in all {
-            open(loaded).store(time, Ordering::Release);
-        }
-        for loaded in all {
-            futex(open(loaded), libc::FUTEX_WAKE, 1, None);
-        }
+    /// Let all tasks through the gate: one store to the page that they share, then the call that wakes them.
+    pub fn open_gate(&self, time: u32) {
+        let open = self.word(GATE_OFFSET);
+        open.store(time, Ordering::Release);
+        futex(open, libc::FUTEX_WAKE, i32::MAX.cast_unsigned(), None);
     }
 
-    /// The gate's two words.
-    fn gate(&self) -> *mut u32 {
-        pointer(self.progress.start + GATE_OFFSET).cast()
+    /// A word of the gate.
+    fn word(&self, offset: u32) -> &AtomicU32 {
+        // SAFETY: the progress page, and behind it that of the gate (which only tasks of a tree are asked for), are mapped
+        // as long as `self` lives; others use the word at the same time, hence atomic.
+        unsafe { AtomicU32::from_ptr(pointer(self.progress.start + offset).cast()) }
     }
 
     /// Jump into the blob. Only for the child that is to become the task; it does not come back.
@@ -212,8 +231,7 @@ fn map(r: Range, flags: i32, fd: i32) -> io::Result<()> {
 
 fn protect(r: Range, prot: i32) -> io::Result<()> {
     // SAFETY: rights of our own area are narrowed; no reference into it exists.
-    crate::os::check(unsafe { libc::mprotect(pointer(r.start).cast(), r.len() as usize, prot) })
-        .map(drop)
+    os::check(unsafe { libc::mprotect(pointer(r.start).cast(), r.len() as usize, prot) }).map(drop)
 }
 
 /// Write all bytes to a raw descriptor; for the child, which has nothing else.

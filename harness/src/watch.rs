@@ -331,7 +331,7 @@ impl Reports {
             let end = child.wait_for(ENTER_TIME);
             let step = words_of(loaded.progress().step);
             return Err(Error::Lost {
-                what: format!("restoring child, in step \"{step}\""),
+                what: format!("restoring child, pid {pid}, in step \"{step}\""),
                 why: end.map_or_else(
                     || "it closed its report pipe and went on".into(),
                     Ended::words,
@@ -445,6 +445,19 @@ pub fn readable(fd: &impl AsRawFd, wait: Duration) -> io::Result<bool> {
     }
 }
 
+/// Signals that no mask has: the kernel never blocks SIGKILL and SIGSTOP; an emulator leaves SIGBUS, SIGSEGV, and what its
+/// libc keeps for itself (32, 33) unblocked on the host.
+const fn unseen(emulated: bool) -> u64 {
+    const NEVER: u64 = 1 << 8 | 1 << 18;
+    const EMULATOR: u64 = 1 << 6 | 1 << 10 | 1 << 31 | 1 << 32;
+    if emulated { NEVER | EMULATOR } else { NEVER }
+}
+
+/// Does this mask block all signals that can be, here or under an emulator?
+pub fn all_blocked(mask: u64) -> bool {
+    mask | unseen(true) == u64::MAX
+}
+
 /// Wait until all `threads` (id and mask, the leader first) run their own code. All signals are blocked until
 /// `rt_sigreturn`, so the checkpoint's mask is the proof; if that mask is all signals itself, living on is all that can be
 /// seen. A thread that is gone has run: until then only the end of the whole process takes it away.
@@ -455,13 +468,9 @@ pub fn until_running(
     forward: &Forward,
     emulated: bool,
 ) -> Result<(), Error> {
-    // The kernel never blocks SIGKILL and SIGSTOP; an emulator leaves SIGBUS, SIGSEGV, and what its libc keeps for
-    // itself (32, 33) unblocked on the host.
-    const NEVER: u64 = 1 << 8 | 1 << 18;
-    const EMULATOR: u64 = 1 << 6 | 1 << 10 | 1 << 31 | 1 << 32;
     // A signal that the kernel forces upon the task (a frame that it refuses, a fault) is unblocked before it kills.
     const FORCED: [u64; 6] = [1 << 3, 1 << 4, 1 << 6, 1 << 7, 1 << 10, 1 << 30];
-    let unseen = if emulated { NEVER | EMULATOR } else { NEVER };
+    let unseen = unseen(emulated);
     let forced = |m: u64| FORCED.contains(&!(m | unseen));
     let all = |m: u64| m | unseen == u64::MAX;
     let start = Instant::now();
@@ -482,7 +491,7 @@ pub fn until_running(
             return match end {
                 Ended::Exit(s) if s != Report::EXIT_CODE.cast_signed() => Ok(()),
                 end => Err(Error::Lost {
-                    what: "the task, right after it was entered".into(),
+                    what: format!("the task, pid {pid}, right after it was entered"),
                     why: end.words(),
                 }),
             };

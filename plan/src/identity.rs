@@ -331,19 +331,6 @@ fn filters(
     after.extend(LAST_CALLS.map(|c| Call::any(c.0)));
     if live.threads.len() > 1 {
         after.push(Call::any(nr::FUTEX));
-        if t.pdeath != 0 && for_all {
-            after.push(Call {
-                nr: nr::PRCTL,
-                args: [
-                    Some(c::PR_SET_PDEATHSIG),
-                    Some(t.pdeath),
-                    Some(0),
-                    None,
-                    None,
-                    None,
-                ],
-            });
-        }
     }
     let mut forbidden = forbidden.filter(|_| live.threads.len() == 1);
     let mut objections: Vec<String> = Vec::new();

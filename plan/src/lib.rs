@@ -456,9 +456,19 @@ impl<'a> Draft<'a> {
             page_up(self.stacks(blob))?,
             args,
             PAGE_SIZE,
+            self.gate(),
         ]
         .into_iter()
         .try_fold(0u32, u32::checked_add)
+    }
+
+    /// Bytes of the page that all tasks of a tree share.
+    fn gate(&self) -> u32 {
+        if self.cp.tasks.len() > 1 {
+            PAGE_SIZE
+        } else {
+            0
+        }
     }
 
     /// Bytes of the stacks of threads.
@@ -492,6 +502,7 @@ impl<'a> Draft<'a> {
             threads: next(page_up(self.stacks(blob))?),
             args: next(args),
             progress: next(PAGE_SIZE),
+            gate: next(self.gate()),
         })
     }
 

@@ -86,6 +86,8 @@ pub struct Area {
     pub args: Range,
     /// Progress page.
     pub progress: Range,
+    /// Behind it the page that all tasks of a tree share; empty for a task alone.
+    pub gate: Range,
 }
 
 /// A thing that can fail, a VMA: what `object` in records and reports is an index of. Its name is made when it is needed,

@@ -1,5 +1,5 @@
-//! Creds: each thread becomes who it was, by the calls that the plan chose; then dumpable and the parent-death signals,
-//! which any change of ids resets.
+//! Creds: each thread becomes who it was, by the calls that the plan chose; then its parent-death signal and dumpable, which
+//! any change of ids resets.
 //!
 //! After everything that needs the restoring program's rights. Filters come later still ([`seal`]): they judge every call
 //! after them.
@@ -23,41 +23,23 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
         let res = run.k.set_dumpable(args.fixed.dumpable);
         run.ok(res)?;
     }
-    pdeath(run, leader)?;
-    // Now that each has the bond to its own parent, and before any task runs: a parent may end at once.
-    if args.fixed.want & want::GATE != 0 {
-        run.k.gate(2);
-    }
-    // Filters for all: while the others wait.
-    if leader.want & want::SEAL_ALL != 0 {
-        seal(run, args, leader)?;
-    }
     Ok(())
 }
 
 /// What each thread does before any goes on.
-pub(crate) fn ids<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
-    rows(run, args, t.cred, t.creds)
-}
-
-/// What each thread but the leader does last.
-pub(crate) fn last<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
-    pdeath(run, t)?;
-    seal(run, args, t)
-}
-
-/// The filters of a thread: when all threads are who they were, and before nothing but the way out.
-pub(crate) fn seal<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
-    rows(run, args, t.cred.saturating_add(t.creds), t.seals)
-}
-
 #[inline(never)]
-fn pdeath<K: Kernel>(run: &mut Run<'_, K>, t: &ThreadArgs) -> Done<K> {
+pub(crate) fn ids<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
+    rows(run, args, t.cred, t.creds)?;
     if t.want & want::PDEATH != 0 {
         let res = run.k.set_pdeath(t.pdeath);
         run.ok(res)?;
     }
     Ok(())
+}
+
+/// The filters of a thread: when all threads are who they were, and before nothing but the way out.
+pub(crate) fn seal<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
+    rows(run, args, t.cred.saturating_add(t.creds), t.seals)
 }
 
 #[inline(never)]

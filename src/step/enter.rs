@@ -7,7 +7,8 @@
 use crate::args::{Args, Check};
 use crate::kernel::{Kernel, Stage, nr};
 use crate::run::{Done, Run};
-use armrest_abi::{Range, Report, ReportKind, Step};
+use crate::step::creds;
+use armrest_abi::{Range, Report, ReportKind, Step, want};
 
 /// The last three calls of a restore, made by the exit routine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,16 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K, E
     let Some(leader) = args.threads.first() else {
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
     };
+    // Each task of a tree has the bond to its own parent, and none runs: a parent may end at once when it does. Nothing
+    // comes after this but filters and the way out.
+    if f.want & want::GATE != 0 {
+        run.k.gate(2);
+    }
+    // Filters for all: while the others wait.
+    if leader.want & want::SEAL_ALL != 0 {
+        creds::seal(run, args, leader)?;
+    }
+    run.meet(args, Stage::Go)?;
     // From here on nobody but the leader needs the area.
     run.meet(args, Stage::Last)?;
     Ok(Entry {

@@ -55,13 +55,14 @@ pub(crate) fn thread<K: Kernel>(k: &mut K, args: &Args<'_>, row: usize, stage: S
     };
     let step = match stage {
         Stage::Register => Step::Threads,
-        Stage::Ids | Stage::Last => Step::Creds,
+        Stage::Ids | Stage::Go | Stage::Last => Step::Creds,
     };
     let run = &mut Run::thread(k, row, t.tid, step);
     match stage {
         Stage::Register => registered(run, args, t),
         Stage::Ids => creds::ids(run, args, t),
-        Stage::Last => creds::last(run, args, t),
+        Stage::Go => Ok(()),
+        Stage::Last => creds::seal(run, args, t),
     }
 }
 

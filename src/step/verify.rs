@@ -8,8 +8,8 @@ use crate::args::{Args, Check, Slice, number};
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{
-    Advise, Attach, Batch, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect, Range, Report,
-    ReportKind, Step, ThreadArgs,
+    Advise, Attach, Batch, GATE_OFFSET, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect,
+    Range, Report, ReportKind, Step, ThreadArgs, want,
 };
 use core::mem::offset_of;
 
@@ -153,9 +153,14 @@ fn area(args: &Args<'_>) -> Result<(), Check> {
     {
         return Err(Check::Area);
     }
+    let shared = if f.want & want::GATE == 0 {
+        PROGRESS_SIZE
+    } else {
+        GATE_OFFSET + 4
+    };
     let progress = Range {
         start: f.progress,
-        end: f.progress.saturating_add(PROGRESS_SIZE),
+        end: f.progress.saturating_add(shared),
     };
     if f.heap.is_empty()
         || !f.area.contains(f.heap)

@@ -263,7 +263,7 @@ impl Report<'_> {
         out
     }
 
-    fn parts(&self) -> [(&'static str, Range); 8] {
+    fn parts(&self) -> [(&'static str, Range); 9] {
         let a = &self.plan.area;
         [
             ("first page: exit routine and signal frame (stays)", a.keep),
@@ -280,6 +280,7 @@ impl Report<'_> {
             ("stacks of threads", a.threads),
             ("restore arguments", a.args),
             ("progress, shared with armrest", a.progress),
+            ("gate, shared with all tasks of the tree", a.gate),
         ]
     }
 

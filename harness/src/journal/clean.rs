@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
 
 use super::judge::{self, Found, Row, Verdict};
 use super::place::{Dir, Place};
@@ -117,10 +118,7 @@ fn one(dir: &Dir, name: &str, look_only: bool) -> Option<Dead> {
     {
         return left("not a journal of this user: a plain file of its own, mode 0600".into());
     }
-    // SAFETY: numbers only. Its owner holds the lock as long as it lives.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0
-        || links(&file).ok()? == 0
-    {
+    if !owner_is_gone(&file) || links(&file).ok()? == 0 {
         return None;
     }
     let mut bytes = Vec::new();
@@ -156,6 +154,34 @@ fn one(dir: &Dir, name: &str, look_only: bool) -> Option<Dead> {
     })
 }
 
+/// How long processes of a restore whose harness is dead may take to end.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Lock a journal. Its owner holds the lock as long as it lives. So do its children until they let go of the descriptor, or
+/// see that it is gone and end: these are waited for.
+fn owner_is_gone(file: &File) -> bool {
+    let start = Instant::now();
+    loop {
+        // SAFETY: numbers only.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return true;
+        }
+        let mut begin = [0; 4096];
+        let n = file.read_at(&mut begin, 0).unwrap_or(0);
+        let Ok(Some(journal)) = Journal::parse(&begin[..n]) else {
+            return false;
+        };
+        // What is more than a page long is judged by its first line as well.
+        if !Here::new(&journal.head).same_pids
+            || !dead(journal.head.pid)
+            || start.elapsed() > LINGER
+        {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Take back everything in a journal, newest first. `last`: when it was written last.
 pub(super) fn take_back(journal: &Journal, last: u64) -> Vec<Done> {
     settle(journal, last, &mut |act| act.run().map(|()| true))
@@ -177,7 +203,7 @@ fn settle(
 ) -> Vec<Done> {
     let here = Here::new(&journal.head);
     let open = journal.open();
-    let owner = journal.tasks().find(|t| here.lives(*t)).map(|t| t.0);
+    let owner = here.owner(journal);
     let mut all = Vec::new();
     for begun in &open {
         let fate = match (owner, begun.what) {
@@ -465,16 +491,33 @@ impl Here {
         }
     }
 
-    /// Does the task of a journal live? It says so by pid and start time, so a pid that was given out again is another.
-    fn lives(&self, (pid, start): (u32, u64)) -> bool {
+    /// A task that lives, and owns what the journal speaks of. One that is still on its way into the restored program is
+    /// waited for: whether it comes there was decided when the harness died, and it ends soon if not.
+    fn owner(&self, journal: &Journal) -> Option<u32> {
+        let until = Instant::now() + LINGER;
+        loop {
+            let living = journal.tasks().filter_map(|t| Some((t.0, self.lives(t)?)));
+            let living: Vec<(u32, u32)> = living.collect();
+            let there = living.iter().find(|(_, here)| !on_its_way(*here));
+            // One that runs is enough: either all of a tree come there or none.
+            if there.is_some() || living.is_empty() || Instant::now() > until {
+                return there.or(living.first()).map(|(pid, _)| *pid);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The task of a journal, by its number here, if it lives. It says so by pid and start time, so a pid that was given out
+    /// again is another.
+    fn lives(&self, (pid, start): (u32, u64)) -> Option<u32> {
         if !self.same_boot {
-            return false;
+            return None;
         }
         if self.same_pids {
-            return start_time(pid) == Some(start) && !dead(pid);
+            return (start_time(pid) == Some(start) && !dead(pid)).then_some(pid);
         }
         // The owner's pids are not ours: look at what each process is called in its innermost namespace.
-        processes().any(|p| {
+        processes().find(|&p| {
             start_time(p) == Some(start)
                 && !dead(p)
                 && std::fs::read_to_string(format!("/proc/{p}/status")).is_ok_and(|s| {
@@ -483,6 +526,11 @@ impl Here {
                 })
         })
     }
+}
+
+/// All signals are blocked from before the fork to the task's own first instruction.
+fn on_its_way(pid: u32) -> bool {
+    os::blocked_signals(pid.cast_signed(), pid).is_some_and(crate::watch::all_blocked)
 }
 
 /// A zombie owns nothing.

@@ -89,11 +89,15 @@ impl Restore<'_> {
     ) -> Result<(), Error> {
         self.forward.interrupted()?;
         self.deadline.check(|| making.what().into())?;
-        let nodes = self.forest.tree.nodes.iter().enumerate();
-        let dead = nodes
-            .filter(|(_, n)| making.all_live() || matches!(n.role, Role::Task(_)))
-            .filter_map(|(i, n)| Some((n.pid, board.born(i)?)))
-            .find(|(_, pid)| watch::is_dead(*pid));
+        let nodes = || self.forest.tree.nodes.iter().enumerate();
+        let dead = || {
+            nodes()
+                .filter(|(_, n)| making.all_live() || matches!(n.role, Role::Task(_)))
+                .filter_map(|(i, n)| Some((n.pid, board.born(i)?)))
+                .find(|(_, pid)| watch::is_dead(*pid))
+        };
+        // Whoever dies takes its children along, which come later in the list: look again, from the beginning.
+        let dead = dead().and_then(|_| dead());
         // Looked at last: whoever died has said before what it had to say.
         if reports.take(Duration::ZERO)? || reports.said_anything() {
             reports.hear_out()?;
@@ -103,7 +107,10 @@ impl Restore<'_> {
             None => Ok(()),
             Some((was, pid)) => Err(Error::Lost {
                 what: format!("pid {was} ({pid}), {}", making.when()),
-                why: child.ended().map_or_else(|| "it died".into(), Ended::words),
+                why: match Child::stranger(pid).ended() {
+                    Some(Ended::Signal(s)) => Ended::Signal(s).words(),
+                    _ => child.ended().map_or_else(|| "it died".into(), Ended::words),
+                },
             }),
         }
     }
@@ -198,6 +205,8 @@ impl Restore<'_> {
         let Some(board) = &running.board else {
             return Ok(());
         };
+        // They share the gate: opened by way of one it is open to all.
+        let open = |time| made.loaded[0].open_gate(time);
         self.until_at_gate(1, board, &mut running.child, reports, made)?;
         for r in &self.forest.removes {
             // SAFETY: IPC_RMID takes no buffer.
@@ -207,10 +216,10 @@ impl Restore<'_> {
                     why: e.to_string(),
                 })?;
         }
-        Loaded::open_gates(&made.loaded, 1);
+        open(1);
         self.until_at_gate(2, board, &mut running.child, reports, made)?;
         running.through = true;
-        Loaded::open_gates(&made.loaded, 2);
+        open(2);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::Restore;
 use super::open::Opened;
 use crate::cgroup::Groups;
 use crate::error::Error;
-use crate::load::Loaded;
+use crate::load::{Gate, Loaded};
 use crate::objects::ghost::Links;
 use crate::objects::sysv::{self, Kind, SysV};
 use crate::objects::tty::Lent;
@@ -57,7 +57,12 @@ impl Restore<'_> {
         notes.extend(renumbered(&sysv));
         notes.append(&mut sysv.notes);
         notes.extend(opened.objects.notes.iter().cloned());
-        let loaded = self.members.iter().map(|m| Loaded::new(&m.plan));
+        let gate = match self.forest.tree.nodes.len() {
+            1 => None,
+            _ => Some(Gate::new()?),
+        };
+        let loaded = self.members.iter();
+        let loaded = loaded.map(|m| Loaded::new(&m.plan, gate.as_ref()));
         let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
         Ok(Made {
             allowed,

@@ -428,6 +428,7 @@ impl Model {
             (a.threads, c::PROT_READ | c::PROT_WRITE),
             (a.args, c::PROT_READ),
             (a.progress, c::PROT_READ | c::PROT_WRITE),
+            (a.gate, c::PROT_READ | c::PROT_WRITE),
         ];
         let mut at = a.all.start;
         for (r, prot) in parts {

@@ -46,6 +46,8 @@ pub fn header() -> String {
     number("REPORT_MAGIC", Report::MAGIC, "MAGIC");
     number("NO_OBJECT", Report::NO_OBJECT, "NO_OBJECT");
     number("EXIT_CODE", Report::EXIT_CODE, "EXIT_CODE");
+    number("GATE_OFFSET", abi::GATE_OFFSET, "GATE_OFFSET");
+    number("REACHED_OFFSET", abi::REACHED_OFFSET, "REACHED_OFFSET");
     for (name, value) in WANTS {
         number(&format!("WANT_{name}"), *value, name);
     }

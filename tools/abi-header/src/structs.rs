@@ -4,7 +4,7 @@ use crate::ctype::CType;
 use crate::docs::Docs;
 use crate::{push, snake};
 use armrest_abi::{
-    Advise, Attach, Batch, BlobHeader, CloneArgs, Cred, Flush, Gate, Iovec, Lock, Map, MmMap, Move,
+    Advise, Attach, Batch, BlobHeader, CloneArgs, Cred, Flush, Iovec, Lock, Map, MmMap, Move,
     PosixTimer, Progress, Protect, Queued, Range, Remove, Report, RestoreArgs, Rows, Rseq, Table,
     ThreadArgs, Timer,
 };
@@ -64,7 +64,6 @@ structures! {
     }
     Report { magic version kind step object row syscall args result tid reserved }
     Progress { step row filled }
-    Gate { open reached }
     Table { addr count }
     Rseq { addr len sig }
     Rows { first count }
