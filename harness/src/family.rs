@@ -186,6 +186,8 @@ pub struct Family<'a> {
     pub held: Option<&'a Held>,
     /// Where the root waits for a byte: until then the harness is about to trace it, or the emulator is not settled.
     pub go: Option<&'a OwnedFd>,
+    /// What a process does with the memory that it is born with, before it has children: that of the task of this index.
+    pub inherit: &'a dyn Fn(usize) -> Result<(), (String, io::Error)>,
     /// What a process does once it is in its place: it becomes the task of this index, and does not return.
     pub become_task: &'a dyn Fn(usize) -> core::convert::Infallible,
 }
@@ -225,6 +227,9 @@ impl Family<'_> {
         }
         if n.reaper {
             reaper(true).map_err(named("PR_SET_CHILD_SUBREAPER"))?;
+        }
+        if let Role::Task(task) = n.role {
+            (self.inherit)(task)?;
         }
         for act in &n.acts {
             match *act {

@@ -7,6 +7,7 @@ pub mod commands;
 pub mod error;
 pub mod family;
 pub mod hold;
+pub mod inherit;
 pub mod journal;
 pub mod load;
 pub mod machine;

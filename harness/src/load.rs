@@ -106,8 +106,8 @@ impl Loaded {
         };
         map(
             a.all,
+            RW,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
-            -1,
         )
         .map_err(|e| fail("mmap", &e))?;
         let loaded = Loaded {
@@ -120,8 +120,8 @@ impl Loaded {
         // Shared with the child through the fork: it shows where it is without a call.
         map(
             a.progress,
+            RW,
             libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
-            -1,
         )
         .map_err(|e| fail("progress page", &e))?;
         if let Some(gate) = gate {
@@ -200,23 +200,23 @@ impl Drop for Loaded {
     }
 }
 
-fn pointer(addr: u32) -> *mut u8 {
+/// An address as a pointer.
+pub fn pointer(addr: u32) -> *mut u8 {
     std::ptr::with_exposed_provenance_mut(addr as usize)
 }
 
-fn map(r: Range, flags: i32, fd: i32) -> io::Result<()> {
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+/// Map memory without a file where the plan says: with MAP_FIXED_NOREPLACE, or MAP_FIXED where all is ours already, by
+/// one of the former.
+///
+/// # Errors
+/// EEXIST: something lies there; or what the kernel says.
+pub fn map(r: Range, prot: i32, flags: i32) -> io::Result<()> {
     let at: *mut libc::c_void = pointer(r.start).cast();
-    // SAFETY: NOREPLACE cannot hit a mapping; the only other use is MAP_FIXED inside the area just made.
-    let p = unsafe {
-        libc::mmap(
-            at,
-            r.len() as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags,
-            fd,
-            0,
-        )
-    };
+    // SAFETY: NOREPLACE cannot hit a mapping; MAP_FIXED is used inside the area and inside reserved places alone, which
+    // were mapped for that and which nothing refers to.
+    let p = unsafe { libc::mmap(at, r.len() as usize, prot, flags, -1, 0) };
     if p == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

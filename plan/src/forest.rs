@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use armrest_abi::{PAGE_SIZE, Range, Remove, want};
 use armrest_images::{Checkpoint, Task, TaskState};
 
+use crate::inherit;
 use crate::machine::{Machine, MapRange, OwnMap};
 use crate::shm;
 use crate::space::Space;
@@ -25,6 +26,8 @@ pub struct Forest {
     pub plans: Vec<Option<Plan>>,
     /// SysV segments that are marked for deletion once all tasks have attached theirs.
     pub removes: Vec<Remove>,
+    /// Ranges that are reserved before the first fork, for memory that is inherited.
+    pub reserve: Vec<Range>,
 }
 
 impl Forest {
@@ -95,6 +98,7 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
                 tree,
                 plans: vec![Some(plan)],
                 removes: Vec::new(),
+                reserve: Vec::new(),
             }),
             Ok(_) => Err(Refusals(refuse.0)),
             Err(r) => {
@@ -104,7 +108,10 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
         };
     }
     let mut found = Vec::new();
-    let whole = Whole::new(cp, machine, options, &mut found);
+    let inherited = inherit::decide(cp, machine, &tree, options);
+    let machine = &with(machine, &inherited.reserve);
+    let mut whole = Whole::new(cp, machine, options, &mut found);
+    whole.inherited = inherited;
     let sketches: Vec<Option<Sketch<'_>>> = (0..)
         .zip(&cp.tasks)
         .map(|(i, t)| t.live.as_ref().and_then(|_| sketch(&whole, i, &mut found)))
@@ -127,7 +134,7 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
         refuse.add(RefusalKind::Machine, what, hint);
         return Err(Refusals(refuse.0));
     };
-    let inside = with_slab(machine, slab);
+    let inside = with(machine, &[slab]);
     let made = whole.made();
     let mut at = slab.start;
     let mut plans = Vec::new();
@@ -149,11 +156,11 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
     if !refuse.0.is_empty() {
         return Err(Refusals(refuse.0));
     }
-    Ok(together(tree, plans))
+    Ok(together(tree, plans, whole.inherited.reserve))
 }
 
 /// What is done once for all is taken out of the plans, and all wait at the gate.
-fn together(tree: Tree, mut plans: Vec<Option<Plan>>) -> Forest {
+fn together(tree: Tree, mut plans: Vec<Option<Plan>>, reserve: Vec<Range>) -> Forest {
     let mut removes: BTreeMap<i32, Remove> = BTreeMap::new();
     for p in plans.iter_mut().flatten() {
         removes.extend(p.tables.removes.drain(..).map(|r| (r.shmid, r)));
@@ -163,6 +170,7 @@ fn together(tree: Tree, mut plans: Vec<Option<Plan>>) -> Forest {
         tree,
         plans,
         removes: removes.into_values().collect(),
+        reserve,
     }
 }
 
@@ -198,16 +206,16 @@ fn slab(whole: &Whole<'_>, sketches: &[Option<Sketch<'_>>]) -> Option<Range> {
     space.find(u32::try_from(bytes).ok()?, PAGE_SIZE)
 }
 
-/// The machine as a child sees it, which has inherited the slab.
-fn with_slab(machine: &Machine, slab: Range) -> Machine {
+/// The machine as a child sees it, which has inherited these ranges.
+fn with(machine: &Machine, ranges: &[Range]) -> Machine {
     let mut m = machine.clone();
-    m.maps.push(OwnMap {
+    m.maps.extend(ranges.iter().map(|r| OwnMap {
         range: MapRange {
-            start: slab.start,
-            end: slab.end,
+            start: r.start,
+            end: r.end,
         },
         name: String::new(),
-    });
+    }));
     m.maps.sort_by_key(|m| m.range.start);
     m
 }

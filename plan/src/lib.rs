@@ -12,6 +12,7 @@ pub mod files;
 pub mod finish;
 pub mod forest;
 mod identity;
+pub mod inherit;
 pub mod ipc;
 pub mod kernel_pages;
 pub mod lazy;
@@ -45,6 +46,7 @@ use std::rc::Rc;
 use armrest_abi::{MmMap, PAGE_SIZE, Range, Rseq, want};
 use armrest_arch::{AltStack, Regs, Vfp, sigframe};
 use armrest_images::{Checkpoint, LiveTask, PageRun, Task, Thread, Vma, VmaKind};
+use inherit::Kept;
 use kernel_pages::{KernelPages, Vdso};
 use memory::Sources;
 use space::{Space, page_up};
@@ -226,6 +228,7 @@ impl<'a> Draft<'a> {
         tables.parks.clone_from(&self.kernel.parks);
         tables.unparks.clone_from(&self.kernel.unparks);
         let (runs, overlay) = self.contents(refuse);
+        let runs = inherit::unkept(&runs, vmas, self.kept());
         for v in vmas {
             if let Some(s) = self.source_of(v) {
                 self.source(s);
@@ -250,8 +253,10 @@ impl<'a> Draft<'a> {
         if options.lazy {
             self.notes.push(lazy::note(&lazy, &self.cp.pages_files));
         }
-        let comes = |i: usize| self.kernel.moved.contains(&i);
+        let kept = |i: usize| self.kept().binary_search_by_key(&i, |k| k.vma).is_ok();
+        let comes = |i: usize| self.kernel.moved.contains(&i) || kept(i);
         memory::plan_maps(vmas, &filled, &comes, &self, &lazy, &mut tables);
+        memory::plan_kept(vmas, self.kept(), &mut tables);
         memory::plan_fill(&runs, &|f| self.pages_fd(f), &mut tables);
         if let Some((bytes, run)) = overlay {
             let fd = self.source(SourceKind::Overlay(bytes));
@@ -506,13 +511,19 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Ranges of the kernel's own pages that must survive the unmap.
+    /// What the task holds from before the blob.
+    fn kept(&self) -> &[Kept] {
+        self.whole.inherited.kept(self.index)
+    }
+
+    /// Ranges that must survive the unmap: the kernel's own pages, and what the task holds.
     fn own_kept(&self) -> Vec<Range> {
         self.kernel
             .parking
             .iter()
             .chain(&self.kernel.in_place)
             .copied()
+            .chain(self.kept().iter().map(Kept::range))
             .collect()
     }
 
@@ -779,7 +790,11 @@ impl Sketch<'_> {
         // What is true of the whole is said once.
         if draft.index == 0 {
             draft.notes.extend(made.notes());
+            draft.notes.extend(draft.whole.inherited.notes.clone());
         }
+        let legacy = draft.whole.inherited.tasks.get(&draft.index);
+        let legacy = legacy.cloned().unwrap_or_default();
+        draft.notes.extend(legacy.note());
         Ok(Plan {
             task: draft.index,
             ipc: Rc::clone(&made.ipc),
@@ -807,6 +822,7 @@ impl Sketch<'_> {
             traced: self.traced,
             pages,
             lazy: self.lazy,
+            legacy,
             notes: draft.notes,
             warnings: draft.warnings,
         })

@@ -1,8 +1,9 @@
 //! VMAs and their contents: which calls map them, which rights they have while they are filled, and the batches.
 
-use armrest_abi::{Advise, Batch, IOV_MAX, Iovec, Lock, Map, PAGE_SIZE, Protect};
+use armrest_abi::{Advise, Batch, IOV_MAX, Iovec, Lock, Map, Move, PAGE_SIZE, Protect};
 use armrest_images::{PageMap, PageRun, Vma, VmaKind};
 
+use crate::inherit::Kept;
 use crate::lazy::{self, Mapped};
 use crate::types::Tables;
 use crate::{consts, u32_of};
@@ -118,6 +119,44 @@ fn joins(a: &Map, b: &Map) -> bool {
         && a.flags & consts::MAP_GROWSDOWN == 0
         && (a.fd < 0 || a.page_offset + u64::from(a.len / PAGE_SIZE) == b.page_offset)
         && !(a.fd < 0 && a.flags & consts::MAP_SHARED != 0)
+}
+
+/// A VMA that is made and filled before the blob, where it is kept.
+pub fn kept_row(v: &Vma, kept: &Kept) -> Map {
+    Map {
+        start: kept.at,
+        len: kept.len,
+        prot: fill_prot(v.prot, true),
+        flags: map_flags(v, false),
+        fd: -1,
+        object: u32_of(kept.vma),
+        page_offset: 0,
+    }
+}
+
+/// What the blob still has to do about such VMAs: their rights, and the way to their places.
+pub fn plan_kept(vmas: &[Vma], kept: &[Kept], tables: &mut Tables) {
+    for k in kept {
+        let v = &vmas[k.vma];
+        let (start, len, object) = (k.at, k.len, u32_of(k.vma));
+        if fill_prot(v.prot, true) != v.prot {
+            let prot = v.prot;
+            tables.protects.push(Protect {
+                start,
+                len,
+                prot,
+                object,
+            });
+        }
+        if start != v.range.start() {
+            tables.unparks.push(Move {
+                from: start,
+                to: v.range.start(),
+                len,
+                object,
+            });
+        }
+    }
 }
 
 fn map_flags(v: &Vma, backed: bool) -> u32 {

@@ -9,6 +9,8 @@ use armrest_images::Clocks;
 use serde::Serialize;
 use std::rc::Rc;
 
+use crate::inherit::{Alike, Legacy};
+
 /// What the user asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -22,6 +24,8 @@ pub struct Options {
     pub own_ipc: bool,
     /// Map pages from the images instead of reading them, where that can be.
     pub lazy: bool,
+    /// Pages that tasks and those that they are forked from have alike.
+    pub alike: Rc<Alike>,
     /// How the last page of ours goes.
     pub finish: Finish,
     /// Leave the task stopped before its first instruction.
@@ -289,10 +293,19 @@ pub struct Plan {
     pub pages: u64,
     /// Those of them that are mapped from pages files and not read.
     pub lazy: u64,
+    /// What is held from before the blob, and how.
+    pub legacy: Legacy,
     /// What is done otherwise than the checkpoint says, in sentences for the summary.
     pub notes: Vec<String>,
     /// Warnings.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Pages that are not there before the blob.
+    pub fn read_by_blob(&self) -> u64 {
+        self.pages - self.legacy.shared - self.legacy.read
+    }
 }
 
 /// One thing that cannot be restored.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use armrest_images::{Checkpoint, Clocks, FileLock, LiveTask, Task, VmaKind};
 
 use crate::files::{self, FilesPlan, Inherited};
+use crate::inherit::Inheritance;
 use crate::machine::Machine;
 use crate::types::{Options, Refusal, RefusalKind};
 use crate::{clocks, ipc, refuse, sockets, terminals};
@@ -23,6 +24,8 @@ pub(crate) struct Whole<'a> {
     pub given: Inherited,
     /// Who holds what.
     pub held: Held<'a>,
+    /// Memory that comes by a fork; of a single task nothing.
+    pub inherited: Inheritance,
 }
 
 /// Who holds which descriptions and locks, and which ids there are.
@@ -103,6 +106,7 @@ impl<'a> Whole<'a> {
             anon_sizes: anon_sizes(cp),
             given,
             held,
+            inherited: Inheritance::default(),
         };
         files::refuse_flights(&whole, refuse);
         sockets::refuse(cp, &whole.given, machine, refuse);

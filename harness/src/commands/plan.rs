@@ -4,7 +4,7 @@
 use super::{Table, print, print_json};
 use crate::cli::PlanOptions;
 use crate::error::{Error, printable};
-use crate::{load, machine};
+use crate::{inherit, load, machine};
 use armrest_abi::Range;
 use armrest_images::{Checkpoint, File, FsDir, LiveTask, Remap};
 use armrest_plan::files::{Make, lock_words};
@@ -16,6 +16,7 @@ use armrest_plan::{Machine, Options, Plan, SourceKind, vma_name, words};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::rc::Rc;
 
 /// Everything that is printed.
 struct Report<'a> {
@@ -37,12 +38,18 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
     let cp = armrest_images::load(&FsDir::new(&options.images))?;
     let (machine, made_up) = this_machine(&armrest_plan::tree::ids(&cp))?;
     let (sizes, has_blob) = (load::sizes(), load::header().is_ok());
+    let alike = if options.lazy {
+        Rc::default()
+    } else {
+        inherit::compare(&options.images, &cp, &|| Ok(()))?
+    };
     let wanted = Options {
         any_pid: options.any_pid,
         any_ids: options.any_ids,
         inherit: Vec::new(),
         shell_job: options.shell_job,
         lazy: options.lazy,
+        alike,
         new_namespaces: options.new_namespaces,
         own_ipc: false,
         blob: sizes,

@@ -171,7 +171,7 @@ impl Restore<'_> {
             settled?;
             return watch::area_gone(child, plan, self.machine.emulated);
         }
-        let all = self.members.iter().map(|m| m.plan.pages).sum();
+        let all = self.members.iter().map(|m| m.plan.read_by_blob()).sum();
         watch::until_ended(&mut reports, all, &made.loaded, self.deadline, self.forward)?;
         self.judge(&reports, child, &made.loaded)?;
         let others = running.others.iter_mut();
@@ -232,7 +232,7 @@ impl Restore<'_> {
         reports: &mut Reports,
         made: &Made,
     ) -> Result<(), Error> {
-        let bytes: u64 = self.members.iter().map(|m| m.plan.pages * 4096).sum();
+        let bytes: u64 = self.members.iter().map(|m| m.plan.read_by_blob() * 4096).sum();
         let bar = watch::Bar::new(bytes);
         while !made.loaded.iter().all(|l| l.at_gate(time)) {
             self.look(child, reports, board, &made.loaded, Making::Memory)?;

@@ -14,6 +14,7 @@ use armrest_plan::{Finish, Machine, Options, Plan};
 use crate::cli::{self, RestoreOptions};
 use crate::commands;
 use crate::error::Error;
+use crate::inherit;
 use crate::journal::{Journal, Place, Thing, clean};
 use crate::load;
 use crate::machine;
@@ -104,8 +105,17 @@ fn here(
     journal: &Journal,
     forward: &Forward,
 ) -> Result<i32, Error> {
-    let (machine, options) = facts(o, cp, as_init, journal)?;
-    let mut forest = armrest_plan::forest::forest(cp, &machine, &options)?;
+    let (mut machine, mut options) = facts(o, cp, as_init, journal)?;
+    let deadline = Deadline::new(log.start(), o.timeout);
+    if cp.tasks.len() > 1 && !o.lazy && !machine.emulated {
+        let go_on = || {
+            forward.interrupted()?;
+            deadline.check(|| "the comparison of pages".into())
+        };
+        options.alike = inherit::compare(&o.images, cp, &go_on)?;
+        log.phase("compare");
+    }
+    let (mut forest, reserved) = inherit::planned(cp, &mut machine, &mut options)?;
     let plans = std::mem::take(&mut forest.plans);
     log.phase("plan");
     let mut restore = Restore {
@@ -117,7 +127,7 @@ fn here(
         as_init,
         forward,
         journal,
-        deadline: Deadline::new(log.start(), o.timeout),
+        deadline,
     };
     for w in restore.members.iter().flat_map(|m| &m.plan.warnings) {
         log.line(0, &format!("warning: {w}"))?;
@@ -154,6 +164,7 @@ fn here(
     }
     journal.done();
     drop(made.loaded);
+    drop(reserved);
     log.restored();
     log.status(&status);
     if o.detached && !as_init {
@@ -222,6 +233,7 @@ fn facts(
         leave_stopped: o.leave_stopped,
         detached: o.detached && !as_init,
         blob: load::sizes(),
+        ..Options::default()
     };
     Ok((machine, options))
 }

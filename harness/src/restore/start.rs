@@ -9,6 +9,7 @@ use super::open::Opened;
 use crate::error::Error;
 use crate::family::{self, Board, Family};
 use crate::hold::Held;
+use crate::inherit;
 use crate::load;
 use crate::os;
 use crate::pid::{self, Side};
@@ -78,7 +79,7 @@ impl Restore<'_> {
             links,
             notes,
             above,
-            pages: _pages,
+            pages,
         } = opened;
         made.notes.extend(notes);
         made.links = links;
@@ -123,6 +124,10 @@ impl Restore<'_> {
             }
             .run(&made.loaded[at])
         };
+        let inherit = |index: usize| match self.members.iter().find(|m| m.index == index) {
+            Some(m) => inherit::take(&m.plan.legacy, &pages),
+            None => Ok(()),
+        };
         let family = Family {
             tree,
             cp: self.cp,
@@ -134,6 +139,7 @@ impl Restore<'_> {
             report: &objects.open[report],
             held: held.as_ref(),
             go: go.as_ref().map(|g| &g.0),
+            inherit: &inherit,
             become_task: &become_task,
         };
         match pid::fork(want, &self.machine, false)? {

@@ -190,39 +190,41 @@ fn found(m: &Model, plan: &Plan) -> Vec<Shown> {
     out
 }
 
-/// The contents of the checkpoint: for every page the file and offset that it comes from.
+fn fd_of(plan: &Plan, want: &dyn Fn(&SourceKind) -> bool) -> Option<u32> {
+    plan.sources.iter().find(|s| want(&s.what)).map(|s| s.fd)
+}
+
+/// The pages of the images: for each the file and offset that it comes from.
+pub(super) fn of_images(live: &LiveTask, plan: &Plan) -> BTreeMap<u32, Written> {
+    let mut out = BTreeMap::new();
+    for run in &live.pages.runs {
+        let fd = fd_of(plan, &|s| *s == SourceKind::Pages(run.file)).unwrap_or(u32::MAX);
+        for i in 0..u64::from(run.pages) {
+            put(&mut out, run.addr + i * PAGE, fd, run.offset + i * PAGE);
+        }
+    }
+    out
+}
+
+fn put(out: &mut BTreeMap<u32, Written>, addr: u64, fd: u32, offset: u64) {
+    let addr = u32::try_from(addr).unwrap_or_else(|_| panic!("page {addr:x}"));
+    let bytes = PAGE_SIZE;
+    out.insert(addr, Written { fd, offset, bytes });
+}
+
+/// The contents of the checkpoint.
 fn wanted_pages(live: &LiveTask, plan: &Plan, m: &Model) -> BTreeMap<u32, Written> {
-    let fd_of = |want: &dyn Fn(&SourceKind) -> bool| {
-        plan.sources.iter().find(|s| want(&s.what)).map(|s| s.fd)
-    };
-    let overlay = fd_of(&|s| matches!(s, SourceKind::Overlay(_)));
+    let overlay = fd_of(plan, &|s| matches!(s, SourceKind::Overlay(_)));
     let vdso = live
         .mm
         .vmas
         .iter()
         .find(|v| v.kind == VmaKind::Vdso)
         .map(|v| v.range);
-    let mut out = BTreeMap::new();
-    let mut put = |addr: u64, fd: u32, offset: u64| {
-        let addr = u32::try_from(addr).unwrap_or_else(|_| panic!("page {addr:x}"));
-        out.insert(
-            addr,
-            Written {
-                fd,
-                offset,
-                bytes: PAGE_SIZE,
-            },
-        );
-    };
-    for run in &live.pages.runs {
-        let fd = fd_of(&|s| *s == SourceKind::Pages(run.file)).unwrap_or(u32::MAX);
-        for i in 0..u64::from(run.pages) {
-            put(run.addr + i * PAGE, fd, run.offset + i * PAGE);
-        }
-    }
+    let mut out = of_images(live, plan);
     if let (Some(fd), Some(r)) = (overlay, vdso) {
         for i in 0..u64::from(r.pages()) {
-            put(u64::from(r.start()) + i * PAGE, fd, i * PAGE);
+            put(&mut out, u64::from(r.start()) + i * PAGE, fd, i * PAGE);
         }
     }
     // What the kernel's own pages bring along is not read.

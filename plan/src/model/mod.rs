@@ -23,8 +23,9 @@ use armrest_abi::consts as c;
 use armrest_abi::{PAGE_SIZE, Progress, Range, Step};
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
-use armrest_images::Checkpoint;
+use armrest_images::{Checkpoint, LiveTask};
 
+use crate::inherit::Kept;
 use crate::machine::{HugePages, Machine};
 use crate::shm;
 use crate::types::{Plan, SourceKind};
@@ -256,6 +257,7 @@ pub struct Model {
     pub timers: timers::Timers,
     keep: Range,
     own: Range,
+    kept: Vec<Range>,
     open: BTreeMap<u32, Open>,
     segments: BTreeMap<i32, u32>,
     removed: BTreeSet<i32>,
@@ -333,6 +335,7 @@ impl Model {
             timers: timers::Timers::new(machine.timer_ids),
             keep: plan.area.keep,
             own: plan.area.all,
+            kept: plan.legacy.kept.iter().map(Kept::range).collect(),
             open: plan
                 .sources
                 .iter()
@@ -391,8 +394,32 @@ impl Model {
             m.areas
                 .insert(o.range.start, Mapping::new(o.range.end, kind, prot));
         }
+        if let Some(live) = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref()) {
+            m.lay_kept(live, plan);
+        }
         m.lay_area(plan);
         m
+    }
+
+    /// What the task holds from before: writable memory with its contents.
+    fn lay_kept(&mut self, live: &LiveTask, plan: &Plan) {
+        if plan.legacy.kept.is_empty() {
+            return;
+        }
+        let pages = end::of_images(live, plan);
+        for k in &plan.legacy.kept {
+            let (r, v) = (k.range(), &live.mm.vmas[k.vma]);
+            self.clear(r);
+            let rights = c::PROT_READ | c::PROT_WRITE;
+            let mapping = Mapping {
+                noreserve: v.noreserve,
+                ..Mapping::new(r.end, Kind::Anon, rights)
+            };
+            self.insert(r.start, mapping);
+            let inside = pages.range(v.range.start()..v.range.end());
+            let there = |(at, w): (&u32, &Written)| (at - v.range.start() + k.at, *w);
+            self.written.extend(inside.map(there));
+        }
     }
 
     /// The parts of the area must follow each other in it, where nothing lies.

@@ -224,10 +224,14 @@ impl Model {
         if let Some(m) = self.areas.remove(&src.start) {
             self.insert(dst.start, Mapping { end: dst.end, ..m });
         }
+        let mut pages = self.written.split_off(&src.start);
+        self.written.extend(pages.split_off(&src.end));
         assert!(
-            self.written.range(src.start..src.end).next().is_none(),
+            pages.is_empty() || self.kept.contains(&src),
             "{src:x?} is moved after it was filled"
         );
+        self.written
+            .extend(pages.into_iter().map(|(at, w)| (at - from + to, w)));
         Ok(to)
     }
 
