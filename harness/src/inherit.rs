@@ -164,11 +164,10 @@ fn further((file, offset): (usize, u64), by: u32) -> (usize, u64) {
 
 fn read(files: &PagesFiles, file: usize, offset: u64, to: &mut [u8]) -> Result<(), Error> {
     let (name, f) = &files.0[file];
-    f.read_exact_at(to, offset)
-        .map_err(|e| Error::MissingFile {
-            path: name.clone(),
-            why: format!("pages file, offset {offset}: {e}"),
-        })
+    f.read_exact_at(to, offset).map_err(|e| Error::MissingFile {
+        path: name.clone(),
+        why: format!("pages file, offset {offset}: {e}"),
+    })
 }
 
 /// Plan, and reserve the places in which memory is kept. Should something of ours have come to lie in one since the

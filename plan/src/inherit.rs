@@ -271,10 +271,7 @@ fn without(pieces: &[Piece], ranges: &[Range]) -> Vec<Piece> {
     for p in pieces {
         let mut at = p.range.start;
         let first = ranges.partition_point(|r| r.end <= p.range.start);
-        for r in ranges[first..]
-            .iter()
-            .take_while(|r| r.start < p.range.end)
-        {
+        for r in ranges[first..].iter().take_while(|r| r.start < p.range.end) {
             let gap = Range {
                 start: at,
                 end: r.start,
@@ -382,7 +379,8 @@ impl Slots {
         for (task, maker) in out.births.clone() {
             let Some(maker) = maker else { continue };
             for c in couples(cp, task, maker) {
-                let r = live(cp, task).map_or(Range { start: 0, end: 0 }, |l| range(&l.mm.vmas[c.vma]));
+                let r =
+                    live(cp, task).map_or(Range { start: 0, end: 0 }, |l| range(&l.mm.vmas[c.vma]));
                 if alike.within(task, r).is_empty() {
                     continue;
                 }
@@ -514,7 +512,10 @@ fn legacy(
     let mut out = Legacy::default();
     let inherited = held.iter().filter(|(_, from)| from.is_some());
     let stays: BTreeSet<u32> = inherited.map(|(h, _)| h.at).collect();
-    let left = before.iter().map(|(h, _)| h).filter(|h| !stays.contains(&h.at));
+    let left = before
+        .iter()
+        .map(|(h, _)| h)
+        .filter(|h| !stays.contains(&h.at));
     out.leaves = left.map(Kept::range).collect();
     let mut reads: Vec<PageRun> = Vec::new();
     for (h, from) in held {
@@ -538,7 +539,10 @@ fn legacy(
                 Vec::new()
             }
         };
-        out.shared += same.iter().map(|s| u64::from(s.len() / PAGE_SIZE)).sum::<u64>();
+        out.shared += same
+            .iter()
+            .map(|s| u64::from(s.len() / PAGE_SIZE))
+            .sum::<u64>();
         for p in without(&own, &same) {
             let to = there(p.range);
             out.read += u64::from(to.len() / PAGE_SIZE);

@@ -86,7 +86,11 @@ fn tree_of(tasks: &[Made]) -> Checkpoint {
 /// The bytes at an offset of a pages file.
 fn bytes_at(tasks: &[Made], file: usize, offset: u64) -> Bytes {
     let n = usize::try_from(offset / PAGE64).unwrap();
-    *tasks[file].pages.values().nth(n).expect("it is in the file")
+    *tasks[file]
+        .pages
+        .values()
+        .nth(n)
+        .expect("it is in the file")
 }
 
 /// Answer what the plan has to know, by looking into all pages.
@@ -154,7 +158,10 @@ impl Memory {
         for r in &l.zaps {
             for at in pages_of(*r) {
                 assert!(self.mapped.contains(&at), "{at:x} is not held");
-                assert!(self.pages.remove(&at).is_some(), "{at:x} is thrown away in vain");
+                assert!(
+                    self.pages.remove(&at).is_some(),
+                    "{at:x} is thrown away in vain"
+                );
             }
         }
         for b in &l.batches {
@@ -218,14 +225,18 @@ fn born(cp: &Checkpoint, on: &Machine, f: &Forest, tasks: &[Made]) {
 /// The machine as one process of the tree finds it: the areas of the others and what is reserved are there.
 fn inside(machine: &Machine, f: &Forest, task: usize) -> Machine {
     let mut m = machine.clone();
-    let others = f.each().filter(|(i, _)| *i != task).map(|(_, p)| p.area.all);
-    m.maps.extend(others.chain(f.reserve.iter().copied()).map(|r| OwnMap {
-        range: MapRange {
-            start: r.start,
-            end: r.end,
-        },
-        name: String::new(),
-    }));
+    let others = f
+        .each()
+        .filter(|(i, _)| *i != task)
+        .map(|(_, p)| p.area.all);
+    m.maps
+        .extend(others.chain(f.reserve.iter().copied()).map(|r| OwnMap {
+            range: MapRange {
+                start: r.start,
+                end: r.end,
+            },
+            name: String::new(),
+        }));
     m.maps.sort_by_key(|m| m.range.start);
     m
 }
@@ -296,7 +307,10 @@ fn what_lies_where_we_lie_waits_elsewhere_and_is_moved() {
     let moved = &f.plans[1].as_ref().unwrap().tables.unparks;
     assert_eq!((moved.len(), moved[0].from, moved[0].to), (1, k.at, OURS));
     assert_eq!(legacy(&f, 0).kept, [k]);
-    let vmas = cp.tasks.iter().flat_map(|t| &t.live.as_ref().unwrap().mm.vmas);
+    let vmas = cp
+        .tasks
+        .iter()
+        .flat_map(|t| &t.live.as_ref().unwrap().mm.vmas);
     let others = vmas.map(|v| (v.range.start(), v.range.end()));
     let ours = machine().maps;
     let ours = ours.iter().map(|m| (m.range.start, m.range.end));
@@ -330,7 +344,10 @@ fn memory_that_a_fork_gives_otherwise_is_copied() {
                 v
             });
             let cp = tree_of(&tasks);
-            assert!(questions(&cp, &tree(&cp.tasks).unwrap()).is_empty(), "{name}");
+            assert!(
+                questions(&cp, &tree(&cp.tasks).unwrap()).is_empty(),
+                "{name}"
+            );
             // And whatever is claimed of it is not believed.
             let all = vec![Range {
                 start: BASE,
@@ -345,7 +362,10 @@ fn memory_that_a_fork_gives_otherwise_is_copied() {
                 assert_eq!(name, "droppable", "only that is refused");
                 continue;
             };
-            assert!(f.each().all(|(_, p)| p.legacy == Legacy::default()), "{name}");
+            assert!(
+                f.each().all(|(_, p)| p.legacy == Legacy::default()),
+                "{name}"
+            );
             assert!(f.reserve.is_empty());
         }
     }
@@ -381,7 +401,12 @@ fn what_has_no_place_is_copied_and_said() {
     let kept: Vec<usize> = legacy(&f, 1).kept.iter().map(|k| k.vma).collect();
     assert_eq!(kept, [0]);
     let notes = &f.root().unwrap().notes;
-    assert!(notes.iter().any(|n| n.contains("2048.0 MiB in 2 VMAs are copied")), "{notes:?}");
+    assert!(
+        notes
+            .iter()
+            .any(|n| n.contains("2048.0 MiB in 2 VMAs are copied")),
+        "{notes:?}"
+    );
 }
 
 #[test]
@@ -392,7 +417,10 @@ fn nothing_is_inherited_with_lazy_or_under_an_emulator_and_that_is_said() {
         let f = planned_on(&m, &cp, &tasks, lazy);
         born_without(&cp, &m, &f);
         let notes = &f.root().unwrap().notes;
-        assert!(notes.iter().any(|n| n.contains("not inherited")), "{notes:?}");
+        assert!(
+            notes.iter().any(|n| n.contains("not inherited")),
+            "{notes:?}"
+        );
     }
 }
 
@@ -467,7 +495,9 @@ fn trees() -> impl Strategy<Value = Vec<Made>> {
                     .iter()
                     .flat_map(|v| (v.range.start()..v.range.end()).step_by(4096))
                     .collect();
-                let pages = pages.into_iter().map(|(n, b)| (places[n.index(places.len())], b));
+                let pages = pages
+                    .into_iter()
+                    .map(|(n, b)| (places[n.index(places.len())], b));
                 out.push(Made {
                     parent: if i == 0 { 0 } else { parent.index(i) },
                     vmas,

@@ -232,7 +232,11 @@ impl Restore<'_> {
         reports: &mut Reports,
         made: &Made,
     ) -> Result<(), Error> {
-        let bytes: u64 = self.members.iter().map(|m| m.plan.read_by_blob() * 4096).sum();
+        let bytes: u64 = self
+            .members
+            .iter()
+            .map(|m| m.plan.read_by_blob() * 4096)
+            .sum();
         let bar = watch::Bar::new(bytes);
         while !made.loaded.iter().all(|l| l.at_gate(time)) {
             self.look(child, reports, board, &made.loaded, Making::Memory)?;
