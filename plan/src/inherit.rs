@@ -584,7 +584,8 @@ pub fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
     out
 }
 
-fn mib(bytes: u64) -> String {
+/// In words.
+pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", (bytes / 4096) as f64 / 256.0)
 }
 

@@ -9,6 +9,7 @@ use armrest_abi::PAGE_SIZE;
 use armrest_images::{AddrRange, PageRun, Vma, VmaKind};
 
 use crate::consts;
+use crate::inherit::mib;
 
 /// The least pages of a run that a mapping of its own is made for: a mapping costs what reading some pages costs, and a
 /// process may have 65,530 of them.
@@ -115,8 +116,8 @@ pub(crate) fn note(mapped: &[Mapped], files: &[armrest_images::PagesFile]) -> St
         .filter_map(|f| files.get(*f).map(|f| f.name.as_str()))
         .collect();
     format!(
-        "lazy: {:.1} MiB are mapped from {}: keep the images unchanged while the task lives",
-        (bytes / 4096) as f64 / 256.0,
+        "lazy: {} are mapped from {}: keep the images unchanged while the task lives",
+        mib(bytes),
         names.join(", ")
     )
 }

@@ -387,7 +387,7 @@ fn memory_that_a_fork_gives_otherwise_is_copied() {
 fn what_has_no_place_is_copied_and_said() {
     let big = |start: u32| anon(start, 0x4_0000, READ_WRITE);
     let small = anon(OURS, 4, READ_WRITE);
-    let vmas = vec![small.clone(), big(0x2000_0000), big(0x7000_0000)];
+    let vmas = vec![small, big(0x2000_0000), big(0x7000_0000)];
     let at = [(OURS, 1), (0x2000_0000, 2), (0x7000_0000, 3)];
     let tasks = [made(0, vmas.clone(), &at), made(0, vmas, &at)];
     let mut m = machine();
