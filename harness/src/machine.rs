@@ -10,7 +10,7 @@ use armrest_plan::needs::Needs;
 use armrest_plan::timers::TimerIds;
 use armrest_plan::{Machine, MapRange, OwnMap, Rights};
 
-use crate::os;
+use crate::os::{self, status_field, status_hex};
 use crate::probe::{self, Fact};
 
 /// CAP_SYS_ADMIN and CAP_CHECKPOINT_RESTORE, either of which lets a process choose ids (capabilities(7)).
@@ -153,7 +153,7 @@ fn own_rights(status: &str, needs: Needs<'_>) -> io::Result<Rights> {
     let ids = |key| status_ids(status, key).ok_or(io::ErrorKind::InvalidData);
     let set = |key| status_hex(status, key).unwrap_or(0);
     let ([ruid, euid, suid, fsuid], [rgid, egid, sgid, fsgid]) = (ids("Uid:")?, ids("Gid:")?);
-    let groups = status.lines().find_map(|l| l.strip_prefix("Groups:"));
+    let groups = status_field(status, "Groups:");
     let prctl = |option| {
         // SAFETY: numbers only; both options ask.
         u32::try_from(unsafe { libc::prctl(option, 0, 0, 0, 0) }).unwrap_or(0)
@@ -196,8 +196,7 @@ fn own_rights(status: &str, needs: Needs<'_>) -> io::Result<Rights> {
 
 /// Real, effective, saved, and for files.
 fn status_ids(status: &str, key: &str) -> Option<[u32; 4]> {
-    let line = status.lines().find_map(|l| l.strip_prefix(key))?;
-    let ids: Vec<u32> = line
+    let ids: Vec<u32> = status_field(status, key)?
         .split_whitespace()
         .filter_map(|i| i.parse().ok())
         .collect();
@@ -226,24 +225,17 @@ pub fn own_maps(text: &str) -> Vec<OwnMap> {
             let (start, end) = range.split_once('-')?;
             let start = u32::from_str_radix(start, 16).ok()?;
             let end = u64::from_str_radix(end, 16).ok()?.min(0xffff_f000);
-            let name = rest
-                .split_whitespace()
-                .nth(4)
-                .unwrap_or_default()
-                .to_owned();
+            // Rights, offset, device and inode have neither.
+            let name = rest.find(['/', '[']).map_or("", |at| &rest[at..]);
             Some(OwnMap {
                 range: MapRange {
                     start,
                     end: u32::try_from(end).ok()?,
                 },
-                name,
+                name: name.to_owned(),
             })
         })
         .collect()
-}
-
-fn status_hex(status: &str, key: &str) -> Option<u64> {
-    u64::from_str_radix(status.lines().find_map(|l| l.strip_prefix(key))?.trim(), 16).ok()
 }
 
 /// Does the kernel take the call's number from r7, whatever the immediate of `svc` says? OABI kernels do not.

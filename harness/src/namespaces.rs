@@ -59,7 +59,7 @@ pub fn run(
         };
     }
     if let Some(p) = &mut pidfile {
-        p.fill(task_of(pid).unwrap_or(pid))?;
+        p.fill(task_of(pid).unwrap_or(pid), !o.detached)?;
     }
     init.let_go();
     if let Some(p) = pidfile {

@@ -288,9 +288,21 @@ pub fn pending_signals(pid: libc::pid_t) -> Option<u64> {
 }
 
 fn signals(path: &str, which: &str) -> Option<u64> {
-    let status = read_small(path).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix(which))?;
-    u64::from_str_radix(line.trim(), 16).ok()
+    status_hex(&read_small(path).ok()?, which)
+}
+
+/// What stands after `key`, its colon included, in the text of a `/proc/PID/status`. The kernel escapes the ends of lines
+/// in a task's name, so no name can look like a field.
+pub fn status_field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
+    let starts_line = |at: usize| at == 0 || status.as_bytes()[at - 1] == b'\n';
+    let (at, _) = status.match_indices(key).find(|(at, _)| starts_line(*at))?;
+    let rest = &status[at + key.len()..];
+    Some(rest.find('\n').map_or(rest, |end| &rest[..end]).trim())
+}
+
+/// The same, as a hexadecimal number.
+pub fn status_hex(status: &str, key: &str) -> Option<u64> {
+    u64::from_str_radix(status_field(status, key)?, 16).ok()
 }
 
 /// Let this process have descriptors below `number`, if it may not yet.

@@ -378,15 +378,12 @@ pub fn may_ptrace(status: &str) -> Fact {
         return there;
     }
     // Where Yama is not built in there is no such file.
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let scope = os::read_small("/proc/sys/kernel/yama/ptrace_scope");
     if scope.is_ok_and(|s| s.trim() == "3") {
         return Fact::No("kernel.yama.ptrace_scope is 3".to_owned());
     }
     // A tracer that follows forks would have our children before we do.
-    let traced = status
-        .lines()
-        .find_map(|l| l.strip_prefix("TracerPid:"))
-        .is_some_and(|pid| pid.trim() != "0");
+    let traced = os::status_field(status, "TracerPid:").is_some_and(|pid| pid != "0");
     if traced {
         return Fact::No("this program is traced itself".to_owned());
     }

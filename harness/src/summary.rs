@@ -71,7 +71,8 @@ impl Log {
                 },
             )?;
         } else if self.verbose >= level {
-            let _ = writeln!(std::io::stderr(), "armrest: {text}");
+            // In one piece: standard error has no buffer.
+            let _ = std::io::stderr().write_all(format!("armrest: {text}\n").as_bytes());
         }
         Ok(())
     }
@@ -134,8 +135,6 @@ pub struct PidFile<'a> {
     file: File,
     /// Where the file system has no files without a name: one that nobody else uses, in the journal.
     hidden: Option<(String, Entry)>,
-    /// Its real name, in the journal before there is a task.
-    real: Entry,
     named: bool,
     journal: &'a Journal,
 }
@@ -176,18 +175,12 @@ impl<'a> PidFile<'a> {
             }
         };
         let file = File::from(file);
-        let real = journal.will_make(&Thing::File {
-            dir: dir.as_fd(),
-            name: &name,
-        })?;
-        journal.will_be(&real, file.as_fd())?;
         let mut f = PidFile {
             path,
             dir,
             name,
             file,
             hidden,
-            real,
             named: false,
             journal,
         };
@@ -207,15 +200,19 @@ impl<'a> PidFile<'a> {
     }
 
     /// Write the pid, and give the file its name. Dropped before [`PidFile::keep`], it is removed again.
-    pub fn fill(&mut self, pid: libc::pid_t) -> Result<(), Error> {
+    ///
+    /// `bound`: the process still ends with this one, and then the file would name nobody, so the journal has it. Who
+    /// lives on without us is named rightly whatever happens to us.
+    pub fn fill(&mut self, pid: libc::pid_t, bound: bool) -> Result<(), Error> {
         self.put(&format!("{pid}\n"))?;
-        // A task that is traced still ends with this process, and then the file would name nobody.
-        let entry = self.journal.will_make(&Thing::File {
-            dir: self.dir.as_fd(),
-            name: &self.name,
-        })?;
-        self.journal.will_be(&entry, self.file.as_fd())?;
-        self.journal.belongs_to(pid)?;
+        if bound {
+            let entry = self.journal.will_make(&Thing::File {
+                dir: self.dir.as_fd(),
+                name: &self.name,
+            })?;
+            self.journal.will_be(&entry, self.file.as_fd())?;
+            self.journal.belongs_to(pid)?;
+        }
         let from = match &self.hidden {
             Some((hidden, _)) => format!("/proc/self/fd/{}/{hidden}", self.dir.as_raw_fd()),
             None => format!("/proc/self/fd/{}", self.file.as_raw_fd()),
@@ -245,6 +242,5 @@ impl Drop for PidFile<'_> {
         if self.named {
             let _ = os::unlinkat(self.dir.as_fd(), &self.name);
         }
-        let _ = self.journal.gone(&self.real);
     }
 }

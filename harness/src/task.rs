@@ -269,7 +269,7 @@ impl Allowed {
             }
         }
         if let Some(adj) = live.oom_score_adj {
-            let now: i32 = std::fs::read_to_string(OOM)?
+            let now: i32 = os::read_small(OOM)?
                 .trim()
                 .parse()
                 .map_err(|_| io::ErrorKind::InvalidData)?;
@@ -289,7 +289,7 @@ impl Allowed {
     fn login(&mut self, live: &LiveTask, cap_eff: u64) {
         const CAP_AUDIT_CONTROL: u64 = 1 << 30;
         let wanted = live.loginuid.unwrap_or(u32::MAX);
-        let now = std::fs::read_to_string(LOGINUID).ok();
+        let now = os::read_small(LOGINUID).ok();
         let Some(now) = now.and_then(|s| s.trim().parse::<u32>().ok()) else {
             if live.loginuid.is_some() {
                 self.notes.push(format!(
@@ -331,22 +331,22 @@ fn get_limit(resource: u32) -> io::Result<(u64, u64)> {
 
 /// Give a process a limit if it has another. One that has ended, reaped or not, needs none.
 pub fn set_limit(pid: libc::pid_t, resource: u32, (cur, max): (u64, u64)) -> io::Result<()> {
-    if pid != 0 && ended(pid) {
-        return Ok(());
-    }
     let new = [cur, max];
     let mut old = [0u64; 2];
     // SAFETY: the structures are two u64 each, as prlimit64 wants them.
-    os::check_long(unsafe {
+    let mut done = os::check_long(unsafe {
         libc::syscall(libc::SYS_prlimit64, pid, resource, 0, old.as_mut_ptr())
-    })?;
-    if old != new {
+    });
+    if done.is_ok() && old != new {
         // SAFETY: as above.
-        os::check_long(unsafe {
+        done = os::check_long(unsafe {
             libc::syscall(libc::SYS_prlimit64, pid, resource, new.as_ptr(), 0)
-        })?;
+        });
     }
-    Ok(())
+    match done {
+        Err(e) if pid == 0 || !ended(pid) => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Has this process ended, as far as /proc tells?

@@ -475,6 +475,9 @@ pub fn until_running(
     let all = |m: u64| m | unseen == u64::MAX;
     let start = Instant::now();
     let mut left: Vec<(u32, u64)> = threads.to_vec();
+    let mut pause = Duration::from_micros(25);
+    // A few calls are left to them: on a single processor they come next.
+    std::thread::yield_now();
     loop {
         let pid = child.pid;
         left.retain(|(tid, mask)| {
@@ -507,7 +510,8 @@ pub fn until_running(
                 why: "it did not leave the restorer (its signal mask never changed)".into(),
             });
         }
-        std::thread::sleep(Duration::from_micros(500));
+        std::thread::sleep(pause);
+        pause = Duration::from_micros(500).min(2 * pause);
     }
 }
 

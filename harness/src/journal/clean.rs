@@ -469,7 +469,7 @@ pub(super) fn head(token: &str, what: &str) -> Head {
 
 /// When a process started, in ticks since the boot.
 pub(super) fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = crate::os::read_small(&format!("/proc/{pid}/stat")).ok()?;
     crate::os::stat_fields(&stat).nth(19)?.parse().ok()
 }
 

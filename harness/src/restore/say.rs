@@ -40,7 +40,7 @@ impl Restore<'_> {
             .flat_map(|(child, allowed)| late_limits(child, allowed))
             .collect();
         if let Some(p) = pidfile {
-            p.fill(pid)?;
+            p.fill(pid, running.tracer.is_some())?;
         }
         let notes = self.notes(running, made, late);
         self.said(log, running, &notes)
