@@ -40,6 +40,7 @@ pub mod words;
 pub use machine::{HugePages, Machine, MapRange, OwnMap, Rights};
 pub use types::*;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -585,8 +586,10 @@ impl<'a> Draft<'a> {
             .collect();
         maps.sort_by_key(|m| m.start);
         for m in maps {
-            if m.start.saturating_sub(end) >= WIDE_GAP && starts.len() < MOST_CUTS {
-                starts.push(m.start);
+            let gap = m.start.saturating_sub(end);
+            if gap >= WIDE_GAP && starts.len() < MOST_CUTS {
+                // What this program maps from here on lies at the upper end of the gap, if not at the lower.
+                starts.extend([end + (gap / 2 & !(PAGE_SIZE - 1)), m.start]);
             }
             end = end.max(m.end);
         }
@@ -759,7 +762,8 @@ impl Sketch<'_> {
         };
         let shm_plan = shm::plan_shm(draft.cp, &facts, &mut tables, &mut refuse);
         shm::protects(&shm_plan.attached, vmas, &mut tables);
-        tables.protects.sort_by_key(|p| p.start);
+        // From the top down, as they are mapped: a kernel splits mappings cheapest that way.
+        tables.protects.sort_by_key(|p| Reverse(p.start));
         draft.warnings.extend(shm_plan.warnings);
         tables.unmaps = draft.unmaps(&area);
         draft.count_maps(&tables, &mut refuse);

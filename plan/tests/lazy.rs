@@ -40,12 +40,12 @@ fn from_pages(p: &Plan) -> Vec<(u32, u32, u32, u64)> {
             .iter()
             .any(|s| i32::try_from(s.fd) == Ok(fd) && matches!(s.what, SourceKind::Pages(_)))
     };
-    p.tables
-        .maps
-        .iter()
-        .filter(|m| of(m.fd))
+    let maps = p.tables.maps.iter().filter(|m| of(m.fd));
+    let mut found: Vec<_> = maps
         .map(|m| (m.start, m.len, m.prot, m.page_offset))
-        .collect()
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 /// One VMA of 100 pages with contents in pages 10 to 89, and one small run in the file before them.
