@@ -50,12 +50,12 @@ fn within_budget(cp: &armrest_images::Checkpoint, machine: &Machine, p: &Plan, m
         p.tables.holes.len(),
         "one munmap a hole"
     );
-    // A kernel gets one more for each wide gap between mappings of ours and each of its own pages that stays.
+    // A kernel gets two more for each wide gap between mappings of ours, and one for each of its own pages that stays.
     let unmaps = m.count(Step::Unmap, nr::MUNMAP);
     let gaps = if machine.emulated {
         0
     } else {
-        machine.maps.len()
+        2 * machine.maps.len()
     };
     assert!(
         unmaps <= 3 + gaps,
