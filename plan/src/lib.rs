@@ -589,7 +589,7 @@ impl<'a> Draft<'a> {
             let gap = m.start.saturating_sub(end);
             if gap >= WIDE_GAP && starts.len() < MOST_CUTS {
                 // What this program maps from here on lies at the upper end of the gap, if not at the lower.
-                starts.extend([end + (gap / 2 & !(PAGE_SIZE - 1)), m.start]);
+                starts.extend([end + ((gap / 2) & !(PAGE_SIZE - 1)), m.start]);
             }
             end = end.max(m.end);
         }
