@@ -642,9 +642,9 @@ struct armrest_thread_args {
     struct armrest_rseq rseq;
     /* `PR_SET_NAME`: NUL-terminated. */
     uint8_t comm[16];
-    /* Address of the signal frame with which the thread enters the restored program, 8-aligned: in the kept page, or with `exit_frame` anywhere in the area. */
+    /* Address of the signal frame with which the thread enters the restored program, 8-aligned: anywhere in the area, but the leader's without `exit_frame` in the kept page. */
     uint32_t frame;
-    /* Where in the task's own memory the frame is copied to before the thread leaves, 8-aligned; 0 = it is used where it is. All threads have one if `RestoreArgs::exit_svc` is set. */
+    /* Where in the task's own memory the frame is copied to before the thread leaves, 8-aligned; 0 = it is used where it is (but for the leader, a tracer then keeps the area until the thread is out). All threads have one if `RestoreArgs::exit_svc` is set. */
     uint32_t exit_frame;
     /* End of the thread's stack in the area, 8-aligned. The leader's is not looked at: it runs on the blob's stack. */
     uint32_t stack;

@@ -894,7 +894,14 @@ fn arguments_that_contradict_themselves_are_refused() {
         thread(|c| c.threads[1].frame = AREA.end - 880),
         Check::Frame
     );
-    assert_eq!(thread(|c| c.threads[1].exit_frame = 0), Check::Frame);
+    // Where it is: a tracer keeps the area. Not without one that takes it away.
+    let mut c = case();
+    with_threads(&mut c);
+    c.threads[1].exit_frame = 0;
+    assert!(c.run(&mut Recorder::default()).is_ok());
+    c.threads[0].exit_frame = c.threads[1].frame - 0x4000;
+    c.fixed.exit_svc = 0x9000;
+    assert_eq!(c.refused(), Check::Frame);
     assert_eq!(refused(|c| c.threads[0].frame += 4), Check::Frame);
     assert_eq!(
         refused(|c| c.threads[0].frame = AREA.start + 0x1000 - 880),

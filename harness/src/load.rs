@@ -126,7 +126,7 @@ impl Loaded {
         .map_err(|e| fail("progress page", &e))?;
         if let Some(gate) = gate {
             let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-            map(a.gate, flags, gate.0.as_raw_fd()).map_err(|e| fail("gate", &e))?;
+            map_of(a.gate, RW, flags, gate.0.as_raw_fd()).map_err(|e| fail("gate", &e))?;
         }
         let args = armrest_plan::args::bytes(plan);
         for (at, room, bytes) in [
@@ -213,10 +213,15 @@ const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 /// # Errors
 /// EEXIST: something lies there; or what the kernel says.
 pub fn map(r: Range, prot: i32, flags: i32) -> io::Result<()> {
+    map_of(r, prot, flags, -1)
+}
+
+/// The same, of a file.
+fn map_of(r: Range, prot: i32, flags: i32, fd: i32) -> io::Result<()> {
     let at: *mut libc::c_void = pointer(r.start).cast();
     // SAFETY: NOREPLACE cannot hit a mapping; MAP_FIXED is used inside the area and inside reserved places alone, which
     // were mapped for that and which nothing refers to.
-    let p = unsafe { libc::mmap(at, r.len() as usize, prot, flags, -1, 0) };
+    let p = unsafe { libc::mmap(at, r.len() as usize, prot, flags, fd, 0) };
     if p == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

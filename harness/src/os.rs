@@ -305,6 +305,12 @@ pub fn status_hex(status: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(status_field(status, key)?, 16).ok()
 }
 
+/// The process of a thread.
+pub fn thread_group(tid: libc::pid_t) -> Option<libc::pid_t> {
+    let status = read_small(&format!("/proc/{tid}/status")).ok()?;
+    status_field(&status, "Tgid:")?.parse().ok()
+}
+
 /// Let this process have descriptors below `number`, if it may not yet.
 pub fn raise_open_files(number: u32) -> io::Result<()> {
     let mut limit = libc::rlimit {

@@ -147,14 +147,15 @@ fn next(tid: libc::pid_t) -> io::Result<Event> {
     }
 }
 
-/// Let a thread go on until its next event stop. Other signals than SIGSTOP cannot come: they are blocked.
-fn to_event_stop(tid: libc::pid_t, request: u32, signal: i32) -> io::Result<()> {
-    let mut signal = usize::try_from(signal).unwrap_or(0);
+/// Let a thread go on until its next event stop. Other signals than SIGSTOP cannot come: they are blocked. True if one
+/// came.
+fn to_event_stop(tid: libc::pid_t) -> io::Result<bool> {
+    let mut stop = false;
     loop {
-        ptrace(request, tid, 0, signal)?;
+        ptrace(CONT, tid, 0, 0)?;
         match next(tid)? {
-            Event::Stop(_, EVENT_STOP) => return Ok(()),
-            Event::Stop(libc::SIGSTOP, 0) => signal = 0,
+            Event::Stop(_, EVENT_STOP) => return Ok(stop),
+            Event::Stop(libc::SIGSTOP, 0) => stop = true,
             Event::Stop(..) => {}
             Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
         }
@@ -168,6 +169,8 @@ enum At {
     Running,
     /// It has said that it is about to leave.
     Following,
+    /// The leader, about to take the area away: others may still need it.
+    Waiting,
     /// In `rt_sigreturn`.
     Leaving,
     /// Stopped at its exit: the registers are the program's.
@@ -177,21 +180,41 @@ enum At {
 /// A thread that is traced.
 #[derive(Clone, Copy, Debug)]
 struct Thread {
+    /// Its process.
+    of: libc::pid_t,
     at: At,
     /// The program's mask and registers, once it is parked.
     parked: Option<(u64, Regs)>,
 }
 
-/// The task as its tracer sees it.
-#[derive(Debug)]
-pub struct Tracer {
-    leader: libc::pid_t,
-    threads: BTreeMap<libc::pid_t, Thread>,
+impl Thread {
+    fn new(of: libc::pid_t) -> Thread {
+        Thread {
+            of,
+            at: At::Running,
+            parked: None,
+        }
+    }
+}
+
+/// What happened to a process that is traced.
+#[derive(Clone, Copy, Debug, Default)]
+struct Process {
     /// Somebody sent a SIGSTOP meanwhile: it shall have its effect.
     stop: bool,
+    /// Somebody sent a SIGCONT meanwhile, and no SIGSTOP after it.
+    go_on: bool,
+    /// It is left stopped.
     held: bool,
-    /// Status of the leader, once it was waited for here.
-    ended: Option<Ended>,
+}
+
+/// The tasks as their tracer sees them. A process is named by its leader's id.
+#[derive(Debug, Default)]
+pub struct Tracer {
+    threads: BTreeMap<libc::pid_t, Thread>,
+    processes: BTreeMap<libc::pid_t, Process>,
+    /// A process that ended, and was waited for here.
+    ended: Option<(libc::pid_t, Ended)>,
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
@@ -206,33 +229,29 @@ impl Tracer {
     ///
     /// # Errors
     /// It may not be traced.
-    pub fn seize(pid: libc::pid_t, suspend_filters: bool) -> Result<Tracer, Error> {
+    pub fn seize(&mut self, pid: libc::pid_t, suspend_filters: bool) -> Result<(), Error> {
         let mut options = O_TRACESYSGOOD | O_TRACECLONE | O_EXITKILL;
         if suspend_filters {
             options |= O_SUSPEND_SECCOMP;
         }
         ptrace(SEIZE, pid, 0, options).map_err(failed("PTRACE_SEIZE"))?;
-        let first = Thread {
-            at: At::Running,
-            parked: None,
-        };
-        Ok(Tracer {
-            leader: pid,
-            threads: BTreeMap::from([(pid, first)]),
-            stop: false,
-            held: false,
-            ended: None,
-        })
+        self.threads.insert(pid, Thread::new(pid));
+        self.processes.insert(pid, Process::default());
+        Ok(())
     }
 
-    /// Take all events that there are. The status of the leader if it has ended.
+    /// Take all events that there are. A process that has ended, and how.
     ///
     /// # Errors
     /// A thread cannot be followed.
-    pub fn follow(&mut self) -> Result<Option<i32>, Error> {
+    pub fn follow(&mut self) -> Result<Option<(libc::pid_t, Ended)>, Error> {
         while let Some((tid, event)) = event(-1) {
             match event {
-                Event::End(status) if tid == self.leader => return Ok(Some(status)),
+                Event::End(status) if self.processes.contains_key(&tid) => {
+                    self.threads.retain(|_, t| t.of != tid);
+                    self.processes.remove(&tid);
+                    return Ok(Ended::of(status).map(|how| (tid, how)));
+                }
                 Event::End(_) => {
                     self.threads.remove(&tid);
                 }
@@ -247,41 +266,65 @@ impl Tracer {
     }
 
     fn stopped(&mut self, tid: libc::pid_t, signal: i32, event: i32) -> io::Result<()> {
-        let thread = self.threads.entry(tid).or_insert(Thread {
-            at: At::Running,
-            parked: None,
-        });
+        let (known, mut thread) = match self.threads.get(&tid) {
+            Some(thread) => (true, *thread),
+            None => (false, Thread::new(leader_of(tid)?)),
+        };
+        let of = thread.of;
+        let process = self.processes.entry(of).or_default();
+        let mut on = Some(0);
         if signal == AT_CALL {
             let r = regs(tid)?;
             // `ip` is 0 where a call begins and 1 where it ends.
-            if r[IP] == 0 && r[7] == NR_RT_SIGRETURN {
-                thread.at = At::Leaving;
-            } else if r[IP] == 1 && thread.at == At::Leaving {
-                thread.at = At::Out;
-                return Ok(());
+            match (r[IP], r[7]) {
+                (0, NR_RT_SIGRETURN) => thread.at = At::Leaving,
+                (1, _) if thread.at == At::Leaving => (thread.at, on) = (At::Out, None),
+                // From the exit routine: frames of other threads may still be in there.
+                (0, NR_MUNMAP) if tid == of && self.others_in(of) => {
+                    (thread.at, on) = (At::Waiting, None);
+                }
+                _ => {}
             }
-            return ptrace(SYSCALL, tid, 0, 0);
-        }
-        let mut pass = 0;
-        if event == EVENT_STOP {
-            // A new thread, or a stop of the whole group.
-            self.stop |= signal != libc::SIGTRAP;
+        } else if event == EVENT_STOP {
+            // The first of a new thread, a stop of the whole group, or word of a SIGCONT.
+            if signal != libc::SIGTRAP || known {
+                process.stop = signal != libc::SIGTRAP;
+                process.go_on = !process.stop;
+            }
         } else if event == 0 && signal == libc::SIGSTOP {
             if words::<32>(GETSIGINFO, tid, 0)?[2] == SI_QUEUE {
                 thread.at = At::Following;
             } else {
-                self.stop = true;
+                (process.stop, process.go_on) = (true, false);
             }
         } else if event == 0 {
             // All others are blocked: the kernel forced it upon a thread that went wrong.
-            pass = usize::try_from(signal).unwrap_or(0);
+            on = Some(usize::try_from(signal).unwrap_or(0));
         }
-        let on = if thread.at == At::Running {
-            CONT
-        } else {
-            SYSCALL
-        };
-        ptrace(on, tid, 0, pass)
+        self.threads.insert(tid, thread);
+        if let Some(signal) = on {
+            let how = if thread.at == At::Running {
+                CONT
+            } else {
+                SYSCALL
+            };
+            ptrace(how, tid, 0, signal)?;
+        }
+        if let Some(leader) = self.threads.get_mut(&of)
+            && leader.at == At::Waiting
+            && thread.at == At::Out
+            && !self.others_in(of)
+        {
+            self.threads.entry(of).and_modify(|t| t.at = At::Following);
+            ptrace(SYSCALL, of, 0, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Is a thread of this process, but the leader, still in the restore?
+    fn others_in(&self, of: libc::pid_t) -> bool {
+        let mut threads = self.threads.iter();
+        threads.any(|(tid, t)| t.of == of && *tid != of && t.at != At::Out)
     }
 
     /// Threads that have left the restore for the program.
@@ -296,35 +339,49 @@ impl Tracer {
         }
     }
 
+    /// End all processes. They are waited for elsewhere.
+    pub fn kill(&self) {
+        for pid in self.processes.keys() {
+            // SAFETY: numbers only; who is traced is reaped by nobody else before it is here.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+    }
+
     /// Bring all threads to where registers can be read and written, with every signal blocked.
     ///
     /// # Errors
     /// One of them is gone.
     pub fn park(&mut self) -> Result<(), Error> {
-        let mut run = || {
-            for (tid, thread) in &mut self.threads {
+        for (tid, thread) in &mut self.threads {
+            let process = self.processes.entry(thread.of).or_default();
+            let mut run = || {
                 let mask = swap_mask(*tid, u64::MAX)?;
                 ptrace(INTERRUPT, *tid, 0, 0)?;
-                to_event_stop(*tid, CONT, 0)?;
+                if to_event_stop(*tid)? {
+                    (process.stop, process.go_on) = (true, false);
+                }
                 thread.parked = Some((mask, regs(*tid)?));
+                Ok(())
+            };
+            if let Err(e) = run() {
+                let of = thread.of;
+                return Err(self.lost(of, "stopping it at its first instruction", e));
             }
-            Ok(())
-        };
-        run().map_err(|e| self.lost("stopping it at its first instruction", e))
+        }
+        Ok(())
     }
 
     /// Why a request failed: the task was killed meanwhile, or the kernel does not do it.
-    fn lost(&mut self, what: &'static str, e: io::Error) -> Error {
+    fn lost(&mut self, pid: libc::pid_t, what: &'static str, e: io::Error) -> Error {
         let gone = e.get_ref().and_then(|g| g.downcast_ref::<Gone>()).copied();
         if gone.is_none() && e.raw_os_error() != Some(libc::ESRCH) {
             return failed(what)(e);
         }
-        let leader = self.leader;
-        let mut end = gone.filter(|g| g.tid == leader).map(|g| g.status);
+        let mut end = gone.filter(|g| g.tid == pid).map(|g| g.status);
         let start = Instant::now();
         while end.is_none() && start.elapsed() < STEP_TIME {
             match event(-1) {
-                Some((tid, Event::End(status))) if tid == leader => end = Some(status),
+                Some((tid, Event::End(status))) if tid == pid => end = Some(status),
                 Some((tid, Event::Stop(..))) => {
                     let _ = ptrace(CONT, tid, 0, 0);
                 }
@@ -332,28 +389,27 @@ impl Tracer {
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         }
-        self.ended = end.and_then(Ended::of);
+        let end = end.and_then(Ended::of);
+        self.ended = end.map(|how| (pid, how));
         Error::Lost {
             what: format!("the task, while {what}"),
-            why: self
-                .ended
-                .map_or_else(|| "it is not there any more".into(), Ended::words),
+            why: end.map_or_else(|| "it is not there any more".into(), Ended::words),
         }
     }
 
-    /// How the task ended, if that was seen here and nowhere else.
-    pub fn ended(&self) -> Option<Ended> {
+    /// How a process ended, if that was seen here and nowhere else.
+    pub fn ended(&self) -> Option<(libc::pid_t, Ended)> {
         self.ended
     }
 
-    /// Let the leader unmap `range`, by the `svc` at that address of the range itself: it never comes back there.
+    /// Let the leader of a parked process unmap `range`, by the `svc` at that address of the range itself: it never
+    /// comes back there.
     ///
     /// # Errors
     /// It cannot, or the kernel refuses.
-    pub fn unmap(&mut self, range: Range, svc: u32) -> Result<(), Error> {
+    pub fn unmap(&mut self, pid: libc::pid_t, range: Range, svc: u32) -> Result<(), Error> {
         const JAZELLE_IT_ENDIAN_THUMB: u32 = 1 << 24 | 3 << 25 | 0x3f << 10 | 1 << 9 | 1 << 5;
-        let tid = self.leader;
-        let Some((_, own)) = self.threads.get(&tid).and_then(|t| t.parked) else {
+        let Some((_, own)) = self.threads.get(&pid).and_then(|t| t.parked) else {
             return Err(Error::Internal {
                 what: "ptrace of the restored task".into(),
                 why: "the leader is not parked".into(),
@@ -363,21 +419,21 @@ impl Tracer {
         (call[0], call[1], call[7], call[PC]) = (range.start, range.len(), NR_MUNMAP, svc);
         call[CPSR] &= !JAZELLE_IT_ENDIAN_THUMB;
         let run = || {
-            set_regs(tid, &call)?;
-            let begun = self.to_call(tid)?;
+            set_regs(pid, &call)?;
+            let begun = self.to_call(pid)?;
             if begun[IP] != 0 || begun[7] != NR_MUNMAP {
                 return Err(io::Error::other("it makes another call than munmap"));
             }
-            let done = self.to_call(tid)?;
-            ptrace(INTERRUPT, tid, 0, 0)?;
-            to_event_stop(tid, CONT, 0)?;
-            set_regs(tid, &own)?;
+            let done = self.to_call(pid)?;
+            ptrace(INTERRUPT, pid, 0, 0)?;
+            to_event_stop(pid)?;
+            set_regs(pid, &own)?;
             match done[0].cast_signed() {
                 0 => Ok(()),
                 error => Err(io::Error::from_raw_os_error(-error)),
             }
         };
-        run().map_err(|e| self.lost("unmapping the last page of ours in it", e))
+        run().map_err(|e| self.lost(pid, "unmapping the last page of ours in it", e))
     }
 
     /// To the next begin or end of a call.
@@ -392,49 +448,80 @@ impl Tracer {
         }
     }
 
-    /// Stop the whole task as SIGSTOP does, with no other signal taken before.
+    /// Take a SIGCHLD out of the queue of a parked process, if one waits there: it came of what the restore did.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn quiet(&mut self, pid: libc::pid_t) -> Result<(), Error> {
+        if os::pending_signals(pid).is_none_or(|p| p & bit(libc::SIGCHLD) == 0) {
+            return Ok(());
+        }
+        let run = || {
+            swap_mask(pid, !bit(libc::SIGCHLD))?;
+            ptrace(CONT, pid, 0, 0)?;
+            loop {
+                match next(pid)? {
+                    Event::Stop(_, EVENT_STOP) => return Ok(()),
+                    Event::Stop(..) => {
+                        swap_mask(pid, u64::MAX)?;
+                        ptrace(INTERRUPT, pid, 0, 0)?;
+                        ptrace(CONT, pid, 0, 0)?;
+                    }
+                    Event::End(status) => return Err(io::Error::other(Gone { tid: pid, status })),
+                }
+            }
+        };
+        run().map_err(|e| self.lost(pid, "taking back a SIGCHLD of the restore's own", e))
+    }
+
+    /// Stop a whole parked process as this signal does, with no other signal taken before. Where the signal has no
+    /// effect (in a group without a parent in its session), by SIGSTOP: then false.
     ///
     /// # Errors
     /// It is gone.
-    pub fn hold(&mut self) -> Result<(), Error> {
-        let run = || {
-            let tid = self.leader;
-            // SAFETY: numbers only; the thread is ours.
-            let sent = unsafe { libc::syscall(libc::SYS_tgkill, tid, tid, libc::SIGSTOP) };
-            os::check_long(sent)?;
-            ptrace(CONT, tid, 0, 0)?;
-            loop {
-                match next(tid)? {
-                    Event::Stop(libc::SIGSTOP, EVENT_STOP) => break,
-                    Event::Stop(libc::SIGSTOP, 0) => {
-                        ptrace(CONT, tid, 0, libc::SIGSTOP.cast_unsigned() as usize)?;
-                    }
-                    Event::Stop(..) => ptrace(CONT, tid, 0, 0)?,
-                    Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
+    pub fn hold(&mut self, pid: libc::pid_t, mut signal: i32) -> Result<bool, Error> {
+        let asked = signal;
+        let mut run = || {
+            while !stop_by(pid, signal)? {
+                if signal == libc::SIGSTOP {
+                    return Err(io::Error::other("SIGSTOP has no effect"));
                 }
+                signal = libc::SIGSTOP;
             }
-            for other in self.threads.keys().filter(|t| **t != tid) {
-                to_event_stop(*other, CONT, 0)?;
+            swap_mask(pid, u64::MAX)?;
+            let others = self
+                .threads
+                .iter()
+                .filter(|(t, o)| o.of == pid && **t != pid);
+            for (other, _) in others {
+                to_event_stop(*other)?;
             }
             Ok(())
         };
-        run().map_err(|e| self.lost("leaving it stopped", e))?;
-        self.held = true;
-        Ok(())
+        run().map_err(|e| self.lost(pid, "leaving it stopped", e))?;
+        self.processes.entry(pid).or_default().held = true;
+        Ok(signal == asked)
     }
 
-    /// True if somebody stopped the task while it was being restored,
-    /// and nobody let it go on again. A SIGCONT waits, as every signal does here, and a later SIGSTOP takes it away.
-    /// So does the one by which a thread says that it leaves: a SIGCONT before that is not known, and the task stays
-    /// stopped.
-    pub fn was_stopped(&self) -> bool {
-        const SIGCONT: u64 = 1 << 17;
-        self.stop && os::pending_signals(self.leader).is_none_or(|p| p & SIGCONT == 0)
+    /// True if somebody stopped a process while it was being restored, and nobody let it go on again. A SIGCONT waits, as
+    /// every signal does here, unless a later SIGSTOP takes it away: the one by which a thread says that it leaves, too,
+    /// so what was seen of it counts as well.
+    pub fn was_stopped(&self, pid: libc::pid_t) -> bool {
+        let stop = self.processes.get(&pid).is_some_and(|p| p.stop);
+        stop && os::pending_signals(pid).is_none_or(|p| p & bit(libc::SIGCONT) == 0)
     }
 
     /// Give all threads their masks back and let them go: into the program, or as stopped as they are. A thread that was
     /// killed meanwhile is nobody's concern.
     pub fn release(self) {
+        for (pid, process) in &self.processes {
+            let lost = || os::pending_signals(*pid).is_some_and(|p| p & bit(libc::SIGCONT) == 0);
+            if process.go_on && !process.held && lost() {
+                // What said that a thread leaves has taken it away.
+                // SAFETY: numbers only; it is ours until the next lines.
+                unsafe { libc::kill(*pid, libc::SIGCONT) };
+            }
+        }
         for (tid, thread) in &self.threads {
             if let Some((mask, _)) = thread.parked {
                 let _ = swap_mask(*tid, mask);
@@ -442,6 +529,39 @@ impl Tracer {
             let _ = ptrace(DETACH, *tid, 0, 0);
         }
     }
+}
+
+/// Let a leader that is parked take this signal. True if its process stops.
+fn stop_by(pid: libc::pid_t, signal: i32) -> io::Result<bool> {
+    // SAFETY: numbers only; the thread is ours.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGSTOP) };
+    os::check_long(sent)?;
+    ptrace(CONT, pid, 0, 0)?;
+    let mut taken = false;
+    loop {
+        match next(pid)? {
+            Event::Stop(libc::SIGSTOP, 0) => {
+                taken = true;
+                swap_mask(pid, !bit(signal))?;
+                // Should it have no effect, it must not run all the same.
+                ptrace(INTERRUPT, pid, 0, 0)?;
+                ptrace(CONT, pid, 0, usize::try_from(signal).unwrap_or(0))?;
+            }
+            Event::Stop(by, EVENT_STOP) if taken => return Ok(by == signal),
+            Event::Stop(..) => ptrace(CONT, pid, 0, 0)?,
+            Event::End(status) => return Err(io::Error::other(Gone { tid: pid, status })),
+        }
+    }
+}
+
+/// A signal's place in a mask.
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// The process of a thread that was not seen before.
+fn leader_of(tid: libc::pid_t) -> io::Result<libc::pid_t> {
+    os::thread_group(tid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
 /// The registers of a thread of another process: it is stopped for a moment if it runs, and stays stopped if it was.

@@ -1,5 +1,6 @@
 //! From the fork to the end: reports and progress of the blob, proof that the task runs, signals and exit status.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,12 +14,11 @@ use crate::error::Error;
 use crate::load::Loaded;
 use crate::objects::tty;
 use crate::os;
-use crate::trace::Tracer;
 
 /// Bytes of the blob by which it is known.
 const CODE: usize = 64;
 /// How long a task may take from its last report to its first own instruction.
-const ENTER_TIME: Duration = Duration::from_secs(20);
+pub const ENTER_TIME: Duration = Duration::from_secs(20);
 /// Signals that a foreground restore passes on.
 const FORWARDED: [i32; 8] = [
     libc::SIGTERM,
@@ -148,9 +148,18 @@ impl Child {
                 // SAFETY: our own children, not reaped yet: nobody else can.
                 unsafe { libc::kill(*pid, libc::SIGKILL) };
             }
-            for pid in pids {
-                // SAFETY: as above.
-                unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+            // What is traced is waited for as it comes: a leader ends after its threads, a parent before its children.
+            let mut left: BTreeSet<libc::pid_t> = pids.into_iter().collect();
+            while !left.is_empty() {
+                let mut status = 0;
+                // SAFETY: `status` is writable.
+                let pid = unsafe { libc::waitpid(-1, &mut status, libc::__WALL) };
+                if pid < 0 {
+                    break;
+                }
+                if Ended::of(status).is_some() {
+                    left.remove(&pid);
+                }
             }
         }
     }
@@ -359,56 +368,8 @@ pub fn until_ended(
     Ok(())
 }
 
-/// Wait until all `threads` of a traced task are stopped at the exit of their `rt_sigreturn`.
-#[allow(clippy::too_many_arguments)]
-pub fn until_out(
-    child: &mut Child,
-    mut reports: Reports,
-    tracer: &mut Tracer,
-    threads: usize,
-    plan: &Plan,
-    loaded: &Loaded,
-    deadline: Deadline,
-    forward: &Forward,
-) -> Result<(), Error> {
-    let bar = Bar::new(plan.pages * 4096);
-    let mut entered: Option<Instant> = None;
-    loop {
-        if let Some(status) = tracer.follow()? {
-            child.ended = Ended::of(status);
-        }
-        let ended = reports.take(Duration::from_millis(u64::from(entered.is_none())))?;
-        let out = tracer.out() == threads;
-        if ended && out {
-            return reports.judge(child.pid.cast_unsigned(), child, plan, loaded);
-        }
-        if !reports.said.is_empty() || child.ended.is_some() {
-            // It ends with its report: nothing of it is traced any more.
-            tracer.give_up();
-            while !reports.take(Duration::from_millis(50))? {}
-            reports.judge(child.pid.cast_unsigned(), child, plan, loaded)?;
-            let end = child.wait_for(ENTER_TIME);
-            return Err(Error::Lost {
-                what: "the task, while it was entered".into(),
-                why: end.map_or_else(|| "it went its own way".into(), Ended::words),
-            });
-        }
-        forward.interrupted()?;
-        deadline.check(|| in_step(loaded))?;
-        bar.show(std::slice::from_ref(loaded));
-        if ended {
-            if entered.get_or_insert_with(Instant::now).elapsed() > ENTER_TIME {
-                return Err(Error::Lost {
-                    what: "the task".into(),
-                    why: format!("{} of {threads} threads left the restorer", tracer.out()),
-                });
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-}
-
-fn in_step(loaded: &Loaded) -> String {
+/// How far a task is, in words.
+pub fn in_step(loaded: &Loaded) -> String {
     format!("restore, in step \"{}\"", words_of(loaded.progress().step))
 }
 

@@ -5,7 +5,7 @@
 //! of that very page. Where there is no ptrace, or a user says so, the page stays and is named.
 
 use armrest_abi::Queued;
-use armrest_images::LiveTask;
+use armrest_images::{LiveTask, Task, TaskState};
 
 use crate::kernel_pages::{KernelPages, sigpage_exit};
 use crate::machine::Machine;
@@ -18,7 +18,25 @@ const SIGSTOP: u32 = 19;
 /// Suspending filters takes CAP_SYS_ADMIN.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// Decide. `room`: every thread has a place for its signal frame. `forbidden(nr)`: a filter of the checkpoint would not let this call pass.
+/// What is known of a task besides its images.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Every thread has a place for its signal frame.
+    pub room: bool,
+    /// It is traced in any case: it is to be stopped again, or another of its tree is traced.
+    pub traced: bool,
+}
+
+/// The signal that stopped a task: SIGSTOP if it is not recorded.
+pub fn stops(task: &Task) -> Option<u32> {
+    match task.state {
+        TaskState::Stopped { signo: 0 } => Some(SIGSTOP),
+        TaskState::Stopped { signo } => Some(signo),
+        _ => None,
+    }
+}
+
+/// Decide. `forbidden(nr)`: a filter of the checkpoint would not let this call pass.
 ///
 /// # Errors
 /// What was asked for cannot be, or nothing can.
@@ -26,7 +44,7 @@ pub fn decide(
     live: &LiveTask,
     machine: &Machine,
     pages: &KernelPages,
-    room: bool,
+    asked: Asked,
     options: &Options,
     forbidden: &dyn Fn(u32) -> bool,
 ) -> Result<Exit, Refusal> {
@@ -37,18 +55,23 @@ pub fn decide(
     };
     const NO_PTRACE: &str =
         "armrest check says whether ptrace works; it does not under an emulator or a debugger";
-    if (options.leave_stopped || options.finish == Finish::Ptrace) && !machine.has_ptrace {
-        let what = if options.leave_stopped {
-            "--leave-stopped without ptrace"
-        } else {
-            "--finish=ptrace without ptrace"
-        };
-        return Err(refuse(RefusalKind::Machine, what.into(), NO_PTRACE));
+    let wanted = [
+        (options.leave_stopped, "--leave-stopped without ptrace"),
+        (
+            options.finish == Finish::Ptrace,
+            "--finish=ptrace without ptrace",
+        ),
+        (asked.traced, "a stopped task without ptrace"),
+    ];
+    if let Some((_, what)) = wanted.iter().find(|w| w.0 && !machine.has_ptrace) {
+        return Err(refuse(RefusalKind::Machine, (*what).into(), NO_PTRACE));
     }
     const NO_ROOM: &str = "there is no room for a signal frame below the stack pointer";
     let filtered = LAST_CALLS.iter().find(|c| forbidden(c.0)).map(|c| c.1);
     let sigpage = match filtered {
-        None => sigpage_exit(machine, pages).and_then(|exit| room.then_some(exit).ok_or(NO_ROOM)),
+        None => {
+            sigpage_exit(machine, pages).and_then(|exit| asked.room.then_some(exit).ok_or(NO_ROOM))
+        }
         Some("munmap") => Err("a filter of the checkpoint forbids munmap"),
         Some(_) => Err("a filter of the checkpoint forbids close or rt_sigreturn"),
     };
@@ -66,7 +89,7 @@ pub fn decide(
         (Finish::Ptrace, _) => Exit::Ptrace("asked for"),
         (Finish::Page, _) => Exit::Page("asked for"),
     };
-    let traced = options.leave_stopped || matches!(exit, Exit::Ptrace(_));
+    let traced = asked.traced || options.leave_stopped || matches!(exit, Exit::Ptrace(_));
     if let Some(call) = filtered
         && !(traced && machine.cap_eff & CAP_SYS_ADMIN != 0)
     {

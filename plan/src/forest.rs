@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use armrest_abi::{PAGE_SIZE, Range, Remove, want};
 use armrest_images::{Checkpoint, Task, TaskState};
 
+use crate::finish;
 use crate::inherit;
 use crate::machine::{Machine, MapRange, OwnMap};
 use crate::shm;
@@ -45,7 +46,8 @@ impl Forest {
     }
 }
 
-/// Decide everything about restoring all tasks of `cp` on `machine`.
+/// Decide everything about restoring all tasks of `cp` on `machine`. If one of them has to be traced, all are: nobody
+/// runs before all are there.
 ///
 /// # Errors
 /// All refusals of all tasks at once; nothing has been touched.
@@ -112,17 +114,21 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
     let machine = &with(machine, &inherited.reserve);
     let mut whole = Whole::new(cp, machine, options, &mut found);
     whole.inherited = inherited;
-    let sketches: Vec<Option<Sketch<'_>>> = (0..)
-        .zip(&cp.tasks)
-        .map(|(i, t)| t.live.as_ref().and_then(|_| sketch(&whole, i, &mut found)))
-        .collect();
-    let traced = |(s, t): (&Option<Sketch<'_>>, &Task)| s.as_ref()?.traced.then_some(t.pid);
-    for pid in sketches.iter().zip(&cp.tasks).filter_map(traced) {
-        refuse.add(
-            RefusalKind::Unsupported,
-            format!("pid {pid}: restored by ptrace, and one of a tree"),
-            "--finish=page; --leave-stopped is for single processes",
-        );
+    let mut sketched = || -> Vec<Option<Sketch<'_>>> {
+        (0..)
+            .zip(&cp.tasks)
+            .map(|(i, t)| t.live.as_ref().and_then(|_| sketch(&whole, i, &mut found)))
+            .collect()
+    };
+    let stopped = |t: &Task| finish::stops(t).is_some();
+    whole
+        .traced
+        .set(machine.has_ptrace && cp.tasks.iter().any(stopped));
+    let mut sketches = sketched();
+    let traced = sketches.iter().flatten().filter(|s| s.traced).count();
+    if traced != 0 && traced != sketches.iter().flatten().count() {
+        whole.traced.set(true);
+        sketches = sketched();
     }
     refuse.extend(found);
     if !refuse.0.is_empty() {

@@ -272,12 +272,16 @@ impl<'a> Draft<'a> {
         let (tid_bits, last_pid_fd) = self.tids(options);
         let timer_bits = timers::plan(live, self.machine, &mut tables, &mut self.notes);
         let leaves = threads::exit_frames(live);
-        let room = leaves.iter().all(Option::is_some);
-        let exit = self.exit(room, options, &forbidden).unwrap_or_else(|no| {
-            refuse.push(no);
-            Exit::Page("")
-        });
-        let traced = options.leave_stopped || matches!(exit, Exit::Ptrace(_));
+        let asked = finish::Asked {
+            room: leaves.iter().all(Option::is_some),
+            traced: self.whole.traced.get() || finish::stops(task).is_some(),
+        };
+        let exit = finish::decide(live, self.machine, &self.kernel, asked, options, &forbidden)
+            .unwrap_or_else(|no| {
+                refuse.push(no);
+                Exit::Page("")
+            });
+        let traced = asked.traced || options.leave_stopped || matches!(exit, Exit::Ptrace(_));
         threads::rows(task, live, self.machine, traced, &mut tables);
         identities.place(&mut tables);
 
@@ -307,26 +311,6 @@ impl<'a> Draft<'a> {
             args,
             len,
         })
-    }
-
-    /// How the last page of ours goes.
-    fn exit(
-        &self,
-        room: bool,
-        options: &Options,
-        forbidden: &dyn Fn(u32) -> bool,
-    ) -> Result<Exit, Refusal> {
-        let decide = |o| finish::decide(self.live, self.machine, &self.kernel, room, o, forbidden);
-        let exit = decide(options)?;
-        let asked = options.leave_stopped || options.finish != Finish::Auto;
-        if self.whole.many() && matches!(exit, Exit::Ptrace(_)) && !asked {
-            // Nobody traces a whole tree.
-            return decide(&Options {
-                finish: Finish::Page,
-                ..options.clone()
-            });
-        }
-        Ok(exit)
     }
 
     /// Target VMAs must fit this kernel's address space.
@@ -824,6 +808,7 @@ impl Sketch<'_> {
             exit,
             stay: draft.kernel.stay,
             traced: self.traced,
+            stop: draft.cp.tasks.get(draft.index).and_then(finish::stops),
             pages,
             lazy: self.lazy,
             legacy,

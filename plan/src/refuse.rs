@@ -78,9 +78,11 @@ pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
             TaskState::Dead { .. } => {
                 no(format!("pid {}: a zombie", task.pid), "nothing to restore")
             }
-            TaskState::Stopped { .. } => no(
-                format!("pid {}: a stopped task", task.pid),
-                "continue it before the dump",
+            // 0: it is not recorded. SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU.
+            TaskState::Stopped { signo: 0 | 19..=22 } => {}
+            TaskState::Stopped { signo } => no(
+                format!("pid {}: stopped by signal {signo}", task.pid),
+                "no task is stopped by that: the images are damaged",
             ),
         }
         if let Some(live) = &task.live {

@@ -286,7 +286,8 @@ fn exit_frame(t: &Thread, vmas: &[Vma]) -> Option<Place> {
     Some(Place { frame, alone_from })
 }
 
-/// Write down where the frames go: the leader's only if it leaves by the sigpage.
+/// Write down where the frames go: the leader's only if it leaves by the sigpage. Where a tracer takes the area away, a
+/// thread can use its frame where it is: the leader does not come to its end before the others are out.
 pub fn leave(
     rows: &mut [ThreadArgs],
     frames: &[Option<u32>],
@@ -299,6 +300,7 @@ pub fn leave(
         }
         match frame {
             Some(frame) => row.exit_frame = *frame,
+            None if matches!(exit, Exit::Ptrace(_)) => {}
             None => refuse.push(Refusal {
                 kind: RefusalKind::Unsupported,
                 what: format!(

@@ -289,6 +289,8 @@ pub struct Plan {
     pub stay: Vec<Range>,
     /// The harness traces the task and stops it at the exit of `rt_sigreturn`: to unmap the last page, or to leave it so.
     pub traced: bool,
+    /// The signal by which the task is stopped again once it is there.
+    pub stop: Option<u32>,
     /// Pages with contents.
     pub pages: u64,
     /// Those of them that are mapped from pages files and not read.

@@ -1,5 +1,6 @@
 //! What is the same for all tasks of a checkpoint: found, refused and decided once, however many there are.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -26,6 +27,8 @@ pub(crate) struct Whole<'a> {
     pub held: Held<'a>,
     /// Memory that comes by a fork; of a single task nothing.
     pub inherited: Inheritance,
+    /// All tasks are traced, since one of them has to be.
+    pub traced: Cell<bool>,
 }
 
 /// Who holds which descriptions and locks, and which ids there are.
@@ -107,6 +110,7 @@ impl<'a> Whole<'a> {
             given,
             held,
             inherited: Inheritance::default(),
+            traced: Cell::new(false),
         };
         files::refuse_flights(&whole, refuse);
         sockets::refuse(cp, &whole.given, machine, refuse);
@@ -115,11 +119,6 @@ impl<'a> Whole<'a> {
         let here = machine.ipc.as_ref().filter(|_| !options.new_namespaces);
         ipc::needs(cp, here, options.own_ipc, machine.cap_eff, refuse);
         whole
-    }
-
-    /// More than one process is made.
-    pub fn many(&self) -> bool {
-        self.cp.tasks.len() > 1
     }
 
     /// Decide what is made for all of them. Nothing was refused.

@@ -3,10 +3,15 @@
 
 mod common;
 
-use armrest_images::{Checkpoint, FsDir, VmaKind};
+use armrest_images::{Checkpoint, FsDir, TaskState, VmaKind};
 use armrest_plan::kernel_pages::KernelPages;
 use armrest_plan::{Exit, Finish, Machine, Options, Plan, finish, plan};
 use std::path::Path;
+
+const ASKED: finish::Asked = finish::Asked {
+    room: true,
+    traced: false,
+};
 
 fn sample(name: &str) -> Checkpoint {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -192,7 +197,7 @@ fn a_pending_sigcont_does_not_survive_a_stop() {
             ..common::options()
         };
         let live = cp.tasks[0].live.as_ref().unwrap();
-        finish::decide(live, m, &pages, true, &options, &|_| false)
+        finish::decide(live, m, &pages, ASKED, &options, &|_| false)
     };
     assert!(decide(&m, false).is_ok());
     assert!(decide(&m, true).unwrap_err().what.contains("SIGCONT"));
@@ -216,7 +221,7 @@ fn filters_in_the_way_are_suspended_by_a_tracer_with_the_right_to_or_refused() {
         ..KernelPages::default()
     };
     let decide = |m: &Machine, forbidden: u32| {
-        finish::decide(live, m, &pages, true, &common::options(), &|nr| {
+        finish::decide(live, m, &pages, ASKED, &common::options(), &|nr| {
             nr == forbidden
         })
     };
@@ -273,6 +278,37 @@ fn a_traced_plan_has_its_thread_say_when_it_leaves() {
     let none = planned(&cp, &m);
     let calls = armrest_plan::record::record(&none);
     assert!(calls.iter().all(|c| c.nr != 363));
+}
+
+/// `halted` stopped itself by SIGSTOP, `stopped` has a child each by SIGSTOP and SIGTSTP.
+#[test]
+fn a_stopped_task_is_traced_and_stopped_by_its_own_signal() {
+    let mut cp = sample("halted");
+    let m = machine(&cp);
+    let p = planned(&cp, &m);
+    assert_eq!((p.traced, p.stop), (true, Some(19)));
+    assert!(p.exit.sigpage().is_some());
+    let alone = Machine {
+        has_ptrace: false,
+        ..m.clone()
+    };
+    let options = common::options();
+    assert_eq!(
+        refused(&cp, &alone, &options),
+        "a stopped task without ptrace"
+    );
+    for (signo, by) in [(0, 19), (20, 20), (21, 21), (22, 22)] {
+        cp.tasks[0].state = TaskState::Stopped { signo };
+        assert_eq!(planned(&cp, &m).stop, Some(by));
+    }
+    for signo in [9, 18, 23, 65] {
+        cp.tasks[0].state = TaskState::Stopped { signo };
+        let what = refused(&cp, &m, &options);
+        assert_eq!(what, format!("pid 401: stopped by signal {signo}"));
+    }
+    cp.tasks[0].state = TaskState::Alive;
+    let p = planned(&cp, &m);
+    assert_eq!((p.traced, p.stop), (false, None));
 }
 
 /// Only where a thread will return through the dumped page does that stay: of the samples in `handlers`, where a second

@@ -9,7 +9,7 @@ use armrest_abi::want;
 use armrest_images::{Checkpoint, FsDir, LiveTask, Task, load};
 use armrest_plan::forest::{Forest, forest};
 use armrest_plan::model::{Trouble, emulator, machine, prove};
-use armrest_plan::{Machine, MapRange, OwnMap};
+use armrest_plan::{Exit, Finish, Machine, MapRange, Options, OwnMap};
 use common::{live, options};
 
 fn sample(name: &str) -> Checkpoint {
@@ -75,6 +75,67 @@ fn every_task_of_a_tree_ends_with_its_own_memory() {
             model.unwrap_or_else(|s| panic!("{name}, pid {who}: {s:?}"));
         }
     }
+}
+
+/// Nobody runs before all are there: if one has to be traced, because it is to be stopped, or leaves no room for its
+/// frame, or since that is asked for, all are.
+#[test]
+fn one_that_is_traced_means_all_are() {
+    let traced = |cp: &Checkpoint, m: &Machine, options: &Options| {
+        let f = forest(cp, m, options).expect("a plan");
+        let all: Vec<bool> = f.each().map(|(_, p)| p.traced).collect();
+        assert!(all.iter().all(|t| *t == all[0]), "{all:?}");
+        // (The model does not leave by a sigpage.)
+        for (i, p) in f.each().filter(|(_, p)| p.exit.sigpage().is_none()) {
+            prove(cp, &inside(m, &f, i), p, Trouble::default()).expect("its own memory");
+        }
+        (all[0], f)
+    };
+    let asked = |finish, leave_stopped| Options {
+        finish,
+        leave_stopped,
+        ..options()
+    };
+    let mut cp = sample("workers");
+    let live = cp.tasks[0].live.as_ref().expect("alive");
+    let m = Machine {
+        sigpage: live.mm.sigpage.clone(),
+        ..Machine::generic()
+    };
+    assert!(!traced(&cp, &m, &asked(Finish::Auto, false)).0);
+    assert!(traced(&cp, &m, &asked(Finish::Auto, true)).0);
+    let (all, f) = traced(&cp, &m, &asked(Finish::Ptrace, false));
+    assert!(all && f.each().all(|(_, p)| matches!(p.exit, Exit::Ptrace(_))));
+    let (all, f) = traced(&sample("stopped"), &m, &asked(Finish::Auto, false));
+    let stops: Vec<_> = f.each().map(|(_, p)| p.stop).collect();
+    assert!(
+        all && stops == [None, Some(19), Some(20), None],
+        "{stops:?}"
+    );
+    // One worker has no room below its stack pointer.
+    let live = cp.tasks[2].live.as_mut().expect("alive");
+    let stack = live
+        .mm
+        .vmas
+        .iter()
+        .find(|v| v.grows_down)
+        .expect("a stack")
+        .range;
+    live.threads[0].regs[13] = stack.start() + 880;
+    let (all, f) = traced(&cp, &m, &asked(Finish::Auto, false));
+    let by_ptrace: Vec<_> = f
+        .each()
+        .map(|(_, p)| matches!(p.exit, Exit::Ptrace(_)))
+        .collect();
+    assert!(
+        all && by_ptrace == [false, false, true, false, false],
+        "{by_ptrace:?}"
+    );
+    let alone = Machine {
+        has_ptrace: false,
+        ..m.clone()
+    };
+    assert!(!traced(&cp, &alone, &asked(Finish::Auto, false)).0);
 }
 
 #[test]

@@ -192,7 +192,8 @@ fn frame_at(start: u32) -> Range {
 fn thread(args: &Args<'_>, i: usize, t: &ThreadArgs) -> Result<(), Check> {
     let f = args.fixed;
     let copied = t.exit_frame != 0;
-    let from = if copied { f.area } else { f.keep };
+    // A thread whose frame is used where it is has a tracer, which keeps the area until it is out.
+    let from = if copied || i != 0 { f.area } else { f.keep };
     if !from.contains(frame_at(t.frame))
         || !(t.frame | t.exit_frame).is_multiple_of(8)
         || frame_at(t.exit_frame).overlaps(f.area)

@@ -1,9 +1,8 @@
 //! Stage 4: bring all to their places, through the gates, and see them run their own code.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use armrest_plan::Exit;
 use armrest_plan::tree::Role;
 
 use super::make::Made;
@@ -11,7 +10,7 @@ use super::start::Running;
 use super::{Member, Restore};
 use crate::error::Error;
 use crate::family::{Board, Stage};
-use crate::load::{self, Loaded};
+use crate::load::Loaded;
 use crate::os;
 use crate::watch::{self, Child, Ended, Reports};
 
@@ -62,18 +61,21 @@ impl Restore<'_> {
                     Making::Births(stage),
                 )
             })?;
-            if stage == Stage::Born {
+            match stage {
                 // Nobody is forked any more, so no emulator starts a thread of its own.
-                running.held = None;
+                Stage::Born => running.held = None,
+                Stage::Settled => {
+                    for m in self.members.iter().skip(1) {
+                        let pid = board.pid(m.index).load(Ordering::Acquire);
+                        running.others.push(Child::stranger(pid.cast_signed()));
+                    }
+                    self.trace(running)?;
+                }
+                _ => {}
             }
-            board.release(i);
-        }
-        let Some(board) = &running.board else {
-            return Ok(());
-        };
-        for m in self.members.iter().skip(1) {
-            let pid = board.pid(m.index).load(Ordering::Acquire);
-            running.others.push(Child::stranger(pid.cast_signed()));
+            if let Some(board) = &running.board {
+                board.release(i);
+            }
         }
         Ok(())
     }
@@ -116,7 +118,12 @@ impl Restore<'_> {
     }
 
     /// What the report pipe said, of whichever task.
-    fn judge(&self, reports: &Reports, child: &mut Child, loaded: &[Loaded]) -> Result<(), Error> {
+    pub(super) fn judge(
+        &self,
+        reports: &Reports,
+        child: &mut Child,
+        loaded: &[Loaded],
+    ) -> Result<(), Error> {
         let of = |tid: u32| {
             let has = |m: &Member<'_>| m.live.threads.iter().any(|t| t.tid == tid);
             self.members.iter().position(has).unwrap_or(0)
@@ -140,37 +147,10 @@ impl Restore<'_> {
         }
         // Nobody else chooses ids while the threads are made.
         let _lock = running.lock.take();
-        let child = &mut running.child;
-        let (plan, loaded) = (&self.root().plan, &made.loaded[0]);
-        if let Some(tracer) = &mut running.tracer {
-            let threads = self.root().live.threads.len();
-            watch::until_out(
-                child,
-                reports,
-                tracer,
-                threads,
-                plan,
-                loaded,
-                self.deadline,
-                self.forward,
-            )?;
-            let mut settle = || -> Result<(), Error> {
-                tracer.park()?;
-                if let Exit::Ptrace(_) = plan.exit {
-                    tracer.unmap(plan.area.all, plan.area.keep.start + load::svc_offset()?)?;
-                }
-                if self.o.leave_stopped || tracer.was_stopped() {
-                    tracer.hold()?;
-                }
-                Ok(())
-            };
-            let settled = settle();
-            if let Some(how) = tracer.ended() {
-                child.has_ended(how);
-            }
-            settled?;
-            return watch::area_gone(child, plan, self.machine.emulated);
+        if running.tracer.is_some() {
+            return self.see_out(running, reports, made);
         }
+        let child = &mut running.child;
         let all = self.members.iter().map(|m| m.plan.read_by_blob()).sum();
         watch::until_ended(&mut reports, all, &made.loaded, self.deadline, self.forward)?;
         self.judge(&reports, child, &made.loaded)?;
@@ -202,12 +182,9 @@ impl Restore<'_> {
         reports: &mut Reports,
         made: &Made,
     ) -> Result<(), Error> {
-        let Some(board) = &running.board else {
-            return Ok(());
-        };
         // They share the gate: opened by way of one it is open to all.
         let open = |time| made.loaded[0].open_gate(time);
-        self.until_at_gate(1, board, &mut running.child, reports, made)?;
+        self.until_at_gate(1, running, reports, made)?;
         for r in &self.forest.removes {
             // SAFETY: IPC_RMID takes no buffer.
             os::check(unsafe { libc::shmctl(r.shmid, libc::IPC_RMID, std::ptr::null_mut()) })
@@ -217,7 +194,7 @@ impl Restore<'_> {
                 })?;
         }
         open(1);
-        self.until_at_gate(2, board, &mut running.child, reports, made)?;
+        self.until_at_gate(2, running, reports, made)?;
         running.through = true;
         open(2);
         Ok(())
@@ -227,22 +204,44 @@ impl Restore<'_> {
     fn until_at_gate(
         &self,
         time: u32,
-        board: &Board,
-        child: &mut Child,
+        running: &mut Running,
         reports: &mut Reports,
         made: &Made,
     ) -> Result<(), Error> {
-        let bytes: u64 = self
-            .members
-            .iter()
-            .map(|m| m.plan.read_by_blob() * 4096)
-            .sum();
-        let bar = watch::Bar::new(bytes);
+        let Some(board) = &running.board else {
+            return Ok(());
+        };
+        let child = &mut running.child;
+        let bar = self.bar();
         while !made.loaded.iter().all(|l| l.at_gate(time)) {
+            match &mut running.tracer {
+                // Each of their calls waits for us: more often than we look at anything else.
+                Some(tracer) => {
+                    let until = Instant::now() + Duration::from_millis(20);
+                    while Instant::now() < until {
+                        if let Some((pid, how)) = tracer.follow()? {
+                            if pid == child.pid() {
+                                child.has_ended(how);
+                            }
+                            break;
+                        }
+                        if made.loaded.iter().all(|l| l.at_gate(time)) {
+                            break;
+                        }
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
+                }
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
             self.look(child, reports, board, &made.loaded, Making::Memory)?;
-            std::thread::sleep(Duration::from_millis(2));
             bar.show(&made.loaded);
         }
         Ok(())
+    }
+
+    /// How far all tasks together are.
+    pub(super) fn bar(&self) -> watch::Bar {
+        let pages: u64 = self.members.iter().map(|m| m.plan.read_by_blob()).sum();
+        watch::Bar::new(pages * 4096)
     }
 }

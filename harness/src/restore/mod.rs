@@ -5,6 +5,7 @@ mod make;
 pub mod open;
 mod say;
 mod start;
+mod traced;
 
 use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
 use armrest_plan::forest::Forest;

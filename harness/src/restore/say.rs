@@ -48,6 +48,7 @@ impl Restore<'_> {
 
     fn notes(&self, running: &Running, made: &Made, late: Vec<String>) -> Vec<String> {
         let mut notes = made.notes.clone();
+        notes.extend(running.notes.iter().cloned());
         notes.extend(late);
         let others = running.others.iter();
         let all = [&running.child].into_iter().chain(others);
@@ -79,6 +80,8 @@ impl Restore<'_> {
                 )),
             }
         }
+        let stopped = self.members.iter().filter(|m| m.plan.stop.is_some());
+        notes.extend(stopped.map(|m| format!("pid {} is stopped, as it was", m.task.pid)));
         if self.o.leave_stopped {
             notes.push("stopped before its first instruction: kill -CONT lets it go on".into());
         }

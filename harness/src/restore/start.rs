@@ -24,7 +24,7 @@ pub(super) struct Running {
     pub(super) board: Option<Board>,
     pub(super) way: &'static str,
     pub(super) reports: Option<Reports>,
-    /// Who traces it, if the plan says so.
+    /// Who traces them, if the plan says so.
     pub(super) tracer: Option<Tracer>,
     /// On `ns_last_pid`, while the task makes threads by it.
     pub(super) lock: Option<OsFile>,
@@ -34,6 +34,8 @@ pub(super) struct Running {
     pub(super) through: bool,
     /// The other tasks: children of each other.
     pub(super) others: Vec<Child>,
+    /// What was not quite as it should be.
+    pub(super) notes: Vec<String>,
 }
 
 impl Running {
@@ -49,6 +51,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if let Some(tracer) = &self.tracer {
+            tracer.kill();
+        }
         let Some(board) = &self.board else { return };
         // Its end is waited for by itself.
         self.held = None;
@@ -89,7 +94,7 @@ impl Restore<'_> {
         let many = tree.nodes.len() > 1;
         let hold = self.machine.emulated && !self.o.any_pid && (self.chooses_ids() || many);
         let held = hold.then(|| Held::hold(&self.ids())).transpose()?;
-        let waits = self.root().plan.traced || hold || !made.cgroups.enter.is_empty();
+        let waits = self.root().plan.traced && !many || hold || !made.cgroups.enter.is_empty();
         let go = waits.then(|| pipe("pipe")).transpose()?;
         let board = if many { Some(Board::new(tree)?) } else { None };
         if many {
@@ -159,6 +164,7 @@ impl Restore<'_> {
                     held: None,
                     through: false,
                     others: Vec::new(),
+                    notes: Vec::new(),
                 };
                 self.bring_up(running, made, held, go)
             }
@@ -187,10 +193,8 @@ impl Restore<'_> {
         } else if many {
             running.held = held;
         }
-        if self.root().plan.traced {
-            let filtered = self.root().live.threads.iter().any(|t| t.seccomp.0 != 0);
-            let tracer = Tracer::seize(pid, filtered).map_err(|e| running.child.lost(e));
-            running.tracer = Some(tracer?);
+        if !many {
+            self.trace(&mut running)?;
         }
         if let Some((_, go)) = go {
             load::write_raw(&go, b"!");

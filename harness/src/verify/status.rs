@@ -1,6 +1,6 @@
 //! `/proc/PID/status` of a process and of its threads: pid, signal masks, actions, pending signals, umask.
 
-use armrest_images::{LiveTask, PosixTimer, Task, Thread};
+use armrest_images::{LiveTask, PosixTimer, Task, TaskState, Thread};
 
 use super::{Finding, Weight, compare, found, key};
 
@@ -58,6 +58,12 @@ pub fn thread(live: &LiveTask, t: &Thread, text: &str) -> Vec<Finding> {
 /// Compare what `/proc/PID/status` says of the process: pid, actions, shared pending signals, umask.
 pub fn status(task: &Task, live: &LiveTask, text: &str) -> Vec<Finding> {
     let mut out = Vec::new();
+    // The other way round nothing is said: a restore can leave any task stopped.
+    let state = key(text, "State:").unwrap_or("nothing");
+    if matches!(task.state, TaskState::Stopped { .. }) && !state.starts_with(['T', 't']) {
+        let why = format!("stopped in the images, {state} in the task");
+        out.push(found(Weight::Differs, "state", why));
+    }
     let which = |f: &dyn Fn(u32) -> bool| {
         live.sigactions
             .iter()

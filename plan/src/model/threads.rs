@@ -124,7 +124,13 @@ impl Model {
             end: t.exit_frame + armrest_abi::FRAME_SIZE,
         };
         if t.exit_frame == 0 {
-            assert!(args.fixed.exit_svc == 0 && self.keep.start <= t.frame);
+            let there = Range {
+                start: t.frame,
+                end: t.frame + armrest_abi::FRAME_SIZE,
+            };
+            assert!(args.fixed.exit_svc == 0);
+            // A tracer takes the area away when all are out.
+            assert!(self.keep.contains(there) || self.first.suspended);
         } else {
             assert!(
                 self.covered(frame) && !frame.overlaps(self.own),

@@ -67,6 +67,8 @@ restored() {
     echo "--- /proc/$pid/maps"
     cat /proc/$pid/maps || return 1
     echo "---"
+    # It is stopped, as it was.
+    [ $name != halted ] || kill -CONT $pid || return 1
     usleep ${run:-1000000}
     kill -TERM $pid || return 1
     [ $name != threads ] || hurried $pid || return 1
@@ -264,6 +266,22 @@ compared_tree() {
     tail -n 1 /tmp/verify
     kill -TERM $pid || return 1
     gone $pid || return 1
+    [ "$(tail -n 1 /samples/run/$1/out.log)" = PASS ]
+}
+
+# stopped_tree NAME [OPTION…]: restores the tree, each task stopped before its first instruction, compares all with their
+# images, registers too, lets those go on that were not stopped, ends it: PASS.
+stopped_tree() {
+    stopped_there "$@" >/tmp/out || { cat /tmp/out; return 1; }
+    tail -n 1 /tmp/verify
+    no grep 'not stopped' /tmp/verify || return 1
+    pid=$(root_pid $1)
+    armrest x /images/$1 ps | awk '$1 ~ /^[0-9]+$/ && !/stopped\)$/ { print $1 }' >/tmp/pids
+    kill -CONT $(cat /tmp/pids) || return 1
+    usleep 500000
+    kill -TERM $pid || return 1
+    gone $pid || return 1
+    tail -n 3 /samples/run/$1/out.log
     [ "$(tail -n 1 /samples/run/$1/out.log)" = PASS ]
 }
 
