@@ -116,6 +116,12 @@ fn workers() {
     passes("workers", 401, &[]);
 }
 
+/// A server whose eight workers and one of their children have most of their memory in common with it.
+#[test]
+fn forked() {
+    passes("forked", 401, &[]);
+}
+
 /// 300 attachments of 20 segments; three semaphore sets and two message queues besides.
 #[test]
 fn shm300() {

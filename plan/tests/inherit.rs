@@ -4,10 +4,13 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::rc::Rc;
 
 use armrest_abi::Range;
-use armrest_images::{Checkpoint, LiveTask, PageMap, PageRun, PagesFile, Shares, Task, Vma};
+use armrest_images::{
+    Checkpoint, FsDir, LiveTask, PageMap, PageRun, PagesFile, Shares, Task, Vma, load,
+};
 use armrest_plan::forest::{Forest, forest};
 use armrest_plan::inherit::{Alike, Legacy, joined, questions};
 use armrest_plan::model::{Trouble, emulator, machine, own, prove};
@@ -466,6 +469,61 @@ fn a_chain_with_a_gap_holds_no_more_than_its_own() {
     assert_eq!(shared, [0, 1, 0, 1, 1]);
     assert_eq!(legacy(&f, 2).leaves.len(), 1);
     assert_eq!(legacy(&f, 2).maps.len(), 1);
+}
+
+/// A real tree: ten processes, whose pages are compared here by reading all of them.
+#[test]
+fn a_forked_server_shares_what_it_shared() {
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images/forked");
+    let cp = load(&FsDir::new(&images)).unwrap();
+    let files = cp
+        .pages_files
+        .iter()
+        .map(|p| std::fs::read(images.join(&p.name)).unwrap());
+    let files: Vec<Vec<u8>> = files.collect();
+    let bytes = |(file, offset): (usize, u64), by: u32| {
+        let at = usize::try_from(offset).unwrap() + by as usize;
+        &files[file][at..at + PAGE as usize]
+    };
+    let mut alike = Alike::default();
+    for q in questions(&cp, &tree(&cp.tasks).unwrap()) {
+        let mut same = Vec::new();
+        for s in &q.spans {
+            for by in (0..s.range.len()).step_by(4096) {
+                if bytes(s.own, by) == bytes(s.makers, by) {
+                    let start = s.range.start + by;
+                    let end = start + PAGE;
+                    same.push(Range { start, end });
+                }
+            }
+        }
+        alike.0.insert(q.task, joined(same));
+    }
+    let options = Options {
+        alike: Rc::new(alike),
+        ..options()
+    };
+    // The model has no sigpage to leave through, so the usual machine is not proved.
+    for (m, proved) in [(machine(), true), (Machine::generic(), false)] {
+        let f = forest(&cp, &m, &options).unwrap();
+        let (mut pages, mut shared) = (0, 0);
+        for (i, p) in f.each() {
+            if proved {
+                prove(&cp, &inside(&m, &f, i), p, Trouble::default()).unwrap();
+            }
+            if i > 0 {
+                // Of 128 pages the server has written 16 since and given back 8, a worker 3 and 2, its child as many again.
+                assert!(p.legacy.shared >= 99, "task {i}: {}", p.legacy.shared);
+                assert!(p.legacy.zaps.len() >= 3, "task {i}: {:x?}", p.legacy.zaps);
+            }
+            pages += p.pages;
+            shared += p.legacy.shared;
+        }
+        assert!(
+            shared * 10 > pages * 6,
+            "{shared} of {pages} pages are shared"
+        );
+    }
 }
 
 /// A task's VMAs: pieces of two layouts, so that places of several tasks overlap.
