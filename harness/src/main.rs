@@ -10,6 +10,9 @@ use armrest::error::Error;
 use armrest::os;
 use std::io::Write;
 
+#[global_allocator]
+static BLOCKS: armrest::blocks::Blocks = armrest::blocks::Blocks;
+
 /// Called by libc's startup code.
 // SAFETY: the one `main` of this program, with the type that libc expects.
 #[cfg_attr(not(test), unsafe(no_mangle))]
