@@ -420,8 +420,28 @@ impl Family<'_> {
                     libc::WEXITED | libc::WNOWAIT,
                 )
             })?;
+            // SAFETY: the call has filled it.
+            let now = os::wait_status(unsafe { info.assume_init_ref() });
+            let Role::Zombie(task) = self.tree.nodes[*e].role else {
+                continue;
+            };
+            // No core is written, whatever was then.
+            if now.cast_unsigned() != self.end_of(task) & !0x80 {
+                let pid = self.tree.nodes[*e].pid;
+                return Err(io::Error::other(format!(
+                    "pid {pid} has the status {now:#x}"
+                )));
+            }
         }
         Ok(())
+    }
+
+    /// The status with which this zombie ended.
+    fn end_of(&self, task: usize) -> u32 {
+        match self.cp.tasks.get(task).map(|t| &t.state) {
+            Some(TaskState::Dead { exit_code }) => *exit_code,
+            _ => 0,
+        }
     }
 
     /// End as this zombie ended. Does not return.
@@ -430,10 +450,7 @@ impl Family<'_> {
             // SAFETY: ends this process alone.
             unsafe { libc::_exit(FAILED) }
         };
-        let code = match t.state {
-            TaskState::Dead { exit_code } => exit_code,
-            _ => 0,
-        };
+        let code = self.end_of(task);
         let mut name = [0u8; 16];
         for (to, from) in name.iter_mut().zip(t.comm.bytes().take(15)) {
             *to = from;

@@ -3,18 +3,22 @@
 //! The first process of a pid namespace is its init: a fork of this program that mounts a /proc, restores the task as
 //! its child, passes signals on, reaps orphans, and ends with the task's status. It stays until the task ends.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use crate::cli::RestoreOptions;
 use crate::error::Error;
+use crate::journal::Journal;
+use crate::objects::helper;
 use crate::os;
 use crate::summary::{Log, PidFile};
 use crate::watch::{self, Child, Ended, Forward};
 
 /// Status of an init whose program was killed: nobody sees it.
 const LEFT_ALONE: i32 = 104;
+/// What the init says when its task runs.
+const RESTORED: u8 = b'r';
 
 /// Restore by `inside`, run by the init of new namespaces; the exit status to pass on.
 ///
@@ -24,7 +28,7 @@ pub fn run(
     o: &RestoreOptions,
     log: &mut Log,
     mut pidfile: Option<PidFile<'_>>,
-    forward: &Forward,
+    (forward, journal): (&Forward, &Journal),
     inside: &dyn Fn(&mut Log) -> Result<i32, Error>,
 ) -> Result<i32, Error> {
     let failed = |what: &'static str| {
@@ -36,7 +40,7 @@ pub fn run(
     // SAFETY: numbers only; this process has a single thread.
     os::check(unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWIPC) })
         .map_err(failed("unshare(CLONE_NEWPID | CLONE_NEWIPC)"))?;
-    let (read, write) = os::pipe().map_err(failed("pipe"))?;
+    let (read, write) = helper::pair(libc::SOCK_STREAM).map_err(failed("socket pair"))?;
     // SAFETY: this process has a single thread, so the child may go on with everything.
     let pid = os::check(unsafe { libc::fork() }).map_err(failed("fork of the init"))?;
     if pid == 0 {
@@ -46,8 +50,7 @@ pub fn run(
     drop(write);
     let mut init = Child::new(pid);
     // Dropped on an error, the init is killed, and with it everything in the namespaces.
-    let answer = answer(read, forward, &mut init)?;
-    if answer != "restored" {
+    let Some(task) = answer(&read, forward, &mut init)? else {
         // The init has said why; its status is ours.
         drop(pidfile);
         return match forward.wait(&mut init, false) {
@@ -57,14 +60,17 @@ pub fn run(
                 why: format!("signal {s}"),
             }),
         };
-    }
+    };
     if let Some(p) = &mut pidfile {
-        p.fill(task_of(pid).unwrap_or(pid), !o.detached)?;
+        let told = task.and_then(|fd| pid_of(&fd));
+        p.fill(told.or_else(|| task_of(pid)).unwrap_or(pid), !o.detached)?;
     }
     init.let_go();
     if let Some(p) = pidfile {
         p.keep();
     }
+    // Whatever becomes of the task: the file stays.
+    journal.done();
     if o.detached {
         return Ok(0);
     }
@@ -82,14 +88,14 @@ fn init(
     let waits = write.try_clone();
     let mut tell = Some(write);
     let detached = o.detached;
-    log.on_restored(Box::new(move || {
+    log.on_restored(Box::new(move |task| {
         if let Some(w) = tell.take() {
             if detached {
                 // SAFETY: numbers only.
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
             }
             // Nobody reads: the program that we restore for was killed before we were done.
-            if !say_restored(&w) {
+            if !say_restored(&w, task) {
                 // SAFETY: ends this process, and with it everything in its pid namespace.
                 unsafe { libc::_exit(LEFT_ALONE) }
             }
@@ -132,15 +138,30 @@ fn init(
     unsafe { libc::_exit(status & 0xff) }
 }
 
-/// Tell the program that waits. False: it is gone.
-fn say_restored(w: &OwnedFd) -> bool {
-    let said = b"restored";
-    // SAFETY: `said` is readable. All signals are blocked, SIGPIPE too.
-    let n = unsafe { libc::write(w.as_raw_fd(), said.as_ptr().cast(), said.len()) };
-    usize::try_from(n) == Ok(said.len())
+/// Tell the program that waits that `task` runs, which is not waited for yet: its pid has another number there. False: it is
+/// gone.
+fn say_restored(w: &OwnedFd, task: libc::pid_t) -> bool {
+    // SAFETY: numbers only; kernels before 5.3 have no such call.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, task, 0) };
+    let fds: Vec<_> = libc::c_int::try_from(fd)
+        .into_iter()
+        .filter(|fd| *fd >= 0)
+        .collect();
+    helper::send(w.as_fd(), &[RESTORED], &fds, None).is_ok()
 }
 
-/// Is nobody left who reads what is written to this pipe?
+/// The number here of the process of a pidfd.
+fn pid_of(fd: &OwnedFd) -> Option<libc::pid_t> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let pid = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Pid:"))?
+        .trim()
+        .parse();
+    pid.ok().filter(|p| *p > 0)
+}
+
+/// Is nobody left who hears what is said here?
 fn unread(w: &OwnedFd) -> bool {
     let mut p = libc::pollfd {
         fd: w.as_raw_fd(),
@@ -148,7 +169,7 @@ fn unread(w: &OwnedFd) -> bool {
         revents: 0,
     };
     // SAFETY: one pollfd, writable; returns at once.
-    unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLERR != 0 }
+    unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLHUP != 0 }
 }
 
 /// Give back the pages of the program's code: waiting needs few of them, and the kernel reads those again.
@@ -209,35 +230,32 @@ fn mounts() -> Result<(), Error> {
     Ok(())
 }
 
-/// What the init says: `restored`, or nothing. A signal meanwhile is the end of it.
-fn answer(read: OwnedFd, forward: &Forward, init: &mut Child) -> Result<String, Error> {
-    let failed = |e: io::Error| Error::Namespaces {
-        what: "pipe of the init".into(),
-        why: e.to_string(),
-    };
-    let mut text = Vec::new();
-    let mut file = std::fs::File::from(read);
-    while text.len() < 8 {
+/// What the init says: that its task runs, and which it is, or nothing. A signal meanwhile is the end of it.
+fn answer(
+    from: &OwnedFd,
+    forward: &Forward,
+    init: &mut Child,
+) -> Result<Option<Option<OwnedFd>>, Error> {
+    loop {
         forward.interrupted()?;
         // Its end alone would not do: a task of its own may hold the other end until it is placed.
-        if !watch::readable(&file, Duration::from_millis(50)).map_err(failed)? {
-            if init.ended().is_some() {
-                break;
-            }
-            continue;
+        let heard = watch::readable(from, Duration::from_millis(50));
+        if heard.map_err(|e| Error::Namespaces {
+            what: "answer of the init".into(),
+            why: e.to_string(),
+        })? {
+            return Ok(match helper::receive(from.as_fd()) {
+                Ok((RESTORED, task)) => Some(task),
+                _ => None,
+            });
         }
-        let mut buf = [0u8; 8];
-        match file.read(&mut buf) {
-            Ok(0) => break,
-            Ok(n) => text.extend_from_slice(&buf[..n]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(failed(e)),
+        if init.ended().is_some() {
+            return Ok(None);
         }
     }
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The restored task as seen from here: the init's only child.
+/// The restored task as seen from here: the init's only child. For kernels that cannot tell otherwise: it may have ended.
 fn task_of(init: libc::pid_t) -> Option<libc::pid_t> {
     let parent = format!("PPid:\t{init}\n");
     std::fs::read_dir("/proc").ok()?.find_map(|e| {

@@ -382,3 +382,14 @@ pub fn with_ids<T>(ids: Ids, f: impl FnOnce(io::Result<()>) -> io::Result<T>) ->
     }
     done
 }
+
+/// The status that `wait` would give, of what `waitid` told of an end.
+pub fn wait_status(info: &libc::siginfo_t) -> i32 {
+    // SAFETY: `waitid` fills in such a structure, or leaves the zeroes of its maker.
+    let how = unsafe { info.si_status() };
+    if info.si_code == libc::CLD_EXITED {
+        how << 8
+    } else {
+        how
+    }
+}

@@ -17,7 +17,7 @@ pub struct Log {
     file: Option<(PathBuf, File)>,
     verbose: u8,
     status: Option<File>,
-    on_restored: Option<Box<dyn FnMut()>>,
+    on_restored: Option<Box<dyn FnMut(libc::pid_t)>>,
     phases: Vec<(&'static str, Duration)>,
 }
 
@@ -87,14 +87,14 @@ impl Log {
     }
 
     /// What to do when a restore is known to be done, before it is said.
-    pub fn on_restored(&mut self, f: Box<dyn FnMut()>) {
+    pub fn on_restored(&mut self, f: Box<dyn FnMut(libc::pid_t)>) {
         self.on_restored = Some(f);
     }
 
-    /// The restore is done.
-    pub fn restored(&mut self) {
+    /// The restore is done: of this root, which is not waited for yet.
+    pub fn restored(&mut self, root: libc::pid_t) {
         if let Some(f) = &mut self.on_restored {
-            f();
+            f(root);
         }
     }
 

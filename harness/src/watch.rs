@@ -170,15 +170,22 @@ impl Child {
         self.ended = Some(how);
     }
 
-    /// Has it ended? Does not wait.
+    /// Has it ended? Does not wait, and leaves it to be waited for: its pid is its own until then.
     pub fn ended(&mut self) -> Option<Ended> {
         if !self.own {
             self.ended = state(self.pid).dead();
         } else if self.ended.is_none() {
-            let mut status = 0;
-            // SAFETY: `status` is writable; WNOHANG returns at once.
-            if unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) } == self.pid {
-                self.ended = Ended::of(status);
+            let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+            let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            let id = libc::id_t::from(self.pid.cast_unsigned());
+            // SAFETY: `info` is writable and all zeroes are one; WNOHANG returns at once.
+            let info = unsafe {
+                libc::waitid(libc::P_PID, id, info.as_mut_ptr(), how);
+                info.assume_init()
+            };
+            // SAFETY: as above; no end leaves the zeroes.
+            if unsafe { info.si_pid() } == self.pid {
+                self.ended = Ended::of(os::wait_status(&info));
             }
         }
         self.ended
@@ -187,7 +194,10 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.let_go && self.ended.is_none() {
+        if !self.let_go && self.ended.is_some() {
+            // SAFETY: our own child: nothing happens if somebody has waited for it already.
+            unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::WNOHANG) };
+        } else if !self.let_go {
             // SAFETY: our own child, not reaped yet, so the pid is still its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
             // Threads that are traced are reaped one by one, and their leader after them.

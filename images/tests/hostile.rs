@@ -586,6 +586,17 @@ fn parents_are_followed_by_address() {
         };
     }
     assert_eq!(class(&chain), Class::BadCount);
+    // The longest that there may be, which is followed by recursion: the only one over input. A small stack is enough.
+    let mut chain = parent;
+    for _ in 0..64 {
+        chain = MemDir {
+            files: dir.files.clone(),
+            parent: Some(std::sync::Arc::new(chain)),
+        };
+    }
+    let reader = std::thread::Builder::new().stack_size(512 << 10);
+    let read = reader.spawn(move || load(&chain).map(|c| c.pages_files.len()));
+    assert_eq!(read.unwrap().join().unwrap().unwrap(), 65);
 }
 
 /// Where an image may end as far as its framing goes.

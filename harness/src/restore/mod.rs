@@ -59,7 +59,7 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
         _ => None,
     };
     if o.new_namespaces && !o.dry_run {
-        return namespaces::run(o, log, pidfile, &forward, &|log| {
+        return namespaces::run(o, log, pidfile, (&forward, &journal), &|log| {
             // What is made for the namespaces ends with them; what is not is the init's to take back.
             let own = Journal::new(&Place::usual(), &o.images, true);
             here(o, &cp, log, None, true, &own, &forward)
@@ -166,7 +166,7 @@ fn here(
     journal.done();
     drop(made.loaded);
     drop(reserved);
-    log.restored();
+    log.restored(running.child.pid());
     log.status(&status);
     if o.detached && !as_init {
         return Ok(0);

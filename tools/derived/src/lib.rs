@@ -172,6 +172,18 @@ pub const ALL: &[Derived] = &[
         },
     },
     Derived {
+        name: "at-its-end",
+        of: "counter",
+        what: "the call that it is about to make again is exit_group(7)",
+        change: |i| {
+            i.edit::<Core>("core-136.img", magic::CORE, |c| {
+                let info = c[0].ti_arm.as_mut().expect("registers");
+                let regs = info.gpregs.as_mut().expect("registers");
+                (regs.r7, regs.r0) = (Some(248), Some(7));
+            });
+        },
+    },
+    Derived {
         name: "in-a-cgroup",
         of: "counter",
         what: "it sat in the cgroup /restored of the version 2 hierarchy",
