@@ -34,6 +34,10 @@ pub enum Stage {
     Alone,
     /// Zombies are dead.
     Settled,
+    /// Whoever shares its descriptor table uses nothing any more that lies in it.
+    Idle,
+    /// Shared tables are as they were.
+    Placed,
 }
 
 impl Stage {
@@ -42,6 +46,9 @@ impl Stage {
         let mut stages = vec![Stage::Born, Stage::Lead];
         stages.extend((0..tree.rounds).map(Stage::Joined));
         stages.extend([Stage::Alone, Stage::Settled]);
+        if tree.sharers() > 0 {
+            stages.extend([Stage::Idle, Stage::Placed]);
+        }
         stages
     }
 
@@ -51,6 +58,7 @@ impl Stage {
             Stage::Born | Stage::Lead | Stage::Joined(_) => true,
             Stage::Alone => n.role != Role::StandIn,
             Stage::Settled => matches!(n.role, Role::Task(_)),
+            Stage::Idle | Stage::Placed => n.shares,
         };
         u32::try_from(tree.nodes.iter().filter(counts).count()).unwrap_or(u32::MAX)
     }
@@ -110,7 +118,13 @@ impl Board {
             .collect()
     }
 
-    /// Come to a stage, and wait until it is open.
+    /// Come to a stage of `tree`, and wait until it is open.
+    pub fn come(&self, tree: &Tree, stage: Stage, harness: libc::pid_t) {
+        if let Some(i) = Stage::of(tree).iter().position(|s| *s == stage) {
+            self.meet(i, harness);
+        }
+    }
+
     fn meet(&self, stage: usize, harness: libc::pid_t) {
         self.arrived(stage).fetch_add(1, Ordering::AcqRel);
         futex(self.arrived(stage), libc::FUTEX_WAKE, 1, None);
@@ -237,7 +251,15 @@ impl Family<'_> {
                 Act::SetSid => os::check(unsafe { libc::setsid() })
                     .map(drop)
                     .map_err(named("setsid"))?,
-                Act::Fork { node, sibling } => self.fork(n, node, sibling)?,
+                // SAFETY: numbers only.
+                Act::Unshare => os::check(unsafe { libc::unshare(libc::CLONE_FILES) })
+                    .map(drop)
+                    .map_err(named("unshare(CLONE_FILES)"))?,
+                Act::Fork {
+                    node,
+                    sibling,
+                    shared,
+                } => self.fork(n, node, sibling, shared)?,
             }
         }
         let Some(board) = self.board else {
@@ -347,7 +369,13 @@ impl Family<'_> {
         }
     }
 
-    fn fork(&self, maker: &Node, node: usize, sibling: bool) -> Result<(), (String, io::Error)> {
+    fn fork(
+        &self,
+        maker: &Node,
+        node: usize,
+        sibling: bool,
+        shared: bool,
+    ) -> Result<(), (String, io::Error)> {
         let want = self.tree.nodes[node].pid;
         let failed = |e: Error| {
             (
@@ -360,7 +388,9 @@ impl Family<'_> {
             None => None,
         };
         let wanted = (!self.any_pid).then_some(want);
-        match pid::fork(wanted, self.machine, sibling).map_err(failed)? {
+        let parent = if sibling { libc::CLONE_PARENT } else { 0 };
+        let files = if shared { libc::CLONE_FILES } else { 0 };
+        match pid::fork(wanted, self.machine, parent | files).map_err(failed)? {
             Side::Child => {
                 // It is the maker's, who gives it back once the emulator is settled here.
                 std::mem::forget(lock);

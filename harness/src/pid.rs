@@ -23,20 +23,20 @@ pub enum Side {
     Parent(libc::pid_t, &'static str),
 }
 
-/// Fork a child with pid `want`, or any (`None`); as a child of this process's own parent if `sibling`.
+/// Fork a child with pid `want`, or any (`None`). `flags`: CLONE_PARENT, CLONE_FILES, or none of them.
 ///
 /// # Errors
 /// The pid could not be had; no child is left.
-pub fn fork(want: Option<u32>, machine: &Machine, sibling: bool) -> Result<Side, Error> {
+pub fn fork(want: Option<u32>, machine: &Machine, flags: libc::c_int) -> Result<Side, Error> {
     let fork_failed = |e: io::Error| Error::Machine {
         what: "fork".into(),
         why: e.to_string(),
     };
     let Some(want) = want else {
-        return plain_fork("fork", sibling).map_err(fork_failed);
+        return plain_fork("fork", flags).map_err(fork_failed);
     };
     if machine.has_set_tid {
-        match clone_with_tid(want, sibling) {
+        match clone_with_tid(want, flags) {
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
                 return Err(Error::PidTaken {
                     pid: want,
@@ -53,7 +53,7 @@ pub fn fork(want: Option<u32>, machine: &Machine, sibling: bool) -> Result<Side,
             Ok(side) => return Ok(side),
         }
     }
-    by_last_pid(want, sibling).map_err(|e| match e {
+    by_last_pid(want, flags).map_err(|e| match e {
         Last::Write(e) => may_not(&format!("pid {want}"), &e),
         Last::Fork(e) => fork_failed(e),
         Last::Raced(got) => Error::PidTaken {
@@ -93,21 +93,26 @@ enum Last {
     Raced(libc::pid_t),
 }
 
-fn by_last_pid(want: u32, sibling: bool) -> Result<Result<Side, Error>, Last> {
+fn by_last_pid(want: u32, flags: libc::c_int) -> Result<Result<Side, Error>, Last> {
     let file = OpenOptions::new()
         .write(true)
         .open(LAST_PID)
         .map_err(Last::Write)?;
-    let _lock = Lock::new(&file).map_err(Last::Write)?;
+    let lock = Lock::new(&file).map_err(Last::Write)?;
     let mut got = 0;
     for _ in 0..TRIES {
         // At offset 0 each time: a sysctl ignores what is written elsewhere (kernel.sysctl_writes_strict).
         file.write_all_at((want - 1).to_string().as_bytes(), 0)
             .map_err(Last::Write)?;
-        match plain_fork("ns_last_pid", sibling).map_err(Last::Fork)? {
+        match plain_fork("ns_last_pid", flags).map_err(Last::Fork)? {
             // The child checks for itself, as it may run first.
             // SAFETY: getpid cannot fail.
             Side::Child if u32::try_from(unsafe { libc::getpid() }) == Ok(want) => {
+                if flags & libc::CLONE_FILES != 0 {
+                    // The descriptor is one with the parent's, who closes it.
+                    std::mem::forget(lock);
+                    std::mem::forget(file);
+                }
                 return Ok(Ok(Side::Child));
             }
             // SAFETY: ends this child alone, without exit handlers.
@@ -143,21 +148,12 @@ impl Drop for Lock<'_> {
     }
 }
 
-fn plain_fork(way: &'static str, sibling: bool) -> io::Result<Side> {
-    let pid = if sibling {
+fn plain_fork(way: &'static str, flags: libc::c_int) -> io::Result<Side> {
+    let pid = if flags != 0 {
         // SAFETY: without CLONE_VM the child has a copy of everything, stack included, and this process has a single
         // thread.
-        os::check_long(unsafe {
-            libc::syscall(
-                libc::SYS_clone,
-                libc::CLONE_PARENT | libc::SIGCHLD,
-                0,
-                0,
-                0,
-                0,
-            )
-        })
-        .map(|pid| libc::pid_t::try_from(pid).unwrap_or(-1))?
+        os::check_long(unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) })
+            .map(|pid| libc::pid_t::try_from(pid).unwrap_or(-1))?
     } else {
         // SAFETY: this process has a single thread, so the child may go on with everything.
         os::check(unsafe { libc::fork() })?
@@ -169,13 +165,12 @@ fn plain_fork(way: &'static str, sibling: bool) -> io::Result<Side> {
 }
 
 /// `clone3` with `set_tid`: no memory shared, so that the child is a fork.
-fn clone_with_tid(want: u32, sibling: bool) -> io::Result<Side> {
+fn clone_with_tid(want: u32, flags: libc::c_int) -> io::Result<Side> {
     let tid = [want.cast_signed()];
     let mut args = [0u64; 11];
-    if sibling {
-        // A sibling ends with the signal that its maker would end with.
-        args[0] = u64::from(libc::CLONE_PARENT.cast_unsigned());
-    } else {
+    args[0] = u64::from(flags.cast_unsigned());
+    // A sibling ends with the signal that its maker would end with.
+    if flags & libc::CLONE_PARENT == 0 {
         args[4] = u64::from(libc::SIGCHLD.cast_unsigned());
     }
     args[8] = tid.as_ptr().expose_provenance() as u64;

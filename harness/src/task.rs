@@ -9,9 +9,10 @@ use armrest_images::{Checkpoint, LiveTask, Task};
 use armrest_plan::Plan;
 use armrest_plan::files::Act;
 
+use crate::family::Stage;
 use crate::journal::Journal;
 use crate::load::{Loaded, write_raw};
-use crate::objects::{Objects, acts, tty};
+use crate::objects::{Objects, Placed, acts, tty};
 use crate::os;
 use crate::restore::open::Dirs;
 
@@ -37,6 +38,11 @@ pub struct Becoming<'a> {
     pub cp: &'a Checkpoint,
     /// Working directory and root.
     pub dirs: &'a Dirs,
+    /// Those that have this task's descriptor table, itself included: index, and number of the report pipe. The first puts
+    /// into it what all of them need.
+    pub sharers: &'a [(usize, u32)],
+    /// Come to a stage that all who share a table come to.
+    pub meet: &'a dyn Fn(Stage),
     /// The report pipe's write end.
     pub report: &'a OwnedFd,
     /// Where what was made outside is written down.
@@ -197,17 +203,37 @@ impl Becoming<'_> {
         Ok(())
     }
 
-    /// Put every descriptor at its number and close all others; `placed`: the report pipe lies at its own.
+    /// The descriptor table becomes the task's, by itself or by the first of those that share it; `placed`: the report pipe
+    /// lies at its own number.
     fn descriptors(&self, placed: &mut bool) -> io::Result<()> {
-        let report = i32::try_from(self.plan.report_fd).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut wanted: Vec<RawFd> = vec![report];
+        if self.sharers.len() < 2 {
+            return self.fill_table(placed);
+        }
+        (self.meet)(Stage::Idle);
+        if self.sharers[0].0 == self.index {
+            self.fill_table(placed)?;
+        }
+        (self.meet)(Stage::Placed);
+        *placed = true;
+        Ok(())
+    }
+
+    /// Put every descriptor at its number and close all others.
+    fn fill_table(&self, placed: &mut bool) -> io::Result<()> {
+        let number = |fd: u32| i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidInput);
+        let mut wanted: Vec<RawFd> = Vec::new();
         // The report pipe was kept above all targets too: placing cannot overwrite what is still to be placed.
-        for p in self.objects.placed.iter().filter(|p| p.task == self.index) {
-            let to = i32::try_from(p.to).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let ours = |p: &&Placed| self.sharers.iter().any(|(index, _)| p.task == *index);
+        for p in self.objects.placed.iter().filter(ours) {
+            let to = number(p.to)?;
             os::dup_to(self.objects.open[p.index].as_raw_fd(), to, p.cloexec)?;
             wanted.push(to);
         }
-        os::dup_to(self.report.as_raw_fd(), report, false)?;
+        for (_, report) in self.sharers {
+            let to = number(*report)?;
+            os::dup_to(self.report.as_raw_fd(), to, false)?;
+            wanted.push(to);
+        }
         *placed = true;
         wanted.sort_unstable();
         let mut next = 0;

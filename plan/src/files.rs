@@ -50,7 +50,7 @@ pub struct Make {
     pub file: u32,
     /// In the words of a person.
     pub name: String,
-    /// Where it goes: index of the task, descriptor number.
+    /// Where it goes: index of the task, the first of those that share a table; descriptor number.
     pub at: Vec<(usize, u32)>,
 }
 

@@ -85,6 +85,13 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
             "qemu-user cannot make such processes: restore on a real kernel",
         );
     }
+    if tree.sharers() > 0 && machine.emulated {
+        refuse.add(
+            RefusalKind::Machine,
+            "processes with one descriptor table (CLONE_FILES)".into(),
+            "qemu-user cannot make such processes: restore on a real kernel",
+        );
+    }
     // By ns_last_pid it may take several tries, and who failed is not the maker's to reap.
     let by_trying = !machine.has_set_tid && !options.any_pid;
     if tree.needs_siblings() && !machine.emulated && by_trying {
@@ -115,9 +122,17 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
     let mut whole = Whole::new(cp, machine, options, &mut found);
     whole.inherited = inherited;
     let mut sketched = || -> Vec<Option<Sketch<'_>>> {
+        // In a table of several, each has helper descriptors of its own.
+        let mut helpers: BTreeMap<u32, u32> = BTreeMap::new();
         (0..)
             .zip(&cp.tasks)
-            .map(|(i, t)| t.live.as_ref().and_then(|_| sketch(&whole, i, &mut found)))
+            .map(|(i, t)| {
+                let table = helpers.entry(t.live.as_ref()?.files_id);
+                let above = table.or_insert(whole.above);
+                let sketch = sketch(&whole, i, *above, &mut found)?;
+                *above = sketch.helpers_end();
+                Some(sketch)
+            })
             .collect()
     };
     let stopped = |t: &Task| finish::stops(t).is_some();

@@ -28,6 +28,7 @@ pub mod shm;
 pub mod sockets;
 pub mod space;
 pub mod special;
+pub mod tables;
 pub mod terminals;
 pub mod threads;
 pub mod timers;
@@ -70,7 +71,7 @@ pub(crate) fn u32_of(n: usize) -> u32 {
 pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Plan, Refusals> {
     let mut refuse = Vec::new();
     let whole = Whole::new(cp, machine, options, &mut refuse);
-    let sketch = sketch(&whole, 0, &mut refuse);
+    let sketch = sketch(&whole, 0, whole.above, &mut refuse);
     match sketch {
         Some(sketch) if refuse.is_empty() => {
             let room = sketch.room().map_err(|none| Refusals(vec![none]))?;
@@ -81,8 +82,13 @@ pub fn plan(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<Pla
 }
 
 /// Decide about one task of the checkpoint all that does not depend on where its area lies; `None` if it cannot be, and
-/// then `refuse` says why.
-fn sketch<'a>(whole: &'a Whole<'a>, task: usize, refuse: &mut Vec<Refusal>) -> Option<Sketch<'a>> {
+/// then `refuse` says why. Its helper descriptors have numbers from `above` on.
+fn sketch<'a>(
+    whole: &'a Whole<'a>,
+    task: usize,
+    above: u32,
+    refuse: &mut Vec<Refusal>,
+) -> Option<Sketch<'a>> {
     let before = refuse.len();
     let (cp, machine, options) = (whole.cp, whole.machine, whole.options);
     refuse::unsupported(cp, task, refuse);
@@ -109,7 +115,8 @@ fn sketch<'a>(whole: &'a Whole<'a>, task: usize, refuse: &mut Vec<Refusal>) -> O
         notes: identities.notes.clone(),
         warnings: Vec::new(),
         sources: Vec::new(),
-        next_fd: 0,
+        // Above all that tasks have of their own.
+        next_fd: above.max(3),
         kernel: KernelPages::default(),
         by_source: BTreeMap::new(),
     };
@@ -218,8 +225,6 @@ impl<'a> Draft<'a> {
         let mut tables = Tables::default();
         self.bounds(vmas, refuse);
 
-        // Helper descriptors lie above all of the task's.
-        self.next_fd = self.whole.above.max(3);
         let report_fd = self.next_fd;
         self.next_fd += 1;
 
@@ -714,6 +719,11 @@ impl Sketch<'_> {
         soft.find(self.len, PAGE_SIZE)
             .or_else(|| hard.find(self.len, PAGE_SIZE))
             .ok_or_else(no_room)
+    }
+
+    /// The first number above all its helper descriptors; the executable's is given out later.
+    fn helpers_end(&self) -> u32 {
+        self.draft.next_fd + u32::from(self.draft.sets_mm())
     }
 
     /// The plan with its area in `room`. `machine` is as the task finds it, others' areas included.

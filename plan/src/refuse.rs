@@ -94,9 +94,8 @@ pub fn unsupported(cp: &Checkpoint, task: usize, out: &mut Vec<Refusal>) {
 /// Pairs of processes that share what each would get a copy of.
 fn shared(cp: &Checkpoint) -> Vec<(u32, u32, &'static str)> {
     type Number = fn(&LiveTask) -> Option<u32>;
-    let kinds: [(Number, &str); 4] = [
+    let kinds: [(Number, &str); 3] = [
         (|l| l.shares.vm, "address space (CLONE_VM)"),
-        (|l| Some(l.files_id), "descriptor table (CLONE_FILES)"),
         (|l| l.shares.fs, "fs state (CLONE_FS)"),
         (
             |l| l.shares.sighand,

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 
 use armrest_images::{Checkpoint, Task, TaskState};
 
+use crate::tables;
+
 /// The group of the caller, which has no number here.
 const CALLERS: u32 = 0;
 
@@ -31,7 +33,11 @@ pub enum Act {
         node: usize,
         /// As a child of the forking process's own parent (CLONE_PARENT).
         sibling: bool,
+        /// With the forking process's own descriptor table (CLONE_FILES).
+        shared: bool,
     },
+    /// Part from a descriptor table that others have too: go on with a copy.
+    Unshare,
 }
 
 /// What a process does about its group, once all are born.
@@ -77,6 +83,8 @@ pub struct Node {
     pub zombies: Vec<usize>,
     /// It is a child subreaper until all are in their places: somebody's parent will be lost to it.
     pub reaper: bool,
+    /// Its descriptor table is that of other tasks too.
+    pub shares: bool,
 }
 
 /// The tree: node 0 is the root.
@@ -94,6 +102,11 @@ impl Tree {
         let acts = self.nodes.iter().flat_map(|n| &n.acts);
         acts.into_iter()
             .any(|a| matches!(a, Act::Fork { sibling: true, .. }))
+    }
+
+    /// How many tasks share their descriptor table with others.
+    pub fn sharers(&self) -> usize {
+        self.nodes.iter().filter(|n| n.shares).count()
     }
 }
 
@@ -129,12 +142,27 @@ pub fn ids(cp: &Checkpoint) -> Vec<u32> {
 /// # Errors
 /// Relations that cannot be, or that no order of births leads to, in words.
 pub fn tree(tasks: &[Task]) -> Result<Tree, Vec<String>> {
+    let table = |t: &Task| t.live.as_ref().map(|l| l.files_id);
+    tree_with(tasks, &tasks.iter().map(table).collect::<Vec<_>>())
+}
+
+/// The same, with the numbers of the tasks' descriptor tables apart; `None` = nobody else's.
+///
+/// # Errors
+/// As above.
+pub fn tree_with(tasks: &[Task], tables: &[Option<u32>]) -> Result<Tree, Vec<String>> {
     let mut d = Draft::new(tasks);
     d.check();
     if d.bad.is_empty() {
         d.births();
         d.groups();
         d.ends();
+        d.bad.extend(
+            tables::share(tables, &mut d.nodes)
+                .err()
+                .into_iter()
+                .flatten(),
+        );
     }
     let rounds = if d.bad.is_empty() { d.rounds() } else { 0 };
     if d.bad.is_empty() {
@@ -174,6 +202,7 @@ impl<'a> Draft<'a> {
             reaps: Vec::new(),
             zombies: Vec::new(),
             reaper: false,
+            shares: false,
         };
         let place = |t: &Task| (by_pid.get(&t.ppid).copied().unwrap_or(0), t.sid);
         Draft {
@@ -262,6 +291,7 @@ impl<'a> Draft<'a> {
             let fork = Act::Fork {
                 node: i,
                 sibling: false,
+                shared: false,
             };
             match born[i] {
                 None => self.nodes[parent].acts.push(fork),
@@ -295,6 +325,7 @@ impl<'a> Draft<'a> {
                 self.nodes[parent].acts.push(Act::Fork {
                     node: fork_at,
                     sibling: false,
+                    shared: false,
                 });
                 fork_at
             }
@@ -303,6 +334,7 @@ impl<'a> Draft<'a> {
             self.nodes[leader].acts.push(Act::Fork {
                 node: i,
                 sibling: true,
+                shared: false,
             });
             return;
         }
@@ -319,10 +351,12 @@ impl<'a> Draft<'a> {
         self.nodes[leader].acts.push(Act::Fork {
             node: maker,
             sibling: false,
+            shared: false,
         });
         self.nodes[maker].acts.push(Act::Fork {
             node: i,
             sibling: false,
+            shared: false,
         });
         self.nodes[parent].reaper = true;
     }
@@ -339,6 +373,7 @@ impl<'a> Draft<'a> {
             reaps: Vec::new(),
             zombies: Vec::new(),
             reaper: false,
+            shares: false,
         });
         self.places.push((parent, session));
         self.nodes.len() - 1
@@ -398,6 +433,7 @@ impl<'a> Draft<'a> {
                         self.nodes[i].acts.push(Act::Fork {
                             node: leader,
                             sibling: false,
+                            shared: false,
                         });
                     }
                     Some(l) if self.places[l].1 != t.sid => self.bad.push(format!(

@@ -10,7 +10,7 @@ use crate::files::{self, FilesPlan, Inherited};
 use crate::inherit::Inheritance;
 use crate::machine::Machine;
 use crate::types::{Options, Refusal, RefusalKind};
-use crate::{clocks, ipc, refuse, sockets, terminals};
+use crate::{clocks, ipc, refuse, sockets, tables, terminals};
 
 /// The checkpoint, the machine and what was asked, with what every task's plan has to know of the others.
 pub(crate) struct Whole<'a> {
@@ -33,7 +33,7 @@ pub(crate) struct Whole<'a> {
 
 /// Who holds which descriptions and locks, and which ids there are.
 pub(crate) struct Held<'a> {
-    /// By file id: index of the task and descriptor, in the order of the tasks.
+    /// By file id: index of the task, the first of those that share a table, and descriptor, in the order of the tasks.
     pub by_file: BTreeMap<u32, Vec<(usize, u32)>>,
     /// By pid of the task.
     pub locks: BTreeMap<u32, Vec<&'a FileLock>>,
@@ -51,7 +51,7 @@ impl<'a> Held<'a> {
             tasks: cp.tasks.iter().map(|t| t.pid).zip(0..).collect(),
             groups: cp.tasks.iter().map(|t| t.pgid).collect(),
         };
-        for (task, live) in lives(cp) {
+        for (task, live) in tables::holders(cp) {
             for fd in &live.fds {
                 held.by_file.entry(fd.file).or_default().push((task, fd.fd));
             }

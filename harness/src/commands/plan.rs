@@ -120,11 +120,20 @@ fn births(tree: &Tree) -> Vec<String> {
         for act in &n.acts {
             words.push(match act {
                 Act::SetSid => "opens a session".to_owned(),
+                Act::Unshare => "parts from its descriptor table".to_owned(),
                 Act::Fork {
                     node,
-                    sibling: true,
-                } => format!("forks {} as its sibling", pid(node)),
-                Act::Fork { node, .. } => format!("forks {}", pid(node)),
+                    sibling,
+                    shared,
+                } => {
+                    let sibling = if *sibling { " as its sibling" } else { "" };
+                    let shared = if *shared {
+                        ", which has its descriptor table"
+                    } else {
+                        ""
+                    };
+                    format!("forks {}{sibling}{shared}", pid(node))
+                }
             });
         }
         if n.leads {

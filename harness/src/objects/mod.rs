@@ -22,6 +22,7 @@ pub mod watch;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use armrest_images::{Checkpoint, FileLock};
+use armrest_plan::tables::sharers;
 
 use crate::error::Error;
 use crate::os;
@@ -70,8 +71,10 @@ impl Objects {
     /// Take the locks that belong to descriptions, through any descriptor that is placed.
     pub fn lock(&self, cp: &Checkpoint, locks: &[FileLock]) -> Result<(), Error> {
         for l in locks {
-            let holds =
-                |p: &&Placed| p.to == l.fd && cp.tasks.get(p.task).is_some_and(|t| t.pid == l.pid);
+            // The first task of a table has its descriptors.
+            let of = cp.tasks.iter().position(|t| t.pid == l.pid);
+            let sharers = of.map_or(Vec::new(), |of| sharers(&cp.tasks, of));
+            let holds = |p: &&Placed| p.to == l.fd && sharers.first() == Some(&p.task);
             let Some(p) = self.placed.iter().find(holds) else {
                 return Err(Error::Internal {
                     what: format!("fd {} of pid {}: lock", l.fd, l.pid),
