@@ -34,9 +34,9 @@ pub enum Stage {
     Alone,
     /// Zombies are dead.
     Settled,
-    /// Whoever shares its descriptor table uses nothing any more that lies in it.
+    /// If any share a descriptor table: nobody uses anything any more that lies in a table.
     Idle,
-    /// Shared tables are as they were.
+    /// All tables are as they were.
     Placed,
 }
 
@@ -57,8 +57,7 @@ impl Stage {
         let counts = |n: &&Node| match self {
             Stage::Born | Stage::Lead | Stage::Joined(_) => true,
             Stage::Alone => n.role != Role::StandIn,
-            Stage::Settled => matches!(n.role, Role::Task(_)),
-            Stage::Idle | Stage::Placed => n.shares,
+            Stage::Settled | Stage::Idle | Stage::Placed => matches!(n.role, Role::Task(_)),
         };
         u32::try_from(tree.nodes.iter().filter(counts).count()).unwrap_or(u32::MAX)
     }

@@ -41,7 +41,7 @@ pub struct Becoming<'a> {
     /// Those that have this task's descriptor table, itself included: index, and number of the report pipe. The first puts
     /// into it what all of them need.
     pub sharers: &'a [(usize, u32)],
-    /// Come to a stage that all who share a table come to.
+    /// Come to a stage, if the tree has it.
     pub meet: &'a dyn Fn(Stage),
     /// The report pipe's write end.
     pub report: &'a OwnedFd,
@@ -206,11 +206,8 @@ impl Becoming<'_> {
     /// The descriptor table becomes the task's, by itself or by the first of those that share it; `placed`: the report pipe
     /// lies at its own number.
     fn descriptors(&self, placed: &mut bool) -> io::Result<()> {
-        if self.sharers.len() < 2 {
-            return self.fill_table(placed);
-        }
         (self.meet)(Stage::Idle);
-        if self.sharers[0].0 == self.index {
+        if self.sharers.first().is_some_and(|s| s.0 == self.index) {
             self.fill_table(placed)?;
         }
         (self.meet)(Stage::Placed);

@@ -156,6 +156,9 @@ pub fn tree_with(tasks: &[Task], tables: &[Option<u32>]) -> Result<Tree, Vec<Str
     if d.bad.is_empty() {
         d.births();
         d.groups();
+        d.all_born();
+    }
+    if d.bad.is_empty() {
         d.ends();
         d.bad.extend(
             tables::share(tables, &mut d.nodes)
@@ -271,6 +274,8 @@ impl<'a> Draft<'a> {
                 .filter(|c| self.places[*c].0 == i)
                 .filter_map(|c| born[c])
                 .filter(|s| *s != t.pid)
+                // A child in the session of another descendant is that one's sibling.
+                .filter(|s| !self.by_pid.get(s).is_some_and(|l| self.is_ancestor(i, *l)))
                 .collect();
             let parents = self.tasks[parent].sid;
             early.sort_unstable_by_key(|s| (*s != parents, *s));
@@ -514,6 +519,28 @@ impl<'a> Draft<'a> {
             round += 1;
         }
         round
+    }
+
+    /// Relations that need each other lead to nobody's birth.
+    fn all_born(&mut self) {
+        let mut born = vec![0];
+        let mut next = 0;
+        while let Some(i) = born.get(next).copied() {
+            let children = self.nodes[i].acts.iter().filter_map(|a| match a {
+                Act::Fork { node, .. } => Some(*node),
+                _ => None,
+            });
+            born.extend(children);
+            next += 1;
+        }
+        born.sort_unstable();
+        let unborn = (0..self.nodes.len()).find(|i| born.binary_search(i).is_err());
+        if let Some(i) = unborn {
+            self.bad.push(format!(
+                "pid {} cannot be born where it belongs",
+                self.nodes[i].pid
+            ));
+        }
     }
 
     fn ends(&mut self) {

@@ -9,7 +9,7 @@ use armrest_abi::want;
 use armrest_images::{Checkpoint, FsDir, LiveTask, Task, load};
 use armrest_plan::forest::{Forest, forest};
 use armrest_plan::model::{Trouble, emulator, machine, prove};
-use armrest_plan::{Exit, Finish, Machine, MapRange, Options, OwnMap};
+use armrest_plan::{Exit, Finish, Machine, MapRange, Options, OwnMap, Plan};
 use common::{live, options};
 
 fn sample(name: &str) -> Checkpoint {
@@ -229,9 +229,8 @@ fn shared_tables_are_refused_by_name() {
     let cp = with_a_child(sample("counter"));
     let (one, other) = (cp.tasks[0].pid, cp.tasks[1].pid);
     type Change = fn(&mut LiveTask, &LiveTask);
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 3] = [
         ("CLONE_VM", |c, p| c.shares.vm = p.shares.vm),
-        ("CLONE_FILES", |c, p| c.files_id = p.files_id),
         ("CLONE_FS", |c, p| c.shares.fs = p.shares.fs),
         ("CLONE_SIGHAND", |c, p| c.shares.sighand = p.shares.sighand),
     ];
@@ -246,6 +245,55 @@ fn shared_tables_are_refused_by_name() {
         assert!(words[0].starts_with(&format!("pid {one} and pid {other}: one ")));
         assert!(words[0].ends_with(&format!("({flag})")));
     }
+}
+
+/// Two tasks of one table: the first has its descriptors, each has helpers of its own that nobody else touches.
+#[test]
+fn a_shared_table_has_everybodys_helpers_side_by_side() {
+    let mut cp = with_a_child(sample("counter"));
+    let files = live(&cp).files_id;
+    let alone = planned(&cp, &machine());
+    cp.tasks[1].live.as_mut().expect("it lives").files_id = files;
+    let f = planned(&cp, &machine());
+    let numbers = |f: &Forest| -> Vec<Vec<u32>> {
+        let of = |p: &Plan| {
+            p.sources
+                .iter()
+                .map(|s| s.fd)
+                .chain([p.report_fd])
+                .collect()
+        };
+        f.each().map(|(_, p)| of(p)).collect()
+    };
+    let (one, other) = (&numbers(&f)[0], &numbers(&f)[1]);
+    assert!(one.len() > 1 && one.len() == other.len());
+    assert!(one.iter().all(|n| !other.contains(n)), "{one:?} {other:?}");
+    assert_eq!(numbers(&alone)[0], numbers(&alone)[1]);
+    // What the blob closes, and what its exit routine closes, are its own.
+    for (_, p) in f.each() {
+        let mut closes = p.tables.closes.clone();
+        closes.push(p.report_fd);
+        closes.sort_unstable();
+        let mut own = numbers(&f)[p.task].clone();
+        own.sort_unstable();
+        assert_eq!(closes, own);
+    }
+    let files = &f.root().expect("a plan").files;
+    assert!(
+        files
+            .makes
+            .iter()
+            .all(|m| m.at.iter().all(|(task, _)| *task == 0))
+    );
+    let files = &alone.root().expect("a plan").files;
+    assert!(
+        files
+            .makes
+            .iter()
+            .any(|m| m.at.iter().any(|(task, _)| *task == 1))
+    );
+    let refused = forest(&cp, &emulator(), &options()).expect_err("qemu cannot");
+    assert!(refused.0[0].what.contains("(CLONE_FILES)"), "{refused:?}");
 }
 
 /// Taken ids are named as what they are, once, whichever task's plan finds them; leaders that are gone need theirs too.

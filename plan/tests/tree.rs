@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_images::{Task, TaskState};
-use armrest_plan::tree::{Act, Group, Role, Tree, tree};
+use armrest_plan::tree::{Act, Group, Role, Tree, tree, tree_with};
 use proptest::prelude::*;
 
 /// A process as the kernel sees it.
@@ -15,6 +15,8 @@ struct Proc {
     pgid: u32,
     dead: bool,
     reaper: bool,
+    /// Its descriptor table.
+    table: u32,
 }
 
 /// The process table; whoever is reaped is not in it. The root is a child of 1.
@@ -29,6 +31,7 @@ impl Kernel {
             pgid,
             dead: false,
             reaper,
+            table: pid,
         };
         Kernel(BTreeMap::from([(pid, root)]))
     }
@@ -37,7 +40,7 @@ impl Kernel {
         self.0.get_mut(&pid).expect("a process")
     }
 
-    fn fork(&mut self, maker: u32, child: u32, sibling: bool) -> Result<(), String> {
+    fn fork(&mut self, maker: u32, child: u32, sibling: bool, shared: bool) -> Result<(), String> {
         let m = *self.0.get(&maker).ok_or("no maker")?;
         if m.dead || self.0.contains_key(&child) {
             return Err(format!("{maker} cannot fork {child}"));
@@ -56,7 +59,16 @@ impl Kernel {
                 ..m
             },
         );
+        if !shared {
+            self.unshare(child);
+        }
         Ok(())
+    }
+
+    /// A table that nobody else has ever had.
+    fn unshare(&mut self, pid: u32) {
+        let highest = self.0.values().map(|p| p.table).max();
+        self.at(pid).table = highest.unwrap_or(0).max(1000) + 1;
     }
 
     fn setsid(&mut self, pid: u32) -> Result<(), String> {
@@ -102,6 +114,12 @@ impl Kernel {
         }
         self.at(pid).dead = true;
         true
+    }
+
+    /// The table of each, in the order of the tasks.
+    fn tables(&self, tasks: &[Task]) -> Vec<Option<u32>> {
+        let table = |t: &Task| self.0.get(&t.pid).filter(|p| !p.dead).map(|p| p.table);
+        tasks.iter().map(table).collect()
     }
 
     fn tasks(&self, root: u32) -> Vec<Task> {
@@ -191,8 +209,13 @@ fn births(tree: &Tree, node: usize, k: &mut Kernel) -> Result<(), String> {
         let pid = tree.nodes[node].pid;
         match *act {
             Act::SetSid => k.setsid(pid)?,
-            Act::Fork { node, sibling } => {
-                k.fork(pid, tree.nodes[node].pid, sibling)?;
+            Act::Unshare => k.unshare(pid),
+            Act::Fork {
+                node,
+                sibling,
+                shared,
+            } => {
+                k.fork(pid, tree.nodes[node].pid, sibling, shared)?;
                 births(tree, node, k)?;
             }
         }
@@ -226,6 +249,9 @@ fn as_of_today(mut end: Kernel) -> Kernel {
 #[derive(Clone, Debug)]
 enum Op {
     Fork(usize),
+    Share(usize),
+    Sibling(usize, bool),
+    Unshare(usize),
     SetSid(usize),
     Lead(usize),
     Join(usize, usize),
@@ -233,9 +259,14 @@ enum Op {
     Reap(usize),
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+/// Histories; `tables`: with descriptor tables that are handed on and parted from.
+fn ops(tables: bool) -> impl Strategy<Value = Vec<Op>> {
     let who = 0usize..64;
+    let few = u32::from(tables);
     let op = prop_oneof![
+        2 * few => who.clone().prop_map(Op::Share),
+        few => who.clone().prop_map(Op::Unshare),
+        few => (who.clone(), any::<bool>()).prop_map(|(a, shared)| Op::Sibling(a, shared)),
         4 => who.clone().prop_map(Op::Fork),
         1 => who.clone().prop_map(Op::SetSid),
         1 => who.clone().prop_map(Op::Lead),
@@ -256,9 +287,18 @@ fn history(ops: &[Op], leads: bool, reaper: bool) -> Kernel {
         let who = |n: usize| living[n % living.len()];
         match *op {
             Op::Fork(a) => {
-                k.fork(who(a), next, false).expect("a new number");
+                k.fork(who(a), next, false, false).expect("a new number");
                 next += 1;
             }
+            Op::Share(a) => {
+                k.fork(who(a), next, false, true).expect("a new number");
+                next += 1;
+            }
+            Op::Sibling(a, shared) if who(a) != 100 => {
+                k.fork(who(a), next, true, shared).expect("a new number");
+                next += 1;
+            }
+            Op::Unshare(a) => k.unshare(who(a)),
             Op::SetSid(a) => drop(k.setsid(who(a))),
             Op::Lead(a) => drop(k.setpgid(who(a), who(a))),
             Op::Join(a, b) => {
@@ -272,7 +312,7 @@ fn history(ops: &[Op], leads: bool, reaper: bool) -> Kernel {
                     k.0.remove(&dead[a % dead.len()]);
                 }
             }
-            Op::Exit(_) => {}
+            Op::Exit(_) | Op::Sibling(..) => {}
         }
     }
     k
@@ -281,7 +321,7 @@ fn history(ops: &[Op], leads: bool, reaper: bool) -> Kernel {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
     #[test]
-    fn what_came_about_comes_about_again(ops in ops(), leads: bool, reaper: bool) {
+    fn what_came_about_comes_about_again(ops in ops(false), leads: bool, reaper: bool) {
         let end = history(&ops, leads, reaper);
         let t = tree(&end.tasks(100)).map_err(|e| TestCaseError::fail(e.join("; ")))?;
         // Session and group of today's caller: the root leaves them, or the numbers are others now.
@@ -289,6 +329,119 @@ proptest! {
         let again = made(&t, start).map_err(TestCaseError::fail)?;
         prop_assert_eq!(relations(&again), relations(&as_of_today(end)));
     }
+
+    /// Whatever is made has the tables of the history; and what a dumper can write, who lets a task have its parent's
+    /// table or one of its own, is made whenever the relations are.
+    #[test]
+    fn tables_are_shared_as_they_were(ops in ops(true), leads: bool, reaper: bool) {
+        let end = history(&ops, leads, reaper);
+        let tasks = end.tasks(100);
+        let tables = end.tables(&tasks);
+        let start = Kernel::with_root(100, 7, 8, reaper);
+        match tree_with(&tasks, &tables) {
+            Ok(t) => {
+                let again = made(&t, start).map_err(TestCaseError::fail)?;
+                prop_assert_eq!(relations(&again), relations(&as_of_today(end)));
+                prop_assert_eq!(alike(&again.tables(&tasks)), alike(&tables));
+                let shares = t.nodes.iter().filter(|n| n.shares).map(|n| n.pid);
+                let several = |i: &usize| tables.iter().filter(|t| t.is_some() && **t == tables[*i]).count() > 1;
+                prop_assert!(shares.eq((0..tasks.len()).filter(several).map(|i| tasks[i].pid)));
+            }
+            Err(why) => {
+                let tables_only = tree(&tasks).is_ok();
+                prop_assert!(!tables_only || why.iter().all(|w| w.contains("CLONE_FILES")), "{why:?}");
+                prop_assert!(!tables_only || !dumpable(&tasks, &tables), "{why:?}");
+            }
+        }
+    }
+}
+
+/// For each task, the first that has the same table.
+fn alike(tables: &[Option<u32>]) -> Vec<Option<usize>> {
+    let first = |t: &Option<u32>| t.and_then(|_| tables.iter().position(|o| o == t));
+    tables.iter().map(first).collect()
+}
+
+/// Has each task its parent's table, or one that nobody has who comes before it?
+fn dumpable(tasks: &[Task], tables: &[Option<u32>]) -> bool {
+    (0..tasks.len()).all(|i| {
+        let parent = tasks.iter().position(|t| t.pid == tasks[i].ppid);
+        tables[i].is_none()
+            || parent.is_some_and(|p| tables[p] == tables[i])
+            || !tables[..i].contains(&tables[i])
+    })
+}
+
+/// Families whose tables take some thought: who forks whom with which table, and when it parts.
+#[test]
+fn tables_are_handed_on_along_forks() {
+    // A child whose table is its own between a parent and a grandchild with one.
+    let line = [
+        task(10, 0, 10, 10),
+        task(11, 10, 10, 10),
+        task(12, 11, 10, 10),
+    ];
+    let t = tree_with(&line, &[Some(1), Some(2), Some(1)]).expect("along the line");
+    let fork = |node, shared| Act::Fork {
+        node,
+        sibling: false,
+        shared,
+    };
+    assert_eq!(t.nodes[0].acts, [Act::SetSid, fork(1, true)]);
+    assert_eq!(t.nodes[1].acts, [fork(2, true), Act::Unshare]);
+    assert_eq!(t.sharers(), 2);
+    // Siblings: their parent hands them a table, then takes one that it shares with a third.
+    let kin = [
+        task(10, 0, 10, 10),
+        task(11, 10, 10, 10),
+        task(12, 10, 10, 10),
+        task(13, 10, 10, 10),
+    ];
+    let t = tree_with(&kin, &[Some(1), Some(2), Some(1), Some(2)]).expect("siblings");
+    let acts = [
+        Act::SetSid,
+        fork(1, true),
+        fork(3, true),
+        Act::Unshare,
+        fork(2, true),
+    ];
+    assert_eq!(t.nodes[0].acts, acts);
+    // Alone, nobody shares and nobody parts.
+    let t = tree_with(&kin, &[Some(1), Some(2), Some(3), Some(4)]).expect("alone");
+    assert_eq!(
+        t.nodes[0].acts[1..],
+        [1, 2, 3].map(|node| fork(node, false))
+    );
+    assert_eq!(t.sharers(), 0);
+}
+
+#[test]
+fn tables_that_no_forks_lead_to_are_refused() {
+    // Two pairs of cousins, crosswise: neither line of births can carry two tables.
+    let cousins = [
+        task(10, 0, 10, 10),
+        task(11, 10, 10, 10),
+        task(12, 10, 10, 10),
+        task(13, 11, 10, 10),
+        task(14, 11, 10, 10),
+        task(15, 12, 10, 10),
+        task(16, 12, 10, 10),
+    ];
+    let tables = [1, 2, 3, 4, 5, 4, 5].map(Some);
+    let bad = tree_with(&cousins, &tables)
+        .expect_err("crosswise")
+        .join("; ");
+    assert!(
+        bad.contains("pid 11 would have to be born into two"),
+        "{bad}"
+    );
+    assert!(bad.contains("CLONE_FILES"), "{bad}");
+    // The parent's own table is that of a child, and that of two others is handed on by whoever has the first.
+    let tables = [1, 1, 2, 3, 3].map(Some);
+    let bad = tree_with(&cousins[..5], &tables)
+        .expect_err("back again")
+        .join("; ");
+    assert!(bad.contains("pid 11 would have to go back"), "{bad}");
 }
 
 fn task(pid: u32, ppid: u32, pgid: u32, sid: u32) -> Task {

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::family::{Board, Stage};
 use crate::load::Loaded;
 use crate::os;
+use crate::pid;
 use crate::watch::{self, Child, Ended, Reports};
 
 /// How far a tree is while it is looked at.
@@ -48,7 +49,9 @@ impl Restore<'_> {
     /// Bring the processes of a tree to their places, stage by stage.
     pub(super) fn settle(&self, running: &mut Running, loaded: &[Loaded]) -> Result<(), Error> {
         let tree = &self.forest.tree;
-        for (i, stage) in Stage::of(tree).into_iter().enumerate() {
+        let stages = Stage::of(tree);
+        let last = stages.last().copied();
+        for (i, stage) in stages.into_iter().enumerate() {
             let (Some(board), Some(reports)) = (&running.board, &mut running.reports) else {
                 return Ok(());
             };
@@ -61,17 +64,20 @@ impl Restore<'_> {
                     Making::Births(stage),
                 )
             })?;
-            match stage {
+            if stage == Stage::Born {
                 // Nobody is forked any more, so no emulator starts a thread of its own.
-                Stage::Born => running.held = None,
-                Stage::Settled => {
-                    for m in self.members.iter().skip(1) {
-                        let pid = board.pid(m.index).load(Ordering::Acquire);
-                        running.others.push(Child::stranger(pid.cast_signed()));
-                    }
-                    self.trace(running)?;
+                running.held = None;
+            }
+            if Some(stage) == last {
+                for m in self.members.iter().skip(1) {
+                    let pid = board.pid(m.index).load(Ordering::Acquire);
+                    running.others.push(Child::stranger(pid.cast_signed()));
                 }
-                _ => {}
+                self.trace(running)?;
+                if self.chooses_ids() {
+                    // Nobody else chooses ids while the tasks make their threads.
+                    running.lock = Some(pid::lock_last_pid()?);
+                }
             }
             if let Some(board) = &running.board {
                 board.release(i);

@@ -1,5 +1,6 @@
 //! Stage 5: say what was restored and how.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -141,7 +142,7 @@ impl Restore<'_> {
         let json = serde_json::json!({
             "event": "restored", "pid": running.child.pid(), "checkpoint_pid": task.pid, "comm": task.comm,
             "threads": count(|m| m.live.threads.len()), "vmas": count(|m| m.live.mm.vmas.len()),
-            "files": count(|m| m.live.fds.len()), "pages": pages, "milliseconds": ms, "phases": phases(log),
+            "files": descriptors(&self.members), "pages": pages, "milliseconds": ms, "phases": phases(log),
             "tasks": tasks, "notes": notes, "warnings": warnings,
         });
         if let Some(dir) = &o.work_dir {
@@ -171,6 +172,12 @@ fn late_limits(child: &Child, allowed: &Allowed) -> Vec<String> {
     .collect()
 }
 
+/// Descriptors, those of a table that several have once.
+fn descriptors(members: &[Member<'_>]) -> usize {
+    let tables = members.iter().map(|m| (m.live.files_id, m.live.fds.len()));
+    tables.collect::<BTreeMap<_, _>>().values().sum()
+}
+
 fn counts(members: &[Member<'_>]) -> String {
     let many = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
     let count = |f: fn(&Member<'_>) -> usize| members.iter().map(f).sum::<usize>();
@@ -184,7 +191,7 @@ fn counts(members: &[Member<'_>]) -> String {
         "{processes}{}, {}, {}, {mib:.1} MiB",
         many(count(|m| m.live.threads.len()), "thread"),
         many(count(|m| m.live.mm.vmas.len()), "VMA"),
-        many(count(|m| m.live.fds.len()), "file")
+        many(descriptors(members), "file")
     )
 }
 

@@ -3,6 +3,8 @@
 use std::fs::File as OsFile;
 use std::os::fd::OwnedFd;
 
+use armrest_plan::tables::sharers;
+
 use super::Restore;
 use super::make::Made;
 use super::open::Opened;
@@ -113,6 +115,17 @@ impl Restore<'_> {
                 unsafe { libc::_exit(task::FAILED) }
             };
             let m = &self.members[at];
+            let sharers = sharers(&self.cp.tasks, index);
+            let reports = self
+                .members
+                .iter()
+                .filter(|m| sharers.binary_search(&m.index).is_ok())
+                .map(|m| (m.index, m.plan.report_fd));
+            let meet = |stage| {
+                if let Some(board) = &board {
+                    board.come(tree, stage, harness);
+                }
+            };
             Becoming {
                 index,
                 task: m.task,
@@ -121,6 +134,8 @@ impl Restore<'_> {
                 objects: &objects,
                 cp: self.cp,
                 dirs: &dirs[at],
+                sharers: &reports.collect::<Vec<_>>(),
+                meet: &meet,
                 report: &objects.open[report],
                 journal: self.journal,
                 emulated: self.machine.emulated,
@@ -147,7 +162,7 @@ impl Restore<'_> {
             inherit: &inherit,
             become_task: &become_task,
         };
-        match pid::fork(want, &self.machine, false)? {
+        match pid::fork(want, &self.machine, 0)? {
             Side::Child => {
                 drop(read);
                 family.live(0, true)
@@ -181,13 +196,12 @@ impl Restore<'_> {
     ) -> Result<Running, Error> {
         let pid = running.child.pid();
         let many = running.board.is_some();
-        let by_last_pid = self.chooses_ids();
         // Before the others are made, which come after it.
         made.notes.extend(made.cgroups.take(pid));
         if let Some(held) = &held {
             held.settled(pid);
         }
-        if by_last_pid && !many {
+        if self.chooses_ids() && !many {
             drop(held);
             running.lock = Some(pid::lock_last_pid()?);
         } else if many {
@@ -200,14 +214,11 @@ impl Restore<'_> {
             load::write_raw(&go, b"!");
         }
         self.settle(&mut running, &made.loaded)?;
-        if by_last_pid && many {
-            running.lock = Some(pid::lock_last_pid()?);
-        }
         Ok(running)
     }
 
     /// Do tasks choose the ids of their threads by `ns_last_pid`?
-    fn chooses_ids(&self) -> bool {
+    pub(super) fn chooses_ids(&self) -> bool {
         self.members.iter().any(|m| m.plan.last_pid_fd.is_some())
     }
 

@@ -190,9 +190,12 @@ fn locks(cp: &Checkpoint, live: &LiveTask, fd: u32, what: &str, info: &str) -> V
     let mut out = Vec::new();
     let file = live.fds.iter().find(|f| f.fd == fd).map(|f| f.file);
     let same = |l: &&FileLock| {
-        live.fds
-            .iter()
-            .any(|f| f.fd == l.fd && Some(f.file) == file)
+        // Of a record lock the owner is the table of whoever took it; of others, the description.
+        let of = cp.tasks.iter().find(|t| t.pid == l.pid);
+        of.and_then(|t| t.live.as_ref()).is_some_and(|of| {
+            of.fds.iter().any(|f| f.fd == l.fd && Some(f.file) == file)
+                && (l.kind != LockKind::Posix || of.files_id == live.files_id)
+        })
     };
     let mut wanted: Vec<String> = cp.locks.iter().filter(same).map(shown_lock).collect();
     let mut now: Vec<String> = info.lines().filter_map(lock).collect();

@@ -14,6 +14,7 @@ pub mod registers;
 pub mod stat;
 pub mod status;
 pub mod sysv;
+pub mod tables;
 #[cfg(test)]
 mod testing;
 
@@ -227,12 +228,14 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
         why: e.to_string(),
     })?;
     let here = family::descendants(&processes, pid);
+    let mut numbers = BTreeMap::new();
     for (i, task) in cp.tasks.iter().enumerate() {
         // The first is the one that was named, whatever its number.
         let known = here.get(&task.pid).copied();
         let number = if i == 0 { Some(pid) } else { known };
         let before = all.report.findings.len();
         if let Some(number) = number {
+            numbers.insert(i, number);
             let p = Process {
                 dir: format!("/proc/{number}"),
             };
@@ -261,6 +264,9 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
             f.what = format!("pid {}: {}", task.pid, f.what);
         }
     }
+    let (findings, compared) = tables::tables(&cp, &numbers, &tables::one_table);
+    all.report.findings.extend(findings);
+    all.count("descriptor tables", compared);
     all.sysv()?;
     Ok(all.report)
 }
