@@ -598,6 +598,29 @@ fn unsupported_things_are_named_all_at_once() {
     s.refused(&PLAIN, &[], 102, &words);
     let words = ["(CLONE_PARENT): cannot be done on this machine"];
     Scratch::new("orphans").refused(&PLAIN, &[], 102, &words);
+    let words =
+        ["processes with one descriptor table (CLONE_FILES): cannot be done on this machine"];
+    Scratch::new("shared_table").refused(&PLAIN, &[], 102, &words);
+}
+
+/// Two pairs that share a descriptor table, crosswise: the one who would have to hand on both can hold only one.
+#[test]
+fn tables_that_no_order_of_births_leads_to() {
+    if !provable("impossible descriptor tables") {
+        return;
+    }
+    let s = Scratch::new("family");
+    for (pid, like) in [("180", "175"), ("183", "179")] {
+        let mut table = None;
+        let ids = |pid: &str| format!("ids-{pid}.img");
+        s.edit::<proto::Ids>(&ids(like), magic::IDS, |i| table = i[0].files_id);
+        s.edit::<proto::Ids>(&ids(pid), magic::IDS, |i| i[0].files_id = table);
+    }
+    let words = [
+        "would have to be born into two descriptor tables (CLONE_FILES)",
+        "no order of births leads there",
+    ];
+    s.refused(&PLAIN, &[], 94, &words);
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn every_task_of_a_tree_ends_with_its_own_memory() {
         ("workers", machine()),
         ("workers", emulator()),
         ("orphans", machine()),
+        ("shared_table", machine()),
     ] {
         let cp = sample(name);
         let f = planned(&cp, &on);
