@@ -4,6 +4,7 @@
         .arch   armv7-a
         .arm
 
+        .equ    NR_write, 4
         .equ    NR_close, 6
         .equ    NR_munmap, 91
         .equ    NR_rt_sigreturn, 173
@@ -16,9 +17,10 @@
 @             r3 = address of the signal frame, 8-aligned, in this page
 @             [sp] = where the frame is copied to, in the task's memory; [sp, #4] = address of the svc behind
 @             `mov r7, #119` in the kernel's sigpage, or 0
-@   out:      does not return: the task runs with the frame's registers; if a call fails, exit_group(112)
+@   out:      does not return: the task runs with the frame's registers; if a call fails, exit_group(112),
+@             and if that was munmap, two words to the report descriptor before: its result, and 91
 @   clobbers: everything
-@ Uses no stack and no data once a call took both away. Position-independent.
+@ Uses no stack and no data once a call took both away (if munmap fails, none did). Position-independent.
 @
 @ With a sigpage, this page goes too: r0 and r1 then name the whole area. The kernel's own code makes the last two calls:
 @ svc (munmap, as r7 says: the immediate is ignored), a Thumb pair that reads as an ARM svcle, mov r7, #173, svc. The
@@ -46,7 +48,15 @@ armrest_exit:
 0:      mov     sp, r5
         mov     r7, #NR_rt_sigreturn
         svc     #0                      @ does not come back
-1:      mov     r0, #EXIT_CODE
+1:      cmp     r7, #NR_munmap
+        bne     7f
+        push    {r0, r7}                @ r0 is below r7
+        mov     r0, r4
+        mov     r1, sp
+        mov     r2, #8
+        mov     r7, #NR_write
+        svc     #0
+7:      mov     r0, #EXIT_CODE
         mov     r7, #NR_exit_group
         svc     #0
         b       1b

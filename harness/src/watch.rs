@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use armrest_abi::{Report, Step};
+use armrest_abi::{ABI_VERSION, Report, ReportKind, Step};
 use armrest_plan::{Exit, Plan, words};
 
 use crate::blob::BLOB;
@@ -16,6 +16,8 @@ use crate::load::Loaded;
 use crate::objects::tty;
 use crate::os;
 
+/// Number of munmap.
+const MUNMAP: u32 = 91;
 /// Bytes of the blob by which it is known.
 const CODE: usize = 64;
 /// How long a task may take from its last report to its first own instruction.
@@ -56,6 +58,16 @@ impl Ended {
         match self {
             Ended::Exit(s) => s,
             Ended::Signal(s) => 128 + s,
+        }
+    }
+
+    /// In words, of a task that made no report. The exit routine reports all but one of its calls.
+    pub fn while_entered(self) -> String {
+        match self {
+            Ended::Exit(s) if s == Report::EXIT_CODE.cast_signed() => {
+                format!("exit status {s}: close of the report pipe failed")
+            }
+            end => end.words(),
         }
     }
 
@@ -336,6 +348,28 @@ impl Reports {
         Report::from_bytes(first).filter(|r| r.magic == Report::MAGIC)
     }
 
+    /// The two words of the exit routine, which has no room for more: its munmap failed.
+    fn stayed(&self, plan: &Plan) -> Option<Report> {
+        let (result, call) = self.said.get(..8)?.split_at(4);
+        if call != MUNMAP.to_le_bytes() {
+            return None;
+        }
+        let (start, end) = (plan.area.keep.end, plan.area.all.end);
+        Some(Report {
+            magic: Report::MAGIC,
+            version: ABI_VERSION,
+            kind: ReportKind::Errno as u32,
+            step: Step::Enter.number(),
+            object: Report::NO_OBJECT,
+            row: 0,
+            syscall: MUNMAP,
+            args: [start, end - start, 0, 0, 0, 0],
+            result: i32::from_le_bytes(result.try_into().ok()?),
+            tid: 0,
+            reserved: 0,
+        })
+    }
+
     /// Take the rest of what is being said, which comes at once.
     pub fn hear_out(&mut self) -> Result<(), Error> {
         let until = Instant::now() + Duration::from_millis(200);
@@ -356,7 +390,7 @@ impl Reports {
         plan: &Plan,
         loaded: &Loaded,
     ) -> Result<(), Error> {
-        if let Some(report) = self.report() {
+        if let Some(report) = self.report().or_else(|| self.stayed(plan)) {
             return Err(Error::Blob {
                 what: format!("pid {pid}"),
                 why: words::report(&report, plan),
@@ -489,7 +523,7 @@ pub fn until_running(
                 Ended::Exit(s) if s != Report::EXIT_CODE.cast_signed() => Ok(()),
                 end => Err(Error::Lost {
                     what: format!("the task, pid {pid}, right after it was entered"),
-                    why: end.words(),
+                    why: end.while_entered(),
                 }),
             };
         }

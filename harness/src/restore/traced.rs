@@ -103,7 +103,7 @@ impl Restore<'_> {
                     },
                     why: end
                         .or_else(|| child.wait_for(watch::ENTER_TIME))
-                        .map_or_else(|| "it went its own way".into(), Ended::words),
+                        .map_or_else(|| "it went its own way".into(), Ended::while_entered),
                 });
             }
             self.forward.interrupted()?;
