@@ -479,6 +479,16 @@ impl Report<'_> {
         }
     }
 
+    /// Memory that is there before the blob: shared with the maker, read then, and where it lies.
+    fn inherited(&self) -> Value {
+        let l = &self.plan.legacy;
+        let kept = l.kept.iter().map(|k| {
+            let vma = &self.live.mm.vmas[k.vma];
+            json!({"start": format!("0x{}", hex(vma.range.start())), "at": format!("0x{}", hex(k.at)), "bytes": k.len})
+        });
+        json!({"shared_pages": l.shared, "read_pages": l.read, "kept": kept.collect::<Vec<_>>()})
+    }
+
     fn json(&self, summary_only: bool) -> Value {
         let plan = self.plan;
         let task = self.cp.tasks.get(plan.task);
@@ -495,6 +505,7 @@ impl Report<'_> {
             "area": range(plan.area.all),
             "keep": range(plan.area.keep),
             "scratch": plan.scratch.iter().map(|r| range(*r)).collect::<Vec<_>>(),
+            "inherited": self.inherited(),
             "notes": plan.notes,
             "warnings": plan.warnings,
         });

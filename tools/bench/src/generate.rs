@@ -15,6 +15,8 @@ use crate::Fail;
 const BASE: u64 = 0x1000_0000;
 const READ: u32 = 1;
 const READ_WRITE: u32 = 3;
+/// Flags of mmap.
+const PRIVATE_ANONYMOUS: u32 = 0x22;
 /// `PE_PRESENT` of a pagemap entry.
 const PRESENT: u32 = 4;
 
@@ -86,11 +88,12 @@ pub struct Gap {
     pub len: u64,
 }
 
-/// Write the checkpoint: the images of `from` (`counter`) with `added`, into the fresh directory `to`.
-pub fn write(from: &Path, to: &Path, added: Added) -> Result<Gap, Fail> {
+/// Write the checkpoint: the images of `from` (`counter`, or a tree) with `added` in each task, into the fresh directory
+/// `to`. One gap a task.
+pub fn write(from: &Path, to: &Path, added: Added) -> Result<Vec<Gap>, Fail> {
     fs::create_dir_all(to)?;
     let pieces = pieces(added);
-    let mut gap = Gap::default();
+    let mut gaps = Vec::new();
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -100,9 +103,13 @@ pub fn write(from: &Path, to: &Path, added: Added) -> Result<Gap, Fail> {
         let bytes = fs::read(entry.path())?;
         let bytes = if name.starts_with("mm-") {
             mm(&name, &bytes, &pieces)?
+        } else if name.starts_with("pagemap-shmem-") {
+            let (_, _, file) = pages_file(&name, &bytes)?;
+            fs::copy(from.join(&file), to.join(&file))?;
+            bytes
         } else if name.starts_with("pagemap-") {
             let (bytes, there) = pages(from, to, &name, &bytes, &pieces)?;
-            gap = there;
+            gaps.push(there);
             bytes
         } else {
             bytes
@@ -111,18 +118,18 @@ pub fn write(from: &Path, to: &Path, added: Added) -> Result<Gap, Fail> {
     }
     fs::write(
         to.join("GENERATED"),
-        format!("by tools/bench from counter: {added:?}\n"),
+        format!("by tools/bench from {}: {added:?}\n", from.display()),
     )?;
-    Ok(gap)
+    Ok(gaps)
 }
 
 fn mm(name: &str, bytes: &[u8], pieces: &[Piece]) -> Result<Vec<u8>, Fail> {
     let mut mm: proto::Mm = Reader::open(name, bytes, magic::MM)?.only()?;
     let at = mm.vmas.partition_point(|v| v.start < Some(BASE));
-    let like = mm
-        .vmas
-        .get(at)
-        .ok_or("counter has no mapping above its heap")?
+    let like = mm.vmas[at..]
+        .iter()
+        .find(|v| v.flags == Some(PRIVATE_ANONYMOUS))
+        .ok_or("there is no plain memory above the heap")?
         .clone();
     let new = pieces.iter().map(|p| proto::VmaEntry {
         start: Some(p.start),
@@ -135,6 +142,17 @@ fn mm(name: &str, bytes: &[u8], pieces: &[Piece]) -> Result<Vec<u8>, Fail> {
     Ok(Writer::new(magic::MM).entry(&mm).finish())
 }
 
+/// The entries of a pagemap, its head, and the name of its pages file.
+fn pages_file<'a>(
+    name: &'a str,
+    bytes: &'a [u8],
+) -> Result<(Reader<'a>, proto::PagemapHead, String), Fail> {
+    let mut reader = Reader::open(name, bytes, magic::PAGEMAP)?;
+    let head: proto::PagemapHead = reader.framed()?;
+    let id = head.pages_id.ok_or("pagemap without id")?;
+    Ok((reader, head, format!("pages-{id}.img")))
+}
+
 /// The pagemap, and the pages file in its order. Added pages are holes of the file, so it takes no room: zeros.
 fn pages(
     from: &Path,
@@ -143,13 +161,11 @@ fn pages(
     bytes: &[u8],
     pieces: &[Piece],
 ) -> Result<(Vec<u8>, Gap), Fail> {
-    let mut reader = Reader::open(name, bytes, magic::PAGEMAP)?;
-    let head: proto::PagemapHead = reader.framed()?;
+    let (mut reader, head, file) = pages_file(name, bytes)?;
     let mut entries: Vec<proto::PagemapEntry> = Vec::new();
     while let Some(e) = reader.entry_or_end()? {
         entries.push(e);
     }
-    let file = format!("pages-{}.img", head.pages_id.ok_or("pagemap without id")?);
     let at = entries.partition_point(|e| e.vaddr < Some(BASE));
     let before: u64 = entries[..at].iter().filter_map(|e| e.nr_pages).sum();
     let split = usize::try_from(before * u64::from(PAGE_SIZE))?;

@@ -1,16 +1,18 @@
 # The bench in the machine: `@ CASE WHAT NUMBER…` a line. WHAT is base (nanoseconds), restore and lazy (nanoseconds, peak
-# KiB of the harness). tools/vm/src/bench.rs reads it. /bench has the inputs; the pages that were added are made here.
+# KiB of the harness); of `forked`, KiB of all its processes. tools/vm/src/bench.rs reads it. /bench has the inputs; the pages that were added are made here.
 set -eu
 . /vm/lib.sh
 mkdir -p /tmp/mark
 
-# input NAME: puts its pages file together.
+# input NAME: puts its pages files together.
 input() {
     [ ! -e /bench/$1/gap ] || (
         cd /bench/$1
-        read -r file pages <gap
-        bench pages $pages | cat head - tail >$file
-        rm head tail gap
+        while read -r file pages; do
+            bench pages $pages | cat $file.head - $file.tail >$file
+            rm $file.head $file.tail
+        done <gap
+        rm gap
     )
 }
 
@@ -46,6 +48,29 @@ program() {
     echo $((fill + ${run% *}))
 }
 
+# Physical memory of all processes called `forked`, KiB: each page once, however many share it.
+pss() {
+    for p in $(pidof forked); do cat /proc/$p/smaps_rollup; done | awk '/^Pss:/ { sum += $2 } END { print sum }'
+}
+
+# The sample with 64 MiB in common, as it runs itself and as it is restored with 64 MiB added to each process.
+shared() {
+    put_files forked
+    setsid /samples/bin/forked 64 </dev/null >/tmp/alive 2>&1 &
+    until grep -q ready /tmp/alive; do usleep 100000; done
+    echo "@ forked base $(pss)"
+    kill -KILL $(pidof forked)
+    for p in $(pidof forked); do gone $p; done
+    input forked
+    armrest restore -D /bench/forked -d
+    echo "@ forked restore $(pss) 0"
+    kill -TERM 401
+    patience=600 gone 401
+    [ "$(tail -n 1 /samples/run/forked/out.log)" = PASS ]
+    rm -r /bench/forked
+}
+
+shared
 compared counter 5 program
 compared big 5 bench fill /bench/big/pages-1.img
 read -r at </bench/full.at

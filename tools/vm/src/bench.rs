@@ -1,5 +1,6 @@
 //! `vm bench`: what a restore costs on a real kernel, as ratios to C programs that do the same in the same run.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,16 @@ use crate::follow;
 use crate::machine::{Job, Machine, Places};
 
 /// The generated checkpoints.
-const INPUTS: [(&str, Added); 4] = [
-    ("big", Added::OneVma(51_200)),
-    ("full", Added::OnePage(10_000, Contents::All)),
-    ("runs", Added::OnePage(10_000, Contents::Every2nd)),
-    ("many", Added::OnePage(65_000, Contents::All)),
+const INPUTS: [(&str, &str, Added); 5] = [
+    ("big", "counter", Added::OneVma(51_200)),
+    ("full", "counter", Added::OnePage(10_000, Contents::All)),
+    (
+        "runs",
+        "counter",
+        Added::OnePage(10_000, Contents::Every2nd),
+    ),
+    ("many", "counter", Added::OnePage(65_000, Contents::All)),
+    ("forked", "forked", Added::OneVma(16_384)),
 ];
 
 /// A folder that goes when it is dropped.
@@ -30,9 +36,10 @@ impl Drop for Inputs {
     }
 }
 
-/// Writes the inputs. Of the pages files only what `counter` had: the machine makes the rest, as it is told in `gap`.
+/// Writes the inputs. Of the pages files only what the sample had: the machine makes the rest, as it is told in `gap`.
 fn inputs(places: &Places) -> Result<Inputs, Fail> {
-    let counter = places.root.join("tests/images/counter");
+    let images = places.root.join("tests/images");
+    let counter = images.join("counter");
     let all = Inputs(places.cache.join(format!("bench.{}", std::process::id())));
     fs::create_dir_all(all.0.join("counter"))?;
     for entry in fs::read_dir(&counter)? {
@@ -41,23 +48,23 @@ fn inputs(places: &Places) -> Result<Inputs, Fail> {
             fs::copy(&path, all.0.join("counter").join(name))?;
         }
     }
-    for (name, added) in INPUTS {
+    for (name, of, added) in INPUTS {
         let dir = all.0.join(name);
-        let gap = generate::write(&counter, &dir, added)?;
-        let whole = dir.join(&gap.file);
-        let mut file = File::open(&whole)?;
-        let (mut head, mut tail) = (Vec::new(), Vec::new());
-        (&mut file).take(gap.at).read_to_end(&mut head)?;
-        file.seek(SeekFrom::Start(gap.at + gap.len))?;
-        file.read_to_end(&mut tail)?;
-        fs::remove_file(&whole)?;
-        fs::write(dir.join("head"), head)?;
-        fs::write(dir.join("tail"), tail)?;
-        fs::write(
-            dir.join("gap"),
-            format!("{} {}\n", gap.file, gap.len / 4096),
-        )?;
-        fs::write(all.0.join(format!("{name}.at")), format!("{}\n", gap.at))?;
+        let mut list = String::new();
+        for gap in generate::write(&images.join(of), &dir, added)? {
+            let whole = dir.join(&gap.file);
+            let mut file = File::open(&whole)?;
+            let (mut head, mut tail) = (Vec::new(), Vec::new());
+            (&mut file).take(gap.at).read_to_end(&mut head)?;
+            file.seek(SeekFrom::Start(gap.at + gap.len))?;
+            file.read_to_end(&mut tail)?;
+            fs::remove_file(&whole)?;
+            fs::write(dir.join(format!("{}.head", gap.file)), head)?;
+            fs::write(dir.join(format!("{}.tail", gap.file)), tail)?;
+            let _ = writeln!(list, "{} {}", gap.file, gap.len / 4096);
+            fs::write(all.0.join(format!("{name}.at")), format!("{}\n", gap.at))?;
+        }
+        fs::write(dir.join("gap"), list)?;
     }
     Ok(all)
 }
@@ -191,7 +198,34 @@ fn tables(text: &str) -> Result<String, Fail> {
             goal.map_or_else(String::new, |g| verdict(peak <= g)),
         ]);
     }
-    Ok(format!("\n{}\n{}", times.text(), memory.text()))
+    let forked = cases(text, "forked")?;
+    let (before, after) = match (forked.base.as_slice(), forked.restore.as_slice()) {
+        ([before], [after]) => (u32::try_from(*before)?, u32::try_from(*after)?),
+        _ => return Err("forked: a measurement is missing".into()),
+    };
+    let r = f64::from(after) / f64::from(before.max(1));
+    let mut shared = Table::new(&[
+        "physical memory",
+        "KiB",
+        "the program itself, KiB",
+        "ratio",
+        "goal",
+        "",
+    ]);
+    shared.row(&[
+        "8 workers and a worker's child over 64 MiB".to_owned(),
+        after.to_string(),
+        before.to_string(),
+        format!("{r:.2}"),
+        "1.1".to_owned(),
+        verdict(r <= 1.1),
+    ]);
+    Ok(format!(
+        "\n{}\n{}\n{}",
+        times.text(),
+        memory.text(),
+        shared.text()
+    ))
 }
 
 fn measure(places: &Places, script: &str, made: &Path) -> Result<String, Fail> {
