@@ -294,10 +294,14 @@ fn signals(path: &str, which: &str) -> Option<u64> {
 /// What stands after `key`, its colon included, in the text of a `/proc/PID/status`. The kernel escapes the ends of lines
 /// in a task's name, so no name can look like a field.
 pub fn status_field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
-    let starts_line = |at: usize| at == 0 || status.as_bytes()[at - 1] == b'\n';
-    let (at, _) = status.match_indices(key).find(|(at, _)| starts_line(*at))?;
-    let rest = &status[at + key.len()..];
-    Some(rest.find('\n').map_or(rest, |end| &rest[..end]).trim())
+    let end = |text: &str| text.bytes().position(|b| b == b'\n');
+    let mut rest = status;
+    loop {
+        if let Some(value) = rest.strip_prefix(key) {
+            return Some(value[..end(value).unwrap_or(value.len())].trim());
+        }
+        rest = &rest[end(rest)? + 1..];
+    }
 }
 
 /// The same, as a hexadecimal number.

@@ -22,6 +22,8 @@ const MUNMAP: u32 = 91;
 const CODE: usize = 64;
 /// How long a task may take from its last report to its first own instruction.
 pub const ENTER_TIME: Duration = Duration::from_secs(20);
+/// What its last calls take at least: sooner there is nothing to see.
+pub const LAST_CALLS: Duration = Duration::from_micros(25);
 /// Signals that a foreground restore passes on.
 const FORWARDED: [i32; 8] = [
     libc::SIGTERM,
@@ -503,9 +505,7 @@ pub fn until_running(
     let all = |m: u64| m | unseen == u64::MAX;
     let start = Instant::now();
     let mut left: Vec<(u32, u64)> = threads.to_vec();
-    let mut pause = Duration::from_micros(25);
-    // A few calls are left to them: on a single processor they come next.
-    std::thread::yield_now();
+    let mut pause = LAST_CALLS;
     loop {
         let pid = child.pid;
         left.retain(|(tid, mask)| {

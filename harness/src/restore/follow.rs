@@ -160,6 +160,7 @@ impl Restore<'_> {
         let all = self.members.iter().map(|m| m.plan.read_by_blob()).sum();
         watch::until_ended(&mut reports, all, &made.loaded, self.deadline, self.forward)?;
         self.judge(&reports, child, &made.loaded)?;
+        std::thread::sleep(watch::LAST_CALLS);
         let others = running.others.iter_mut();
         for (m, child) in self.members.iter().zip([child].into_iter().chain(others)) {
             // Ids that nobody chose are not known here: then the leader, which leaves last, stands for all.
