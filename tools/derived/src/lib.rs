@@ -172,6 +172,18 @@ pub const ALL: &[Derived] = &[
         },
     },
     Derived {
+        name: "no-room",
+        of: "threads",
+        what: "one thread has used its stack up to the last 64 bytes",
+        change: |i| {
+            i.edit::<Core>("core-232.img", magic::CORE, |c| {
+                let info = c[0].ti_arm.as_mut().expect("registers");
+                let regs = info.gpregs.as_mut().expect("registers");
+                regs.sp = Some(0xb67a_a040);
+            });
+        },
+    },
+    Derived {
         name: "at-its-end",
         of: "counter",
         what: "the call that it is about to make again is exit_group(7)",

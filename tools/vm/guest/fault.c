@@ -3,8 +3,8 @@
 //   fault MODE SAMPLE[+HOW] [PER] -- armrest restore …
 //
 // blob     each call of the blob fails in turn (at most PER for each step, call, and leader or other thread); every step
-//          that makes calls must have failed once. Calls of futex that wait or wake are left alone: waits are repeated,
-//          and a wake-up on a word that is there cannot fail.
+//          that makes calls must have failed once. Waits by futex that fail are repeated, and all goes well. Wake-ups
+//          are left alone: on a word that is there they cannot fail.
 // child    each call that the child makes before it enters the blob fails in turn
 // harness  calls of the harness itself fail in turn: about PER of them, spread evenly
 // kill     the harness is killed while the child is at the first call of each step, and at calls of the child before
@@ -815,7 +815,7 @@ static void blob_failed(const struct call *c, int error, const char *what) {
 }
 
 static void mode_blob(int per) {
-    int count = run.calls[IN_BLOB], done[2][STEPS] = { 0 }, had[2][STEPS] = { 0 };
+    int waits = 0, count = run.calls[IN_BLOB], done[2][STEPS] = { 0 }, had[2][STEPS] = { 0 };
     static struct call all[MANY];
     memcpy(all, run.call[IN_BLOB], sizeof all);
     char *before = snapshot();
@@ -823,13 +823,14 @@ static void mode_blob(int per) {
         int n = 0, mine = 0;
         const struct call *c = &all[i];
         // A wait is repeated; a wake-up cannot fail. The first is a trial whether there is such a call.
-        if (c->nr == 240 && (c->op != 5 || c->step == 17)) continue;
+        bool wait = c->nr == 240 && c->op == 0;
+        if (c->nr == 240 && !wait && (c->op != 5 || c->step == 17)) continue;
         for (int k = 0; k < count; k++)
             if (same_kind(&all[k], c)) {
                 if (k < i) mine++;
                 n++;
             }
-        had[c->thread][c->step]++;
+        if (!wait) had[c->thread][c->step]++;
         // One unmap more or less, as the address space is laid out this time.
         bool unsure = c->step == 4 && n > 1 && mine == n - 1;
         if (unsure || !taken(mine, n, per)) continue;
@@ -839,6 +840,14 @@ static void mode_blob(int per) {
         run.what = FAIL, run.where = IN_BLOB, run.step = c->step, run.nr = c->nr, run.op = c->op, run.at = mine;
         run.thread = c->thread, run.error = ERRNO[error].e;
         once();
+        if (wait) {
+            // All goes well. Who waits for whom differs from run to run.
+            waits += run.acted;
+            if (run.status) bad("%s: exit status %d:\n%s", what, run.status, run.said);
+            end_task();
+            clean(&before, what, true);
+            continue;
+        }
         if (!run.acted) bad("%s: not reached:\n%s", what, run.said);
         else blob_failed(&run.failed, error, what);
         clean(&before, what, false);
@@ -850,7 +859,7 @@ static void mode_blob(int per) {
             if (had[t][s]) printf(" %s%s %d of %d", t ? "thread's " : "", STEP[s], done[t][s], had[t][s]);
             if (had[t][s] && !done[t][s]) bad("step %s: none failed", STEP[s]);
         }
-    printf("\n");
+    printf("; waits that failed and were repeated: %d\n", waits);
 }
 
 // Calls of ordinary code: an error that is named, or a restore that did not need the call.
