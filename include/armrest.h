@@ -761,8 +761,8 @@ struct armrest_restore_args {
     uint32_t exit_svc;
     /* Descriptor of /proc/sys/kernel/ns_last_pid, or -1. */
     int32_t last_pid_fd;
-    /* Reserved, zero. */
-    uint32_t reserved[2];
+    /* Record locks: rows of `RestoreArgs::creds` that the leader takes once the helper descriptors are closed. */
+    struct armrest_rows records;
 };
 _Static_assert(sizeof(struct armrest_restore_args) == 344, "size of RestoreArgs");
 _Static_assert(offsetof(struct armrest_restore_args, magic) == 0, "RestoreArgs.magic");
@@ -799,6 +799,6 @@ _Static_assert(offsetof(struct armrest_restore_args, dumpable) == 220, "RestoreA
 _Static_assert(offsetof(struct armrest_restore_args, mm) == 224, "RestoreArgs.mm");
 _Static_assert(offsetof(struct armrest_restore_args, exit_svc) == 328, "RestoreArgs.exit_svc");
 _Static_assert(offsetof(struct armrest_restore_args, last_pid_fd) == 332, "RestoreArgs.last_pid_fd");
-_Static_assert(offsetof(struct armrest_restore_args, reserved) == 336, "RestoreArgs.reserved");
+_Static_assert(offsetof(struct armrest_restore_args, records) == 336, "RestoreArgs.records");
 
 #endif

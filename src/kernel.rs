@@ -73,6 +73,7 @@ pub mod nr {
     pub const SETRESGID32: u32 = 210;
     pub const SETFSUID32: u32 = 215;
     pub const SETFSGID32: u32 = 216;
+    pub const FCNTL64: u32 = 221;
     pub const CAPSET: u32 = 185;
     pub const SECCOMP: u32 = 383;
     pub const MEMBARRIER: u32 = 389;
@@ -99,7 +100,7 @@ impl Stage {
 }
 
 /// The calls of [`armrest_abi::cred`], in the order of their numbers there.
-pub const CRED_CALLS: [u32; 9] = [
+pub const CRED_CALLS: [u32; 10] = [
     nr::SETGROUPS32,
     nr::SETRESGID32,
     nr::SETRESUID32,
@@ -109,6 +110,7 @@ pub const CRED_CALLS: [u32; 9] = [
     nr::PRCTL,
     nr::MEMBARRIER,
     nr::SECCOMP,
+    nr::FCNTL64,
 ];
 
 /// The kernel as the steps see it. Addresses are the task's, whoever answers.

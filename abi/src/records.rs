@@ -262,6 +262,8 @@ pub mod cred {
     pub const MEMBARRIER: u32 = 7;
     /// `seccomp(operation, flags, program)`.
     pub const SECCOMP: u32 = 8;
+    /// `fcntl64(fd, command, lock)`.
+    pub const FCNTL64: u32 = 9;
 }
 
 /// `struct prctl_mm_map` as a 32-bit ARM kernel lays it out: exactly 104 bytes (include/uapi/linux/prctl.h).

@@ -202,8 +202,8 @@ pub struct RestoreArgs {
     pub exit_svc: u32,
     /// Descriptor of /proc/sys/kernel/ns_last_pid, or -1.
     pub last_pid_fd: i32,
-    /// Reserved, zero.
-    pub reserved: [u32; 2],
+    /// Record locks: rows of [`RestoreArgs::creds`] that the leader takes once the helper descriptors are closed.
+    pub records: Rows,
 }
 
 // SAFETY: repr(C) of 32-bit fields, no padding (asserted below).

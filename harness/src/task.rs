@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use armrest_images::{Checkpoint, LiveTask, Task};
 use armrest_plan::Plan;
-use armrest_plan::files::Act;
 
 use crate::family::Stage;
 use crate::journal::Journal;
@@ -109,9 +108,8 @@ impl Becoming<'_> {
         self.directories()
             .map_err(named("working directory and root"))?;
         self.descriptors(placed).map_err(named("descriptors"))?;
-        self.acts(false)?;
+        self.acts()?;
         self.limits().map_err(named("resource limits"))?;
-        self.acts(true)?;
         self.grow_brk().map_err(named("brk"))
     }
 
@@ -131,11 +129,10 @@ impl Becoming<'_> {
         Ok(())
     }
 
-    /// What is done with descriptors at their numbers; timers apart, which begin to run.
-    fn acts(&self, timers: bool) -> Result<(), (String, io::Error)> {
-        let timed = |a: &Act| matches!(a, Act::Timer { .. });
+    /// What is done with descriptors at their numbers.
+    fn acts(&self) -> Result<(), (String, io::Error)> {
         for (of, act) in &self.plan.files.acts {
-            if *of == self.index && timed(act) == timers {
+            if *of == self.index {
                 acts::act(self.cp, self.task, act)?;
             }
         }

@@ -104,7 +104,7 @@ impl Writer {
             mm: Default::default(),
             exit_svc: 0,
             last_pid_fd: -1,
-            reserved: [0; 2],
+            records: t.records,
         };
         let auxv = self.table(auxv);
         (args, auxv)
@@ -154,7 +154,7 @@ impl Writer {
                 match data {
                     CredData::Groups(_) => row.args[1] = at,
                     CredData::Caps(_) => (row.args[0], row.args[1]) = (at, at.wrapping_add(8)),
-                    CredData::Program(_) => row.args[2] = at,
+                    CredData::Program(_) | CredData::Lock(_) => row.args[2] = at,
                 }
             }
             rows.push(row);
@@ -165,6 +165,7 @@ impl Writer {
     fn cred_data(&mut self, data: &CredData) -> u32 {
         match data {
             CredData::Groups(words) | CredData::Caps(words) => self.table(words).addr,
+            CredData::Lock(words) => self.table(words).addr,
             CredData::Program(program) => {
                 let insn = |i: &BpfInsn| {
                     let first = u32::from(i.code) | u32::from(i.jt) << 16 | u32::from(i.jf) << 24;

@@ -519,6 +519,20 @@ pub(crate) fn describe(n: u32, a: &[u32; 6], words: &[u32]) -> Option<String> {
             let name = MEMBARRIERS.iter().find(|(bit, _)| *bit == a[0]);
             name.map_or(format!("{:#x}", a[0]), |n| format!("REGISTER_{}", n.1))
         }
+        nr::FCNTL64 => {
+            let wide = |i: usize| {
+                let at = |i: usize| words.get(i).copied().map_or(0, u64::from);
+                at(i) | at(i + 1) << 32
+            };
+            let how = ["F_RDLCK", "F_WRLCK"].get(words.first().map_or(2, |w| *w as usize));
+            let how = how.unwrap_or(&"?");
+            format!(
+                "fd {}, F_SETLK64, {how}, {} bytes from {}",
+                a[0],
+                wide(4),
+                wide(2)
+            )
+        }
         nr::SECCOMP if a[0] == c::SECCOMP_SET_MODE_STRICT => "SECCOMP_SET_MODE_STRICT".to_owned(),
         nr::SECCOMP => format!(
             "SECCOMP_SET_MODE_FILTER, flags {:#x}, {} instructions",

@@ -7,16 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_images::{
-    Checkpoint, Epoll, File, FileLock, FileOwner, LiveTask, LockKind, Remap, SocketState, Task,
-    VmaKind,
+    Checkpoint, Epoll, File, FileLock, FileOwner, LiveTask, LockKind, Remap, SocketState, VmaKind,
 };
 
 use crate::consts;
+use crate::late::{self, Late};
 use crate::machine::Machine;
 use crate::sockets;
 use crate::terminals::{self, Terminals};
 use crate::types::{Refusal, RefusalKind};
-use crate::whole::{Held, Whole, lives};
+use crate::whole::{Held, Whole};
 
 /// Event bits of an epoll entry that say how, not what: EXCLUSIVE, WAKEUP, ONESHOT, ET.
 pub const EPOLL_HOW: u32 = 0xf000_0000;
@@ -35,6 +35,8 @@ pub struct FilesPlan {
     pub locks: Vec<FileLock>,
     /// What each task does with its descriptors at their numbers, in order: index of the task, and the act.
     pub acts: Vec<(usize, Act)>,
+    /// What the harness does when all tasks are ready, in order.
+    pub late: Vec<Late>,
     /// How unix sockets are made, in order.
     pub sockets: Vec<sockets::Step>,
     /// Where terminals come from.
@@ -57,14 +59,10 @@ pub struct Make {
 /// What a task does with a descriptor that lies at its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Who gets its signals, and which (F_SETOWN_EX, F_SETSIG), and O_ASYNC.
-    Owner {
+    /// O_ASYNC: the kernel keeps the number of the descriptor, for the signal.
+    Async {
         /// Descriptor.
         fd: u32,
-        /// As recorded.
-        owner: FileOwner,
-        /// O_ASYNC was set.
-        asynchronous: bool,
     },
     /// Entries of an epoll set, under the numbers that they were added as.
     Epoll {
@@ -80,15 +78,8 @@ pub enum Act {
         /// How many connections may wait.
         backlog: u32,
     },
-    /// A record lock of the process, or a lease.
+    /// A lease.
     Lock(FileLock),
-    /// A timer, last of all: the time that is left counts from here.
-    Timer {
-        /// Descriptor.
-        fd: u32,
-        /// File id.
-        file: u32,
-    },
 }
 
 /// Owner and flags of any description.
@@ -230,7 +221,7 @@ pub(crate) fn refuse(whole: &Whole<'_>, index: usize, live: &LiveTask, out: &mut
             );
             continue;
         };
-        one(cp, live, &who, file, no);
+        one(cp, &who, file, no);
         // What a description is or has is looked at once, with who holds it first.
         if whole.held.holders(fd.file).first() != Some(&(index, fd.fd)) {
             continue;
@@ -242,7 +233,7 @@ pub(crate) fn refuse(whole: &Whole<'_>, index: usize, live: &LiveTask, out: &mut
         }
         owned(whole, &who, facts(cp, file).1, no);
         if whole.options.any_pid {
-            owned_by_itself(&cp.tasks[index], &who, facts(cp, file).1, no);
+            owned_by_thread(whole, &who, facts(cp, file).1, no);
         }
     }
     for (who, id) in [
@@ -259,7 +250,7 @@ pub(crate) fn refuse(whole: &Whole<'_>, index: usize, live: &LiveTask, out: &mut
         match v.kind {
             VmaKind::File { file } if seen.insert(file) => by_id(cp, "mapping", file, no),
             VmaKind::Memfd { file, inode } if seen.insert(file) => {
-                memfd(cp, live, "mapping", inode, no);
+                memfd(cp, "mapping", inode, no);
             }
             _ => {}
         }
@@ -277,20 +268,14 @@ pub(crate) fn refuse_flights(whole: &Whole<'_>, out: &mut Vec<Refusal>) {
             continue;
         };
         match file {
-            File::Memfd { inode, .. } => {
-                for (_, live) in lives(cp) {
-                    memfd(cp, live, "in flight", *inode, no);
-                }
-            }
             File::Epoll(e) => {
                 if let Err((what, hint)) = filler(whole, id, e) {
                     no(format!("in flight: {what}"), hint);
                 }
             }
             _ => {
-                if let Some((_, live)) = lives(cp).next() {
-                    one(cp, live, "in flight", file, no);
-                }
+                one(cp, "in flight", file, no);
+                owned(whole, "in flight", facts(cp, file).1, no);
             }
         }
     }
@@ -342,7 +327,7 @@ fn by_path(cp: &Checkpoint, who: &str, f: &armrest_images::RegFile, no: No<'_>) 
     }
 }
 
-fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
+fn one(cp: &Checkpoint, who: &str, file: &File, no: No<'_>) {
     let later = "this version does not restore it";
     match file {
         File::Reg(f) => {
@@ -357,7 +342,7 @@ fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
             }
         }
         File::Fifo(f) => by_id(cp, who, f.reg, no),
-        File::Memfd { inode, .. } => memfd(cp, live, who, *inode, no),
+        File::Memfd { inode, .. } => memfd(cp, who, *inode, no),
         File::Inotify(i) => {
             if let Some(w) = i.watches.last().filter(|w| w.wd > MAX_WATCH) {
                 no(
@@ -383,9 +368,8 @@ fn one(cp: &Checkpoint, live: &LiveTask, who: &str, file: &File, no: No<'_>) {
 
 /// Seals that kernels have: SEAL, SHRINK, GROW, WRITE, FUTURE_WRITE, EXEC.
 const SEALS: u32 = 0x3f;
-const SEAL_FUTURE_WRITE: u32 = 0x10;
 
-fn memfd(cp: &Checkpoint, live: &LiveTask, who: &str, inode: u32, no: No<'_>) {
+fn memfd(cp: &Checkpoint, who: &str, inode: u32, no: No<'_>) {
     let later = "this version does not restore it";
     let Some(m) = cp.memfds.get(&inode) else {
         return;
@@ -399,27 +383,16 @@ fn memfd(cp: &Checkpoint, live: &LiveTask, who: &str, inode: u32, no: No<'_>) {
             later,
         );
     }
-    let mapped = |v: &armrest_images::Vma| {
-        v.shared
-            && v.access != Some(0)
-            && matches!(v.kind, VmaKind::Memfd { inode: i, .. } if i == inode)
-    };
-    if m.seals & SEAL_FUTURE_WRITE != 0 && live.mm.vmas.iter().any(mapped) {
-        no(
-            format!(
-                "{who}: memory file {} is sealed against future writes, and mapped to write",
-                m.name
-            ),
-            later,
-        );
-    }
 }
 
 /// Signals go to tasks and groups of the checkpoint, or to nobody.
 fn owned(whole: &Whole<'_>, who: &str, owner: FileOwner, no: No<'_>) {
     let held = &whole.held;
-    let there = held.tasks.contains_key(&owner.pid)
-        && (owner.pid_type != 2 || held.groups.contains(&owner.pid));
+    let there = match owner.pid_type {
+        2 => held.groups.contains(&owner.pid),
+        0 => held.threads.contains(&owner.pid),
+        _ => held.tasks.contains_key(&owner.pid),
+    };
     if owner.pid != 0 && !there {
         let kind = ["thread", "process", "process group"];
         let kind = kind.get(owner.pid_type as usize).copied().unwrap_or("?");
@@ -433,18 +406,12 @@ fn owned(whole: &Whole<'_>, who: &str, owner: FileOwner, no: No<'_>) {
     }
 }
 
-/// With another pid a task finds itself and its group; what other ids mean here is not known. Whoever holds the
-/// description first names the owner.
-fn owned_by_itself(task: &Task, who: &str, owner: FileOwner, no: No<'_>) {
-    let id = if owner.pid_type == 2 {
-        task.pgid
-    } else {
-        task.pid
-    };
-    let itself = id == owner.pid;
-    if owner.pid != 0 && !itself {
+/// Threads get other ids with another pid, and nobody knows which.
+fn owned_by_thread(whole: &Whole<'_>, who: &str, owner: FileOwner, no: No<'_>) {
+    let leader = whole.held.tasks.contains_key(&owner.pid);
+    if owner.pid != 0 && owner.pid_type == 0 && !leader {
         no(
-            format!("{who}: its signals went to {} (F_SETOWN)", owner.pid),
+            format!("{who}: its signals went to thread {} (F_SETOWN)", owner.pid),
             "with --any-pid it has another id",
         );
     }
@@ -498,7 +465,7 @@ fn filler(whole: &Whole<'_>, set: u32, e: &Epoll) -> Result<usize, (String, &'st
     }
 }
 
-/// A lock of a process is lost when it closes any descriptor of the file, and the blob closes those of mappings.
+/// Locks are on files. And a write lease wants nobody else to have the file open, which a mapping has of its own.
 fn locks(whole: &Whole<'_>, pid: u32, live: &LiveTask, no: No<'_>) {
     let Some(locks) = whole.held.locks.get(&pid) else {
         return;
@@ -508,16 +475,20 @@ fn locks(whole: &Whole<'_>, pid: u32, live: &LiveTask, no: No<'_>) {
         Some(File::Reg(f)) => Some(f.path.as_str()),
         _ => None,
     };
-    let mapped: BTreeSet<&str> = live
-        .mm
-        .vmas
-        .iter()
-        .filter_map(|v| match v.kind {
-            VmaKind::File { file } => path(file),
+    let mapped = |live: &LiveTask| {
+        let files = live.mm.vmas.iter().filter_map(|v| match v.kind {
+            VmaKind::File { file } => Some(file),
             _ => None,
-        })
-        .chain(path(live.mm.exe))
-        .collect();
+        });
+        let all = files.chain([live.mm.exe]);
+        all.filter_map(path).collect::<BTreeSet<_>>()
+    };
+    // Whoever has the same table closes descriptors in it too, at a time of its own.
+    let others = crate::whole::lives(cp)
+        .map(|(_, l)| l)
+        .filter(|l| l.files_id == live.files_id && !std::ptr::eq(*l, live));
+    let others: BTreeSet<&str> = others.flat_map(mapped).collect();
+    let mapped = mapped(live);
     for l in locks {
         let file = live
             .fds
@@ -531,13 +502,19 @@ fn locks(whole: &Whole<'_>, pid: u32, live: &LiveTask, no: No<'_>) {
             );
             continue;
         };
-        if matches!(l.kind, LockKind::Posix | LockKind::Lease) && mapped.contains(file) {
+        if l.kind == LockKind::Lease && l.write && mapped.contains(file) {
+            no(
+                format!("fd {}: {file} has a write lease and is mapped too", l.fd),
+                "this version maps a file through an opening of its own, which such a lease forbids",
+            );
+        }
+        if l.kind == LockKind::Posix && others.contains(file) {
             no(
                 format!(
-                    "fd {}: {file} is locked by the process and mapped too",
+                    "fd {}: {file} has a record lock, and is mapped by another process with the same descriptor table",
                     l.fd
                 ),
-                "this version does not restore both",
+                "the descriptor that a mapping is made through is closed, and with it the lock goes",
             );
         }
     }
@@ -603,6 +580,7 @@ pub(crate) fn plan(whole: &Whole<'_>) -> FilesPlan {
         _ => 0,
     });
     acts(whole, &mut out);
+    out.late = late::plan(cp, &out.makes, given);
     notes(cp, whole.machine, &mut out);
     out.notes.extend(sockets::notes(cp, given));
     out.notes.extend(terminals::notes(cp, &out.terminals));
@@ -610,7 +588,7 @@ pub(crate) fn plan(whole: &Whole<'_>) -> FilesPlan {
 }
 
 /// A lock of something that the caller gives is the caller's business.
-fn given_at(whole: &Whole<'_>, l: &FileLock) -> bool {
+pub(crate) fn given_at(whole: &Whole<'_>, l: &FileLock) -> bool {
     let task = whole.held.tasks.get(&l.pid);
     let live = task.and_then(|i| whole.cp.tasks[*i].live.as_ref());
     live.is_some_and(|live| {
@@ -624,7 +602,7 @@ fn given_at(whole: &Whole<'_>, l: &FileLock) -> bool {
 fn acts(whole: &Whole<'_>, out: &mut FilesPlan) {
     let cp = whole.cp;
     const O_ASYNC: u32 = 0o20000;
-    let (mut owners, mut sets, mut timers, mut listens) = (vec![], vec![], vec![], vec![]);
+    let (mut asyncs, mut sets, mut listens) = (vec![], vec![], vec![]);
     for m in &out.makes {
         let (Some(file), Some(&(task, fd))) = (cp.files.get(&m.file), m.at.first()) else {
             continue;
@@ -633,15 +611,8 @@ fn acts(whole: &Whole<'_>, out: &mut FilesPlan) {
         if out.inherited.contains_key(&m.file) {
             continue;
         }
-        let (flags, owner) = facts(cp, file);
-        let asynchronous = flags & O_ASYNC != 0;
-        if owner.pid != 0 || owner.signum != 0 || asynchronous {
-            let act = Act::Owner {
-                fd,
-                owner,
-                asynchronous,
-            };
-            owners.push((task, act));
+        if facts(cp, file).0 & O_ASYNC != 0 {
+            asyncs.push((task, Act::Async { fd }));
         }
         match file {
             File::Epoll(e) => {
@@ -654,19 +625,16 @@ fn acts(whole: &Whole<'_>, out: &mut FilesPlan) {
                 let backlog = s.backlog;
                 listens.push((task, Act::Listen { fd, backlog }));
             }
-            File::Timerfd(_) => timers.push((task, Act::Timer { fd, file: m.file })),
             _ => {}
         }
     }
     let ours = cp.locks.iter().filter(|l| !given_at(whole, l));
     let locks = ours.filter_map(|l| {
         let task = *whole.held.tasks.get(&l.pid)?;
-        matches!(l.kind, LockKind::Posix | LockKind::Lease).then_some((task, Act::Lock(*l)))
+        (l.kind == LockKind::Lease).then_some((task, Act::Lock(*l)))
     });
-    // A lease makes the caller the owner of its signals if there is none: it comes before owners are set.
-    let (leases, records): (Vec<_>, Vec<_>) =
-        locks.partition(|(_, a)| matches!(a, Act::Lock(l) if l.kind == LockKind::Lease));
-    out.acts = [leases, owners, listens, sets, records, timers].concat();
+    // A lease makes the caller the owner of its signals if there is none: the recorded one is named later.
+    out.acts = [locks.collect(), asyncs, listens, sets].concat();
 }
 
 fn notes(cp: &Checkpoint, machine: &Machine, out: &mut FilesPlan) {
@@ -718,20 +686,7 @@ impl Act {
     /// In the words of `armrest plan`.
     pub fn words(&self, cp: &Checkpoint) -> String {
         match self {
-            Act::Owner {
-                fd,
-                owner,
-                asynchronous,
-            } => {
-                let who = match (owner.pid, owner.pid_type) {
-                    (0, _) => "nobody".to_owned(),
-                    (pid, 2) => format!("process group {pid}"),
-                    (pid, 0) => format!("thread {pid}"),
-                    (pid, _) => format!("process {pid}"),
-                };
-                let on = if *asynchronous { ", O_ASYNC" } else { "" };
-                format!("fd {fd}: signals to {who}, number {}{on}", owner.signum)
-            }
+            Act::Async { fd } => format!("fd {fd}: signals when it is ready (O_ASYNC)"),
             Act::Epoll { fd, file } => {
                 let n = match cp.files.get(file) {
                     Some(File::Epoll(e)) => e.targets.len(),
@@ -743,13 +698,6 @@ impl Act {
                 format!("fd {fd}: listen as this task, backlog {backlog}")
             }
             Act::Lock(l) => lock_words(l),
-            Act::Timer { fd, file } => match cp.files.get(file) {
-                Some(File::Timerfd(t)) => format!(
-                    "fd {fd}: timer, {}.{:09} s left, every {}.{:09} s, {} expiries unread",
-                    t.value.0, t.value.1, t.interval.0, t.interval.1, t.ticks
-                ),
-                _ => format!("fd {fd}: timer"),
-            },
         }
     }
 }

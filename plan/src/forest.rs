@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use armrest_abi::{PAGE_SIZE, Range, Remove, want};
+use armrest_abi::{PAGE_SIZE, Range, Remove};
 use armrest_images::{Checkpoint, Task, TaskState};
 
 use crate::finish;
@@ -185,7 +185,6 @@ fn together(tree: Tree, mut plans: Vec<Option<Plan>>, reserve: Vec<Range>) -> Fo
     let mut removes: BTreeMap<i32, Remove> = BTreeMap::new();
     for p in plans.iter_mut().flatten() {
         removes.extend(p.tables.removes.drain(..).map(|r| (r.shmid, r)));
-        p.want |= want::GATE;
     }
     Forest {
         tree,

@@ -325,6 +325,16 @@ fn filters(
         };
         after.push(prctl(c::PR_SET_PDEATHSIG, t.pdeath));
         after.push(prctl(c::PR_SET_DUMPABLE, live.mm.dumpable.unwrap_or(1)));
+        if cp.tasks.len() > 1 || crate::late::any(cp) {
+            after.extend([nr::FUTEX, nr::POLL].map(Call::any));
+        }
+        if cp
+            .locks
+            .iter()
+            .any(|l| l.kind == armrest_images::LockKind::Posix)
+        {
+            after.push(Call::any(nr::FCNTL64));
+        }
         let at = calls.len() - 1;
         calls.splice(at..at, rows);
     }
@@ -381,6 +391,7 @@ fn call_of(row: &Cred) -> Call {
         cred::CAPSET => None,
         cred::SETGROUPS if i == 1 => None,
         cred::SECCOMP if i > 0 => None,
+        cred::FCNTL64 if i > 1 => None,
         _ => row.args.get(i).copied(),
     };
     Call {

@@ -15,6 +15,7 @@ mod identity;
 pub mod inherit;
 pub mod ipc;
 pub mod kernel_pages;
+pub mod late;
 pub mod lazy;
 pub mod machine;
 pub mod memory;
@@ -22,6 +23,7 @@ pub mod mm;
 pub mod model;
 pub mod needs;
 pub mod record;
+mod records;
 mod refuse;
 pub mod seccomp;
 pub mod shm;
@@ -289,6 +291,9 @@ impl<'a> Draft<'a> {
         let traced = asked.traced || options.leave_stopped || matches!(exit, Exit::Ptrace(_));
         threads::rows(task, live, self.machine, traced, &mut tables);
         identities.place(&mut tables);
+        let locks = self.whole.held.locks.get(&task.pid).into_iter().flatten();
+        let ours = locks.filter(|l| !files::given_at(self.whole, l));
+        records::plan(ours.copied(), &mut tables);
 
         // Room for the area: its tables still lack the rows of shm, unmap and closes, so those are counted first.
         let extra = vmas.len() * 64
@@ -457,13 +462,9 @@ impl<'a> Draft<'a> {
         .try_fold(0u32, u32::checked_add)
     }
 
-    /// Bytes of the page that all tasks of a tree share.
+    /// Bytes of the page that all tasks share that wait for each other, or for the harness.
     fn gate(&self) -> u32 {
-        if self.cp.tasks.len() > 1 {
-            PAGE_SIZE
-        } else {
-            0
-        }
+        if self.whole.gated() { PAGE_SIZE } else { 0 }
     }
 
     /// Bytes of the stacks of threads.
@@ -640,6 +641,9 @@ impl<'a> Draft<'a> {
         w |= mm::way(self.live, m);
         if self.live.mm.thp_disabled && m.has_thp_disable {
             w |= want::THP_DISABLE;
+        }
+        if self.whole.gated() {
+            w |= want::GATE;
         }
         w
     }

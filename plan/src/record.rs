@@ -39,10 +39,11 @@ impl Memory {
         self.bytes.get(first..first.checked_add(len)?)
     }
 
-    /// What a call of the table of credentials reads: groups, capabilities (the header too), a BPF program.
+    /// What a call of the table of credentials reads: groups, capabilities (the header too), a BPF program, a lock.
     pub(crate) fn read_by(&self, n: u32, a: &[u32; 6]) -> Option<Vec<u8>> {
         match n {
             nr::SETGROUPS32 => self.at(a[1], a[0].checked_mul(4)?).map(<[u8]>::to_vec),
+            nr::FCNTL64 => self.at(a[2], 32).map(<[u8]>::to_vec),
             nr::CAPSET => Some([self.at(a[0], 8)?, self.at(a[1], 24)?].concat()),
             nr::SECCOMP if a[2] != 0 => {
                 let program = self.at(a[2], 8)?;
@@ -84,6 +85,7 @@ impl HostArgs {
                 posix_timers: rows(&bytes, base, fixed.posix_timers)?,
                 queued: rows(&bytes, base, fixed.queued)?,
                 creds: Vec::new(),
+                records: fixed.records,
             },
             creds: rows(&bytes, base, fixed.creds)?,
             fixed,

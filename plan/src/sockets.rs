@@ -290,6 +290,9 @@ pub fn refuse(cp: &Checkpoint, given: &Inherited, machine: &Machine, out: &mut V
         });
     };
     let unsupported = RefusalKind::Unsupported;
+    let lives = cp.tasks.iter().filter_map(|t| t.live.as_ref());
+    let jails = lives.filter(|l| crate::files::chroot(cp, l).is_some());
+    let jailed: BTreeSet<u32> = jails.flat_map(|l| &l.fds).map(|f| f.file).collect();
     for (id, s) in &all {
         let who = crate::files::name(cp, *id);
         if s.special != 0 {
@@ -308,6 +311,19 @@ pub fn refuse(cp: &Checkpoint, given: &Inherited, machine: &Machine, out: &mut V
                 unsupported,
                 format!("{who}: a packet filter (SO_ATTACH_FILTER)"),
                 later,
+            );
+        }
+        if let Some(SocketName::Path {
+            given,
+            dir: None,
+            deleted: false,
+        }) = &s.name
+            && jailed.contains(id)
+        {
+            no(
+                unsupported,
+                format!("{who}: bound to {given}, held by a task with a root of its own"),
+                "the images do not say whether that name lies below that root or outside of it",
             );
         }
         if s.peer == 0 {
@@ -393,10 +409,11 @@ fn flights(cp: &Checkpoint, given: &Inherited, no: &mut dyn FnMut(String, &str))
             continue;
         };
         let who = format!("in flight: {}", crate::files::name(cp, id));
-        let owner = crate::files::facts(cp, file).1;
-        let acts = matches!(file, File::Epoll(_) | File::Timerfd(_))
-            || matches!(file, File::Socket(s) if s.state == SocketState::Listening);
-        if acts || owner.pid != 0 || owner.signum != 0 {
+        const O_ASYNC: u32 = 0o20000;
+        let acts = matches!(file, File::Epoll(_))
+            || matches!(file, File::Socket(s) if s.state == SocketState::Listening)
+            || crate::files::facts(cp, file).0 & O_ASYNC != 0;
+        if acts {
             no(
                 who,
                 "it would have to be set up under a number that no task has",

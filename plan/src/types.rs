@@ -2,7 +2,7 @@
 
 use armrest_abi::{
     Advise, Attach, Batch, Cred, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer, Protect, Queued,
-    Range, Remove, Rseq, ThreadArgs, Timer,
+    Range, Remove, Rows, Rseq, ThreadArgs, Timer,
 };
 use armrest_images::BpfInsn;
 use armrest_images::Clocks;
@@ -186,6 +186,8 @@ pub enum CredData {
     Caps(Vec<u32>),
     /// A BPF program, which the third argument's `struct sock_fprog` points to.
     Program(Vec<BpfInsn>),
+    /// A `struct flock64`: the third argument points to it.
+    Lock([u32; 8]),
 }
 
 /// The tables that the blob works through; see `armrest_abi::RestoreArgs`.
@@ -212,6 +214,8 @@ pub struct Tables {
     pub posix_timers: Vec<PosixTimer>,
     pub queued: Vec<Queued>,
     pub creds: Vec<CredCall>,
+    /// Those of `creds` that are record locks.
+    pub records: Rows,
 }
 
 /// The way out through the kernel's sigpage.

@@ -10,7 +10,7 @@ use crate::files::{self, FilesPlan, Inherited};
 use crate::inherit::Inheritance;
 use crate::machine::Machine;
 use crate::types::{Options, Refusal, RefusalKind};
-use crate::{clocks, ipc, refuse, sockets, tables, terminals};
+use crate::{clocks, ipc, late, refuse, sockets, tables, terminals};
 
 /// The checkpoint, the machine and what was asked, with what every task's plan has to know of the others.
 pub(crate) struct Whole<'a> {
@@ -39,13 +39,17 @@ pub(crate) struct Held<'a> {
     pub locks: BTreeMap<u32, Vec<&'a FileLock>>,
     /// Tasks by pid.
     pub tasks: BTreeMap<u32, usize>,
+    /// Ids of threads, leaders too.
+    pub threads: BTreeSet<u32>,
     /// Process groups that somebody is in.
     pub groups: BTreeSet<u32>,
 }
 
 impl<'a> Held<'a> {
     pub fn new(cp: &'a Checkpoint) -> Held<'a> {
+        let threads = lives(cp).flat_map(|(_, l)| l.threads.iter().map(|t| t.tid));
         let mut held = Held {
+            threads: threads.collect(),
             by_file: BTreeMap::new(),
             locks: BTreeMap::new(),
             tasks: cp.tasks.iter().map(|t| t.pid).zip(0..).collect(),
@@ -119,6 +123,11 @@ impl<'a> Whole<'a> {
         let here = machine.ipc.as_ref().filter(|_| !options.new_namespaces);
         ipc::needs(cp, here, options.own_ipc, machine.cap_eff, refuse);
         whole
+    }
+
+    /// Tasks wait at the gate: for each other, or for what the harness does last.
+    pub fn gated(&self) -> bool {
+        self.cp.tasks.len() > 1 || late::any(self.cp)
     }
 
     /// Decide what is made for all of them. Nothing was refused.

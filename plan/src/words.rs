@@ -225,6 +225,7 @@ pub fn call_name(n: u32) -> String {
         nr::CAPSET => "capset",
         nr::SECCOMP => "seccomp",
         nr::MEMBARRIER => "membarrier",
+        nr::FCNTL64 => "fcntl64",
         nr::CACHEFLUSH => "cacheflush",
         nr::SET_TLS => "set_tls",
         _ => return format!("syscall {n}"),

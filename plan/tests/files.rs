@@ -7,7 +7,10 @@ use armrest_images::{
     Inotify, LockKind, PipeContents, PipeEnd, Remap, Timerfd, Vma, VmaKind, Watch,
 };
 use armrest_plan::files::{Act, FilesPlan};
-use armrest_plan::{Machine, plan};
+use armrest_plan::forest::forest;
+use armrest_plan::late::Late;
+use armrest_plan::model::{Trouble, machine, prove};
+use armrest_plan::{CredData, Machine, plan};
 use common::*;
 
 /// A checkpoint of a task with these descriptions at these numbers; several numbers share one.
@@ -43,6 +46,18 @@ fn refused(cp: &Checkpoint, words: &str) {
         .map(|_| ())
         .expect_err(words);
     assert!(r.0.iter().any(|r| r.what.contains(words)), "{words}: {r:?}");
+}
+
+/// Rows of the table of record locks: descriptor and `struct flock64`.
+fn locked(cp: &Checkpoint) -> Vec<(u32, [u32; 8])> {
+    let t = plan(cp, &Machine::generic(), &options()).unwrap().tables;
+    let first = usize::try_from(t.records.first).unwrap();
+    let rows = t.creds[first..].iter();
+    rows.map(|c| match c.data {
+        Some(CredData::Lock(words)) => (c.cred.args[0], words),
+        _ => panic!("{c:?}"),
+    })
+    .collect()
 }
 
 fn event(owner: FileOwner, flags: u32) -> File {
@@ -120,7 +135,8 @@ fn each_description_is_made_once_and_watches_come_last() {
     assert!(notes.iter().any(|n| n.contains("inotify")), "{notes:?}");
 }
 
-/// Leases name an owner if there is none, so owners come after them; timers begin to run, so they come last.
+/// Leases name an owner if there is none, so owners come after them; timers begin to run, so they come last. A record lock
+/// is the blob's.
 #[test]
 fn acts_are_in_order() {
     let timer = File::Timerfd(Timerfd {
@@ -160,19 +176,21 @@ fn acts_are_in_order() {
         acts,
         [
             (0, Act::Lock(lock(LockKind::Lease))),
-            (
-                0,
-                Act::Owner {
-                    fd: 5,
-                    owner: owner(136, 1),
-                    asynchronous: true
-                }
-            ),
+            (0, Act::Async { fd: 5 }),
             (0, Act::Epoll { fd: 4, file: 101 }),
-            (0, Act::Lock(lock(LockKind::Posix))),
-            (0, Act::Timer { fd: 3, file: 100 }),
         ]
     );
+    assert_eq!(
+        p.late,
+        [
+            Late::Owner {
+                file: 102,
+                owner: owner(136, 1)
+            },
+            Late::Timer { file: 100 },
+        ]
+    );
+    assert_eq!(locked(&cp), [(7, [1, 0, 1, 0, 2, 0, 0, 0])]);
     assert_eq!(p.locks, [lock(LockKind::Flock), lock(LockKind::Ofd)]);
     let notes = |m: &Machine| plan(&cp, m, &options()).unwrap().notes;
     assert!(
@@ -275,7 +293,7 @@ fn what_cannot_be_is_refused_by_name() {
 
 /// A record lock goes when the process closes any descriptor of the file, and mappings are made through some.
 #[test]
-fn a_locked_file_that_is_mapped_too_is_refused() {
+fn a_lease_to_write_on_a_file_that_is_mapped_too_is_refused() {
     let mut cp = with(vec![(&[3], cp_file())]);
     cp.locks = vec![FileLock {
         kind: LockKind::Posix,
@@ -293,7 +311,17 @@ fn a_locked_file_that_is_mapped_too_is_refused() {
         kind: VmaKind::File { file: 2 },
         ..anon(0x10_0000, 1, 1)
     });
-    refused(&cp, "locked by the process and mapped too");
+    assert_eq!(locked(&cp), [(3, [0; 8])]);
+    let mut shared = cp.clone();
+    fork(&mut shared, 137, &[(3, 100)]);
+    planned(&shared);
+    shared.tasks[1].live.as_mut().unwrap().files_id =
+        shared.tasks[0].live.as_ref().unwrap().files_id;
+    refused(&shared, "mapped by another process with the same");
+    cp.locks[0].kind = LockKind::Lease;
+    planned(&cp);
+    cp.locks[0].write = true;
+    refused(&cp, "has a write lease and is mapped too");
     cp.locks[0].kind = LockKind::Flock;
     planned(&cp);
 }
@@ -324,7 +352,82 @@ fn memory_files_that_cannot_be() {
         ..anon(0x10_0000, 1, 3)
     };
     live.mm.vmas.push(v);
-    refused(&cp, "sealed against future writes");
+    let seal = Late::Seal {
+        inode: 7,
+        seals: 0x10,
+    };
+    assert_eq!(planned(&cp).late, [seal]);
+    // What is not mapped to write is sealed before.
+    cp.tasks[0]
+        .live
+        .as_mut()
+        .unwrap()
+        .mm
+        .vmas
+        .last_mut()
+        .unwrap()
+        .access = Some(0);
+    assert_eq!(planned(&cp).late, []);
+}
+
+/// The harness knows ids: a thread's, another task's, a group's. A task by itself that has something to wait for waits at
+/// the gate; others do not.
+#[test]
+fn owners_are_named_once_everybody_is_there() {
+    let gates = |cp: &Checkpoint| {
+        let forest = forest(cp, &Machine::generic(), &options()).unwrap();
+        forest.root().unwrap().want & armrest_abi::want::GATE != 0
+    };
+    let cp = with(vec![(&[3], event(owner(140, 0), 2))]);
+    assert!(!gates(&with(vec![(&[3], plain())])));
+    refused(&cp, "signals went to thread 140");
+    let late = |id, kind| {
+        vec![Late::Owner {
+            file: 100,
+            owner: owner(id, kind),
+        }]
+    };
+    let cp = with(vec![(&[3], event(owner(136, 0), 2))]);
+    assert_eq!(planned(&cp).late, late(136, 0));
+    assert!(gates(&cp));
+    // A group whose leader is gone.
+    let mut cp = with(vec![(&[3], event(owner(139, 2), 2))]);
+    refused(&cp, "signals went to process group 139");
+    cp.tasks[0].pgid = 139;
+    assert_eq!(planned(&cp).late, late(139, 2));
+}
+
+/// Record locks on what is mapped too: to close any descriptor of a file drops them, so they come behind the last close.
+#[test]
+fn record_locks_are_there_at_the_end() {
+    let mut cp = with(vec![(&[7], cp_file())]);
+    cp.locks = vec![FileLock {
+        kind: LockKind::Posix,
+        write: true,
+        pid: 136,
+        fd: 7,
+        start: 1 << 33,
+        len: 5,
+    }];
+    let file = VmaKind::File { file: 2 };
+    let v = Vma {
+        kind: file,
+        ..anon(0x10_0000, 1, 1)
+    };
+    cp.tasks[0].live.as_mut().unwrap().mm.vmas.push(v);
+    let plan = plan(&cp, &machine(), &options()).unwrap();
+    assert!(!plan.tables.closes.is_empty());
+    let model = prove(&cp, &machine(), &plan, Trouble::default()).unwrap();
+    let words = |b: &[u8]| -> Vec<u32> {
+        let (words, _) = b.as_chunks::<4>();
+        words.iter().map(|w| u32::from_le_bytes(*w)).collect()
+    };
+    let found: Vec<_> = model
+        .records
+        .iter()
+        .map(|(fd, l)| (*fd, words(l)))
+        .collect();
+    assert_eq!(found, [(7, vec![1, 0, 0, 2, 5, 0, 0, 0])]);
 }
 
 #[test]
@@ -449,7 +552,7 @@ fn a_shared_epoll_set_is_filled_where_its_numbers_are() {
 }
 
 #[test]
-fn with_another_pid_signals_go_to_the_task_itself_alone() {
+fn with_another_pid_signals_do_not_go_to_a_thread() {
     let any = armrest_plan::Options {
         any_pid: true,
         ..options()
@@ -459,8 +562,17 @@ fn with_another_pid_signals_go_to_the_task_itself_alone() {
     assert_eq!(with_options(&cp, &options()), Vec::<String>::new());
     assert_eq!(
         with_options(&cp, &any),
-        ["fd 5: its signals went to 137 (F_SETOWN)"]
+        Vec::<String>::new(),
+        "the harness knows which"
     );
+    let mut cp = with(vec![(&[5], event(owner(140, 0), 0o20002))]);
+    let live = cp.tasks[0].live.as_mut().unwrap();
+    let mut thread = live.threads[0].clone();
+    thread.tid = 140;
+    live.threads.push(thread);
+    let other = "fd 5: its signals went to thread 140 (F_SETOWN)".to_owned();
+    assert!(with_options(&cp, &any).contains(&other));
+    assert!(!with_options(&cp, &options()).contains(&other));
     let cp = with(vec![(&[5], event(owner(136, 1), 0o20002))]);
     assert_eq!(with_options(&cp, &any), Vec::<String>::new());
 }

@@ -274,6 +274,24 @@ fn datagram_sockets_are_filled_before_they_are_connected_and_connected_before_th
     );
 }
 
+/// CRIU records an absolute name as it was given to bind, by a task in a jail too.
+#[test]
+fn an_absolute_name_of_a_task_in_a_jail_may_lie_anywhere() {
+    let jail = |deleted| {
+        let mut cp = sockets(vec![named(socket(1, Stream, Listening, 0), "/s", deleted)]);
+        let File::Reg(mut root) = cp.files[&6].clone() else {
+            panic!()
+        };
+        root.path = "/jail".into();
+        cp.files.insert(7, File::Reg(root));
+        cp.tasks[0].live.as_mut().unwrap().root = 7;
+        cp
+    };
+    let words = "bound to /s, held by a task with a root of its own";
+    refused(&jail(false), &Machine::generic(), &options(), words);
+    planned(&jail(true), &options());
+}
+
 #[test]
 fn what_lies_outside_is_refused_or_given() {
     let cp = sockets(vec![socket(1, Stream, Connected, 77)]);

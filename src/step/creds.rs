@@ -26,6 +26,12 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
     Ok(())
 }
 
+/// Record locks of the process: once its helper descriptors are closed, since to close any of a file drops them.
+pub(crate) fn records<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
+    let at = args.fixed.records;
+    rows(run, args, at.first, at.count)
+}
+
 /// What each thread does before any goes on.
 #[inline(never)]
 pub(crate) fn ids<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {

@@ -1,5 +1,8 @@
 //! Enter: descriptors of the restore are closed, and what is left is told to the exit routine.
 //!
+//! Behind the last close come the record locks, then the gate. What a harness does for tasks that it shares descriptions
+//! with (timers, owners, seals) it does while they wait there.
+//!
 //! The exit routine (arch/arm/exit.S) lies in the kept page and needs neither stack nor data: it removes the rest of
 //! the area, closes the report descriptor, whose end of file tells the harness that the task is being entered, and
 //! loads the registers with `rt_sigreturn`.
@@ -48,6 +51,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K, E
         let res = run.k.close(*fd);
         run.ok(res)?;
     }
+    creds::records(run, args)?;
     let f = args.fixed;
     let Some(leader) = args.threads.first() else {
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));

@@ -444,7 +444,9 @@ impl Report<'_> {
     fn acts(&self) -> impl Iterator<Item = String> {
         let files = &self.plan.files;
         let locks = files.locks.iter().map(lock_words);
-        locks.chain(files.acts.iter().map(|(_, a)| a.words(self.cp)))
+        let acts = files.acts.iter().map(|(_, a)| a.words(self.cp));
+        let late = files.late.iter().map(|l| l.words(self.cp));
+        locks.chain(acts).chain(late)
     }
 
     fn source(&self, what: &SourceKind) -> String {

@@ -10,12 +10,14 @@ use std::path::Path;
 
 use armrest_images::{Checkpoint, File, PipeContents, RegFile, Remap};
 use armrest_plan::files::{FilesPlan, Inherited, facts};
+use armrest_plan::late::Late;
 
 use crate::cli::Inherit;
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::objects::file::{self, Compare};
 use crate::objects::ghost::{Ghosts, Links};
+use crate::objects::late::Lates;
 use crate::objects::memory::PagesFiles;
 use crate::objects::tty::Ttys;
 use crate::objects::unix::{self, Sockets};
@@ -49,6 +51,8 @@ pub struct Maker<'a> {
     ttys: Option<Ttys<'a>>,
     /// Descriptions that go through sockets, by file id.
     flights: BTreeMap<u32, OwnedFd>,
+    /// What is to be done later with what was made.
+    late: Lates,
     /// What the caller gives, by file id.
     inherited: BTreeMap<u32, OwnedFd>,
     /// What comes back otherwise than it was.
@@ -81,6 +85,7 @@ impl<'a> Maker<'a> {
             sockets: None,
             ttys: None,
             flights: BTreeMap::new(),
+            late: Lates::new(),
             inherited: BTreeMap::new(),
             notes: Vec::new(),
         }
@@ -145,14 +150,37 @@ impl<'a> Maker<'a> {
             .values()
             .flatten()
             .any(|p| p.rights.contains(&id));
-        if let Some(fd) = fd.as_ref().filter(|_| flies) {
-            let again = fd.try_clone().map_err(|e| Error::Machine {
-                what: format!("{who}: in flight"),
+        let again = |fd: &OwnedFd| {
+            fd.try_clone().map_err(|e| Error::Machine {
+                what: format!("{who}: once more"),
                 why: e.to_string(),
-            })?;
-            self.flights.insert(id, again);
+            })
+        };
+        if let Some(fd) = fd.as_ref().filter(|_| flies) {
+            self.flights.insert(id, again(fd)?);
+        }
+        if let Some(fd) = &fd {
+            for late in plan.late.iter().filter(|l| l.file() == Some(id)) {
+                self.late.push((late.clone(), again(fd)?));
+            }
         }
         Ok(fd)
+    }
+
+    /// Descriptors of what is done when all tasks are ready, in the order of the plan. Memory files among it are not
+    /// sealed by [`Maker::finish`].
+    pub fn keep_for_later(&mut self, plan: &FilesPlan, to: &mut Lates) {
+        for late in &plan.late {
+            if let Late::Seal { inode, .. } = late
+                && let Some(file) = self.memfds.remove(inode)
+            {
+                to.push((late.clone(), file.into()));
+            }
+        }
+        // By file, as they were made: timers go to the end, as in the plan.
+        self.late
+            .sort_by_key(|(l, _)| matches!(l, Late::Timer { .. }));
+        to.append(&mut self.late);
     }
 
     /// All descriptions are there: put into sockets what waits in them, descriptors in flight included. Terminals that

@@ -10,6 +10,7 @@ pub mod event;
 pub mod file;
 pub mod ghost;
 pub mod helper;
+pub mod late;
 pub mod lock;
 pub mod make;
 pub mod memory;
@@ -49,6 +50,8 @@ pub struct Objects {
     pub placed: Vec<Placed>,
     /// Terminals that sessions take, in the order of the plan: which of [`Objects::open`].
     pub controls: Vec<usize>,
+    /// What is done when all tasks are ready.
+    pub late: late::Lates,
     /// What became other than it was, in sentences for the summary.
     pub notes: Vec<String>,
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use armrest_abi::want;
+use armrest_images::{FileOwner, Task};
 use armrest_plan::tree::Role;
 
 use super::make::Made;
@@ -11,6 +13,7 @@ use super::{Member, Restore};
 use crate::error::Error;
 use crate::family::{Board, Stage};
 use crate::load::Loaded;
+use crate::objects::late;
 use crate::os;
 use crate::pid;
 use crate::watch::{self, Child, Ended, Reports};
@@ -59,7 +62,7 @@ impl Restore<'_> {
                 self.look(
                     &mut running.child,
                     reports,
-                    board,
+                    Some(board),
                     loaded,
                     Making::Births(stage),
                 )
@@ -91,17 +94,19 @@ impl Restore<'_> {
         &self,
         child: &mut Child,
         reports: &mut Reports,
-        board: &Board,
+        board: Option<&Board>,
         loaded: &[Loaded],
         making: Making,
     ) -> Result<(), Error> {
         self.forward.interrupted()?;
         self.deadline.check(|| making.what().into())?;
+        let alone = child.pid();
+        let born = |i: usize| board.map_or(Some(alone), |b| b.born(i));
         let nodes = || self.forest.tree.nodes.iter().enumerate();
         let dead = || {
             nodes()
                 .filter(|(_, n)| making.all_live() || matches!(n.role, Role::Task(_)))
-                .filter_map(|(i, n)| Some((n.pid, board.born(i)?)))
+                .filter_map(|(i, n)| Some((n.pid, born(i)?)))
                 .find(|(_, pid)| watch::is_dead(*pid))
         };
         // Whoever dies takes its children along, which come later in the list: look again, from the beginning.
@@ -148,7 +153,7 @@ impl Restore<'_> {
         let Some(mut reports) = running.reports.take() else {
             return Ok(());
         };
-        if running.board.is_some() {
+        if self.gated() {
             self.let_through(running, &mut reports, made)?;
         }
         // Nobody else chooses ids while the threads are made.
@@ -182,6 +187,26 @@ impl Restore<'_> {
         Ok(())
     }
 
+    /// Tasks wait at the gate.
+    pub(super) fn gated(&self) -> bool {
+        self.root().plan.want & want::GATE != 0
+    }
+
+    /// The id that an owner of signals has here. Threads have those of the checkpoint, or are refused.
+    fn id_now(&self, running: &Running, o: &FileOwner) -> libc::pid_t {
+        let children = [&running.child].into_iter().chain(&running.others);
+        let now = |has: &dyn Fn(&Task) -> bool| {
+            let mut all = self.members.iter().zip(children.clone());
+            all.find(|(m, _)| has(m.task)).map(|(_, c)| c.pid())
+        };
+        let id = o.pid.cast_signed();
+        match o.pid_type {
+            // SAFETY: numbers only.
+            2 => now(&|t| t.pgid == o.pid).map_or(id, |pid| unsafe { libc::getpgid(pid) }),
+            _ => now(&|t| t.pid == o.pid).unwrap_or(id),
+        }
+    }
+
     /// Wait until all tasks are at the gate, do what is due once all have their memory, and open it.
     fn let_through(
         &self,
@@ -202,6 +227,8 @@ impl Restore<'_> {
         }
         open(1);
         self.until_at_gate(2, running, reports, made)?;
+        let late = std::mem::take(&mut running.late);
+        late::act(self.cp, &late, &|o| self.id_now(running, o))?;
         running.through = true;
         open(2);
         Ok(())
@@ -215,10 +242,7 @@ impl Restore<'_> {
         reports: &mut Reports,
         made: &Made,
     ) -> Result<(), Error> {
-        let Some(board) = &running.board else {
-            return Ok(());
-        };
-        let child = &mut running.child;
+        let (board, child) = (running.board.as_ref(), &mut running.child);
         let bar = self.bar();
         while !made.loaded.iter().all(|l| l.at_gate(time)) {
             match &mut running.tracer {

@@ -57,10 +57,7 @@ impl Restore<'_> {
         notes.extend(renumbered(&sysv));
         notes.append(&mut sysv.notes);
         notes.extend(opened.objects.notes.iter().cloned());
-        let gate = match self.forest.tree.nodes.len() {
-            1 => None,
-            _ => Some(Gate::new()?),
-        };
+        let gate = self.gated().then(Gate::new).transpose()?;
         let loaded = self.members.iter();
         let loaded = loaded.map(|m| Loaded::new(&m.plan, gate.as_ref()));
         let loaded = loaded.collect::<Result<Vec<_>, _>>()?;

@@ -49,7 +49,8 @@ impl Restore<'_> {
         let sources = || self.members.iter().flat_map(|m| &m.plan.sources);
         let reports = self.members.iter().map(|m| m.plan.report_fd);
         let above = sources().map(|s| s.fd).chain(reports).max().unwrap_or(0) + 1;
-        let most = cp.files.len() + sources().count() + 2 * cp.pages_files.len() + 64;
+        let late = self.root().plan.files.late.len();
+        let most = cp.files.len() + late + sources().count() + 2 * cp.pages_files.len() + 64;
         let most = above.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
         os::raise_open_files(most).map_err(|e| Error::Machine {
             what: format!("descriptors up to number {most}"),
@@ -88,6 +89,7 @@ impl Restore<'_> {
         for w in &maker.compare.warnings {
             log.line(0, &format!("warning: {w}"))?;
         }
+        maker.keep_for_later(&self.root().plan.files, &mut objects.late);
         let (links, notes) = maker.finish()?;
         if !o.dry_run {
             objects.lock(cp, &self.root().plan.files.locks)?;
@@ -120,12 +122,12 @@ fn open_descriptors(
             Some((_, first)) => format!("fd {first}"),
             None => "in flight".into(),
         };
-        let Some(fd) = maker
-            .make(&plan.files, m.file, &who)?
-            .filter(|_| !m.at.is_empty())
-        else {
+        let Some(fd) = maker.make(&plan.files, m.file, &who)? else {
             continue;
         };
+        if m.at.is_empty() {
+            continue;
+        }
         let index = objects.keep(fd, above)?;
         for (task, number) in &m.at {
             let live = cp.tasks.get(*task).and_then(|t| t.live.as_ref());

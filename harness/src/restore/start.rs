@@ -13,6 +13,7 @@ use crate::family::{self, Board, Family};
 use crate::hold::Held;
 use crate::inherit;
 use crate::load;
+use crate::objects::late::Lates;
 use crate::os;
 use crate::pid::{self, Side};
 use crate::task::{self, Becoming};
@@ -38,6 +39,8 @@ pub(super) struct Running {
     pub(super) others: Vec<Child>,
     /// What was not quite as it should be.
     pub(super) notes: Vec<String>,
+    /// What is done at the second gate.
+    pub(super) late: Lates,
 }
 
 impl Running {
@@ -168,6 +171,7 @@ impl Restore<'_> {
                 family.live(0, true)
             }
             Side::Parent(pid, way) => {
+                let late = std::mem::take(&mut objects.late);
                 drop(objects);
                 let running = Running {
                     child: Child::new(pid),
@@ -180,6 +184,7 @@ impl Restore<'_> {
                     through: false,
                     others: Vec::new(),
                     notes: Vec::new(),
+                    late,
                 };
                 self.bring_up(running, made, held, go)
             }

@@ -228,6 +228,8 @@ pub struct Model {
     pub areas: BTreeMap<u32, Mapping>,
     /// Pages that got contents.
     pub written: BTreeMap<u32, Written>,
+    /// Record locks: descriptor and `struct flock64`.
+    pub records: Vec<(u32, Vec<u8>)>,
     /// Pages of guard ranges.
     pub guards: BTreeSet<u32>,
     /// Calls made, by step and number.
@@ -336,6 +338,7 @@ impl Model {
             keep: plan.area.keep,
             own: plan.area.all,
             kept: plan.legacy.kept.iter().map(Kept::range).collect(),
+            records: Vec::new(),
             open: plan
                 .sources
                 .iter()
@@ -728,7 +731,17 @@ impl Kernel for Model {
                 self.stale.retain(|p| !(r.start <= *p && *p < r.end));
                 Ok(0)
             }
-            nr::CLOSE => self.open.remove(&a[0]).map(|_| 0).ok_or(EBADF),
+            nr::CLOSE => {
+                // Of whichever file: the model does not tell which are the same. The report pipe is none.
+                if !self.entering {
+                    self.records.clear();
+                }
+                self.open.remove(&a[0]).map(|_| 0).ok_or(EBADF)
+            }
+            nr::FCNTL64 => {
+                self.records.push((a[0], read.unwrap_or_default()));
+                Ok(0)
+            }
             nr::PRCTL => {
                 self.threads_own(n, &a, data.map(|d| d.bytes))?;
                 self.prctl(&a, data.map(|d| d.bytes))

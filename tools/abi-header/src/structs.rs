@@ -75,7 +75,7 @@ structures! {
     RestoreArgs {
         magic version size want area keep heap progress report_fd unmaps parks attaches pieces holes removes maps
         iovecs batches protects flushes unparks advises locks closes threads timers posix_timers queued creds old_rseq
-        dumpable mm exit_svc last_pid_fd reserved
+        dumpable mm exit_svc last_pid_fd records
     }
 }
 
