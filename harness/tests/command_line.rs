@@ -68,6 +68,10 @@ fn help_of_restore_names_every_option() {
         "--status-fd",
         "--allow-changed",
         "--json",
+        "-j, --shell-job",
+        "--inherit-fd",
+        "--external",
+        "--finish",
     ] {
         assert!(text.contains(option), "{option} is not in\n{text}");
     }

@@ -211,7 +211,7 @@ pub static COMMANDS: [Sub; 7] = [
             .many()
             .hidden(),
         ],
-        after: "Examples:
+        after: "Also: -j, --shell-job; --inherit-fd fd[N]:ID; --external ID; --finish HOW (man)
   armrest restore -D img --any-pid --any-ids    where ids may not be chosen",
     },
     Sub {
