@@ -29,8 +29,8 @@ pub fn act(
     for (late, fd) in all {
         let fd = fd.as_raw_fd();
         let done = match late {
-            // SAFETY: numbers only.
             Late::Seal { seals, .. } => {
+                // SAFETY: numbers only.
                 os::check(unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, *seals) }).map(drop)
             }
             Late::Owner { owner: who, .. } => owner(fd, who, id_now(who)),
