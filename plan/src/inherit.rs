@@ -206,7 +206,8 @@ fn live(cp: &Checkpoint, task: usize) -> Option<&LiveTask> {
     cp.tasks.get(task)?.live.as_ref()
 }
 
-fn range(v: &Vma) -> Range {
+/// Where a VMA lies.
+pub fn range(v: &Vma) -> Range {
     Range {
         start: v.range.start(),
         end: v.range.end(),
@@ -288,25 +289,29 @@ fn without(pieces: &[Piece], ranges: &[Range]) -> Vec<Piece> {
     out
 }
 
-/// Page runs without what is held: the blob does not read it.
-pub fn unkept(runs: &[PageRun], vmas: &[Vma], held: &[Kept]) -> Vec<PageRun> {
-    if held.is_empty() {
-        return runs.to_vec();
+/// Page runs without what lies in these ranges, which are ascending and apart.
+pub fn cut(runs: Vec<PageRun>, ranges: &[Range]) -> Vec<PageRun> {
+    if ranges.iter().all(|r| pieces(&runs, *r).is_empty()) {
+        return runs;
     }
-    let cover: Vec<Range> = held.iter().map(|h| range(&vmas[h.vma])).collect();
     let whole = Range {
         start: 0,
         end: u32::MAX,
     };
-    without(&pieces(runs, whole), &cover)
+    without(&pieces(&runs, whole), ranges)
         .into_iter()
-        .map(|p| PageRun {
-            addr: u64::from(p.range.start),
-            pages: p.range.len() / PAGE_SIZE,
-            file: p.file,
-            offset: p.offset,
-        })
+        .map(|p| run(p.range, p))
         .collect()
+}
+
+/// A run of these contents at `r`.
+fn run(r: Range, p: Piece) -> PageRun {
+    PageRun {
+        addr: u64::from(r.start),
+        pages: r.len() / PAGE_SIZE,
+        file: p.file,
+        offset: p.offset,
+    }
 }
 
 /// What has to be compared before a plan can say what is inherited.
@@ -546,12 +551,7 @@ fn legacy(
         for p in without(&own, &same) {
             let to = there(p.range);
             out.read += u64::from(to.len() / PAGE_SIZE);
-            reads.push(PageRun {
-                addr: u64::from(to.start),
-                pages: to.len() / PAGE_SIZE,
-                file: p.file,
-                offset: p.offset,
-            });
+            reads.push(run(to, p));
         }
         out.kept.push(*h);
     }

@@ -236,7 +236,8 @@ impl<'a> Draft<'a> {
         tables.parks.clone_from(&self.kernel.parks);
         tables.unparks.clone_from(&self.kernel.unparks);
         let (runs, overlay) = self.contents(refuse);
-        let runs = inherit::unkept(&runs, vmas, self.kept());
+        let kept = self.kept().iter().map(|k| inherit::range(&vmas[k.vma]));
+        let runs = inherit::cut(runs, &kept.collect::<Vec<_>>());
         for v in vmas {
             if let Some(s) = self.source_of(v) {
                 self.source(s);
@@ -359,10 +360,9 @@ impl<'a> Draft<'a> {
     ) -> (Vec<PageRun>, Option<(Vec<u8>, PageRun)>) {
         let vmas = &self.live.mm.vmas;
         // What the kernel's own pages bring along is not read.
-        let mut runs = self.live.pages.runs.clone();
-        for v in self.kernel.moved.iter().map(|i| &vmas[*i]) {
-            runs = cut_runs(runs, u64::from(v.range.start()), u64::from(v.range.end()));
-        }
+        let moved = self.kernel.moved.iter();
+        let moved = inherit::joined(moved.map(|i| inherit::range(&vmas[*i])).collect());
+        let runs = inherit::cut(self.live.pages.runs.clone(), &moved);
         let vdso = vmas.iter().find(|v| v.kind == VmaKind::Vdso);
         if let Some(v) = vdso.filter(|_| self.machine.vdso != self.live.mm.vdso) {
             for t in self.live.threads.iter().filter(|t| v.range.has(t.regs[15])) {
@@ -395,7 +395,7 @@ impl<'a> Draft<'a> {
             return (runs, None);
         };
         self.notes.push(patched.note());
-        let cut = cut_runs(runs, u64::from(v.range.start()), u64::from(v.range.end()));
+        let cut = inherit::cut(runs, &[inherit::range(v)]);
         let run = PageRun {
             addr: u64::from(v.range.start()),
             pages: v.range.pages(),
@@ -847,34 +847,6 @@ fn cp_attach_bytes(cp: &Checkpoint, vmas: &[Vma]) -> usize {
         .map(|a| 36 + (16 + 8) * (a.vmas.len() + 1))
         .sum::<usize>()
         + cp.segments.len() * 8
-}
-
-/// `runs` without the bytes from `start` to `end`.
-fn cut_runs(runs: Vec<PageRun>, start: u64, end: u64) -> Vec<PageRun> {
-    let page = u64::from(PAGE_SIZE);
-    let end_of = |r: &PageRun| r.addr + u64::from(r.pages) * page;
-    let first = runs.partition_point(|r| end_of(r) <= start);
-    if runs.get(first).is_none_or(|r| r.addr >= end) {
-        return runs;
-    }
-    let mut out = Vec::new();
-    let mut part = |r: &PageRun, from: u64, to: u64| {
-        if from < to {
-            let pages = u32::try_from((to - from) / page).unwrap_or(u32::MAX);
-            out.push(PageRun {
-                addr: from,
-                pages,
-                file: r.file,
-                offset: r.offset + (from - r.addr),
-            });
-        }
-    };
-    for r in &runs {
-        let r_end = end_of(r);
-        part(r, r.addr, r_end.min(start).max(r.addr));
-        part(r, r.addr.max(end).min(r_end), r_end);
-    }
-    out
 }
 
 fn mm_map(f: &[u32; 11], exe_fd: Option<u32>) -> MmMap {
