@@ -103,6 +103,11 @@ impl Board {
         self.words.get(1 + self.stages + node)
     }
 
+    /// A node is born: said by whoever knows first, itself or its maker.
+    pub fn enter(&self, node: usize, pid: libc::pid_t) {
+        self.pid(node).store(pid.cast_unsigned(), Ordering::Release);
+    }
+
     /// The pid of a node, if it is born and not reaped.
     pub fn born(&self, node: usize) -> Option<libc::pid_t> {
         let pid = libc::pid_t::try_from(self.pid(node).load(Ordering::Acquire));
@@ -235,8 +240,7 @@ impl Family<'_> {
         }
         if let Some(b) = self.board {
             // SAFETY: cannot fail.
-            let pid = unsafe { libc::getpid() };
-            b.pid(node).store(pid.cast_unsigned(), Ordering::Release);
+            b.enter(node, unsafe { libc::getpid() });
         }
         if n.reaper {
             reaper(true).map_err(named("PR_SET_CHILD_SUBREAPER"))?;
@@ -397,6 +401,10 @@ impl Family<'_> {
                 self.live(node, sibling || maker.role != Role::StandIn)
             }
             Side::Parent(pid, _) => {
+                // Its own entry may never come: it can die before.
+                if let Some(board) = self.board {
+                    board.enter(node, pid);
+                }
                 if let Some(held) = self.held {
                     held.settled(pid);
                 }

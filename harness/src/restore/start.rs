@@ -173,6 +173,9 @@ impl Restore<'_> {
             Side::Parent(pid, way) => {
                 let late = std::mem::take(&mut objects.late);
                 drop(objects);
+                if let Some(board) = &board {
+                    board.enter(0, pid);
+                }
                 let running = Running {
                     child: Child::new(pid),
                     board,
