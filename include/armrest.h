@@ -528,8 +528,8 @@ struct armrest_report {
     int32_t result;
     /* Which thread (tid), or 0 for the leader. */
     uint32_t tid;
-    /* Reserved, zero. */
-    uint32_t reserved;
+    /* Of which task: the leader's `tid` in the arguments; 0 = they were not read yet. */
+    uint32_t pid;
 };
 _Static_assert(sizeof(struct armrest_report) == 64, "size of Report");
 _Static_assert(offsetof(struct armrest_report, magic) == 0, "Report.magic");
@@ -542,7 +542,7 @@ _Static_assert(offsetof(struct armrest_report, syscall) == 24, "Report.syscall")
 _Static_assert(offsetof(struct armrest_report, args) == 28, "Report.args");
 _Static_assert(offsetof(struct armrest_report, result) == 52, "Report.result");
 _Static_assert(offsetof(struct armrest_report, tid) == 56, "Report.tid");
-_Static_assert(offsetof(struct armrest_report, reserved) == 60, "Report.reserved");
+_Static_assert(offsetof(struct armrest_report, pid) == 60, "Report.pid");
 
 /* The shared page through which the blob shows where it is. Written with plain stores, read by the harness. */
 struct armrest_progress {

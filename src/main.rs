@@ -14,6 +14,7 @@ use arena::Arena;
 use armrest_abi::{ARGS_MAGIC, Report, ReportKind, RestoreArgs, Step};
 use armrest_blob::kernel::Kernel;
 use armrest_blob::{Args, Stop, restore};
+use core::sync::atomic::Ordering;
 use raw::Raw;
 
 /// Called by `armrest_entry` (arch/arm/entry.S) on the blob's own stack.
@@ -31,7 +32,13 @@ unsafe extern "C" fn armrest_main(fixed: &'static RestoreArgs) -> ! {
     // SAFETY: the loader gives the blob this part of the area as its heap, and nobody else uses it.
     let mut heap = unsafe { Arena::new(fixed.heap) };
     // SAFETY: the area is the loader's, mapped and unchanged until the exit routine runs.
-    let done = unsafe { Args::in_area(fixed, |args| restore(&mut k, args, &mut heap)) };
+    let done = unsafe {
+        Args::in_area(fixed, |args| {
+            let leader = args.threads.first().map_or(0, |t| t.tid);
+            raw::PID.store(leader, Ordering::Relaxed);
+            restore(&mut k, args, &mut heap)
+        })
+    };
     match done {
         Ok(Ok(entry)) => k.enter(&entry),
         Ok(Err(never)) => match never {},

@@ -13,6 +13,8 @@ use syscalls::raw::{syscall1, syscall6};
 /// For the panic handler, which is handed nothing: where to report, and which step runs.
 static REPORT_FD: AtomicI32 = AtomicI32::new(-1);
 static STEP: AtomicU32 = AtomicU32::new(Step::Start.number());
+/// For any report: whose it is.
+pub static PID: AtomicU32 = AtomicU32::new(0);
 
 /// A call as it was made; arch/arm/thread.S reads it.
 #[repr(C)]

@@ -1,8 +1,9 @@
 //! Failures become the one record that the harness reads.
 
-use crate::raw::Raw;
+use crate::raw::{PID, Raw};
 use armrest_abi::{ABI_VERSION, Report, ReportKind, Step};
 use armrest_blob::Stop;
+use core::sync::atomic::Ordering;
 
 /// Report why the restore stopped, and in which step, and exit.
 pub fn fail(k: &mut Raw, stop: &Stop, step: u32) -> ! {
@@ -18,7 +19,7 @@ pub fn fail(k: &mut Raw, stop: &Stop, step: u32) -> ! {
         args: last.args,
         result: stop.result.cast_signed(),
         tid: stop.tid,
-        reserved: 0,
+        pid: PID.load(Ordering::Relaxed),
     };
     k.exit(&report)
 }

@@ -140,8 +140,8 @@ pub struct Report {
     pub result: i32,
     /// Which thread (tid), or 0 for the leader.
     pub tid: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// Of which task: the leader's `tid` in the arguments; 0 = they were not read yet.
+    pub pid: u32,
 }
 
 impl Report {
@@ -170,7 +170,7 @@ impl Report {
             args @ ..,
             result,
             tid,
-            reserved,
+            pid,
         ] = words;
         (magic == Report::MAGIC && version == crate::ABI_VERSION).then_some(Report {
             magic,
@@ -183,7 +183,7 @@ impl Report {
             args,
             result: result.cast_signed(),
             tid,
-            reserved,
+            pid,
         })
     }
 }
@@ -236,7 +236,7 @@ mod tests {
             args: [6, 7, 8, 9, 10, 11],
             result: -12,
             tid: 13,
-            reserved: 14,
+            pid: 14,
         };
         let bytes = crate::bytes_of(&report);
         assert_eq!(Report::from_bytes(bytes), Some(report));

@@ -368,7 +368,7 @@ impl Reports {
             args: [start, end - start, 0, 0, 0, 0],
             result: i32::from_le_bytes(result.try_into().ok()?),
             tid: 0,
-            reserved: 0,
+            pid: 0,
         })
     }
 
@@ -379,9 +379,9 @@ impl Reports {
         Ok(())
     }
 
-    /// The thread that the report is of, if there is one.
+    /// The task that the report is of, by its pid in the checkpoint, if there is one.
     pub fn reporter(&self) -> Option<u32> {
-        self.report().map(|r| r.tid)
+        self.report().map(|r| r.pid)
     }
 
     /// What an ended pipe means for a task: `child` is the one that can be waited for.

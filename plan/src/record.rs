@@ -230,7 +230,7 @@ impl Recorder {
             args: call.map_or([0; 6], |c| c.args),
             result: stop.result.cast_signed(),
             tid: stop.tid,
-            reserved: 0,
+            pid: 0,
         }
     }
 }

@@ -121,7 +121,7 @@ fn nonsense_reports_are_told_as_such() {
         args: [u32::MAX; 6],
         result: i32::MIN,
         tid: 4,
-        reserved: 0,
+        pid: 0,
     };
     assert!(words::report(&good, &p).contains("object 9999"));
     assert!(words::report(&Report { magic: 1, ..good }, &p).contains("another version"));

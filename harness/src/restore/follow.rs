@@ -135,9 +135,9 @@ impl Restore<'_> {
         child: &mut Child,
         loaded: &[Loaded],
     ) -> Result<(), Error> {
-        let of = |tid: u32| {
-            let has = |m: &Member<'_>| m.live.threads.iter().any(|t| t.tid == tid);
-            self.members.iter().position(has).unwrap_or(0)
+        let of = |pid: u32| {
+            let is = |m: &Member<'_>| m.live.threads.first().is_some_and(|t| t.tid == pid);
+            self.members.iter().position(is).unwrap_or(0)
         };
         let at = reports.reporter().map_or(0, of);
         let m = &self.members[at];

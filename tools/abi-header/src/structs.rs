@@ -62,7 +62,7 @@ structures! {
         magic version header_size args_size rx_size rx_used rw_size entry_offset thread_entry_offset exit_offset
         frame_offset stack_size heap_size thread_stack_size reserved
     }
-    Report { magic version kind step object row syscall args result tid reserved }
+    Report { magic version kind step object row syscall args result tid pid }
     Progress { step row filled }
     Table { addr count }
     Rseq { addr len sig }
