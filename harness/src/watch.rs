@@ -581,7 +581,7 @@ pub fn area_gone(child: &mut Child, plan: &Plan, emulated: bool) -> Result<(), E
     match text.lines().find(ours).filter(|_| child.ended().is_none()) {
         None => Ok(()),
         Some(line) => Err(Error::Lost {
-            what: "bootstrap area".into(),
+            what: format!("bootstrap area of pid {}", child.pid),
             why: format!("still in the maps of the task: {line}"),
         }),
     }
