@@ -128,7 +128,18 @@ impl Loaded {
             let flags = libc::MAP_SHARED | libc::MAP_FIXED;
             map_of(a.gate, RW, flags, gate.0.as_raw_fd()).map_err(|e| fail("gate", &e))?;
         }
-        let args = armrest_plan::args::bytes(plan);
+        let no_room = |bytes: u64, room: u32, at: u32| Error::Internal {
+            what: "bootstrap area".into(),
+            why: format!("{bytes} bytes for {room} at {at:08x}"),
+        };
+        // SAFETY: the arguments' part of the area, mapped readable and writable above, zeroed, and used by nothing else
+        // while the slice lives.
+        let room =
+            unsafe { std::slice::from_raw_parts_mut(pointer(a.args.start), a.args.len() as usize) };
+        let args = armrest_plan::args::write(plan, room);
+        if args > u64::from(a.args.len()) {
+            return Err(no_room(args, a.args.len(), a.args.start));
+        }
         for (at, room, bytes) in [
             (a.rx.start, a.rx.len() + a.rw.len(), BLOB),
             (
@@ -136,13 +147,9 @@ impl Loaded {
                 a.keep.len() - FRAME_OFFSET,
                 plan.frames[0].as_slice(),
             ),
-            (a.args.start, a.args.len(), args.as_slice()),
         ] {
             if bytes.len() > room as usize {
-                return Err(Error::Internal {
-                    what: "bootstrap area".into(),
-                    why: format!("{} bytes for {room} at {at:08x}", bytes.len()),
-                });
+                return Err(no_room(bytes.len() as u64, room, at));
             }
             // SAFETY: [at, at + room) lies in the area that was mapped writable above and that nothing else uses.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(at), bytes.len()) };

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use armrest_abi::{ABI_VERSION, Report, ReportKind, Step};
+use armrest_images::Checkpoint;
 use armrest_plan::{Exit, Plan, words};
 
 use crate::blob::BLOB;
@@ -389,13 +390,14 @@ impl Reports {
         &self,
         pid: u32,
         child: &mut Child,
+        cp: &Checkpoint,
         plan: &Plan,
         loaded: &Loaded,
     ) -> Result<(), Error> {
         if let Some(report) = self.report().or_else(|| self.stayed(plan)) {
             return Err(Error::Blob {
                 what: format!("pid {pid}"),
-                why: words::report(&report, plan),
+                why: words::report(&report, plan, cp),
             });
         }
         if !self.said.is_empty() {

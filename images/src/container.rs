@@ -120,11 +120,26 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Fault::Truncated`], [`Fault::Damaged`], [`Fault::BadCount`].
     pub fn entry_or_end<M: Message + Default>(&mut self) -> Result<Option<M>, Error> {
+        self.entry_of(|_| None)
+    }
+
+    /// The same, decoded by `quick` if that can.
+    ///
+    /// # Errors
+    /// As [`Reader::entry_or_end`].
+    pub fn entry_of<M: Message + Default>(
+        &mut self,
+        quick: impl Fn(&[u8]) -> Option<M>,
+    ) -> Result<Option<M>, Error> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         self.entry = Some(self.entry.map_or(0, |n| n + 1));
-        self.framed().map(Some)
+        let bytes = self.framed_bytes()?;
+        match quick(bytes) {
+            None => self.decoded(bytes).map(Some),
+            found => Ok(found),
+        }
     }
 
     /// A framed message that belongs to the entry read last (chunks of a ghost file, queued messages).
@@ -133,6 +148,10 @@ impl<'a> Reader<'a> {
     /// [`Fault::Truncated`], [`Fault::Damaged`], [`Fault::BadCount`].
     pub fn framed<M: Message + Default>(&mut self) -> Result<M, Error> {
         let bytes = self.framed_bytes()?;
+        self.decoded(bytes)
+    }
+
+    fn decoded<M: Message + Default>(&self, bytes: &[u8]) -> Result<M, Error> {
         M::decode(bytes).map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
     }
 
@@ -158,7 +177,7 @@ impl<'a> Reader<'a> {
     pub fn only<M: Message + Default>(mut self) -> Result<M, Error> {
         let bytes = self.only_bytes()?;
         self.entry = Some(0);
-        M::decode(bytes).map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
+        self.decoded(bytes)
     }
 
     /// The same without the members `tag`, and these: there may be so many that their structures would be most of our

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use armrest_images::container::{Writer, edit};
 use armrest_images::proto::{self, PagemapEntry, PagemapHead, VmaEntry};
-use armrest_images::{Class, Error, MemDir, load, magic};
+use armrest_images::{Class, Error, MemDir, Vma, load, magic};
 use common::{consistent, sample};
 use proptest::prelude::*;
 
@@ -194,6 +194,64 @@ fn impossible_mappings() {
     let too_many = with_vmas(|v| *v = vec![v[0].clone(); 131_061]);
     assert_eq!(too_many.class(), Class::BadCount);
     assert_eq!(with_vmas(Vec::clear).class(), Class::BadCount);
+}
+
+#[test]
+fn mappings_that_differ_in_range_alone_are_checked_too() {
+    const BASE: u64 = 0x1000_0000;
+    let triplet = |third: (u64, u64)| {
+        move |v: &mut Vec<VmaEntry>| {
+            let anon = |e: &VmaEntry| e.status == Some(0x201);
+            let like = v.iter().find(|e| anon(e)).unwrap().clone();
+            let after = v.partition_point(|e| e.start < Some(BASE));
+            let ranges = [(BASE, BASE + 0x1000), (BASE + 0x1000, BASE + 0x3000), third];
+            v.splice(
+                after..after,
+                ranges.map(|(start, end)| VmaEntry {
+                    start: Some(start),
+                    end: Some(end),
+                    ..like.clone()
+                }),
+            );
+        }
+    };
+    for (why, start, end) in [
+        ("not page-aligned", BASE + 0x3800, BASE + 0x5000),
+        ("not page-aligned", BASE + 0x4000, BASE + 0x4800),
+        ("overlaps", BASE + 0x2000, BASE + 0x4000),
+        ("out of order", BASE, BASE + 0x1000),
+        ("empty", BASE + 0x4000, BASE + 0x4000),
+        ("ends before it starts", BASE + 0x5000, BASE + 0x4000),
+        ("beyond 32 bits", BASE + 0x4000, 1 << 32),
+        ("above the highest", 0xffff_0000, 0xffff_f000),
+    ] {
+        let error = with_vmas(triplet((start, end)));
+        assert_eq!(error.class(), Class::BadVma, "{why}: {error}");
+        assert!(error.to_string().contains(why), "{why}: {error}");
+    }
+    let mut dir = sample("counter");
+    change::<proto::Mm>(&mut dir, "mm-136.img", magic::MM, |m| {
+        triplet((BASE + 0x8000, BASE + 0x9000))(&mut m[0].vmas);
+    });
+    let c = load(&dir).unwrap();
+    let vmas = &c.tasks[0].live.as_ref().unwrap().mm.vmas;
+    let at = vmas.iter().position(|v| u64::from(v.range.start()) == BASE);
+    let of = &vmas[at.unwrap()..][..3];
+    let alike = |v: &Vma| Vma {
+        range: of[0].range,
+        ..*v
+    };
+    assert!(of.iter().all(|v| alike(v) == of[0]));
+    assert_eq!(
+        of.iter()
+            .map(|v| (v.range.start(), v.range.size()))
+            .collect::<Vec<_>>(),
+        [
+            (0x1000_0000, 0x1000),
+            (0x1000_1000, 0x2000),
+            (0x1000_8000, 0x1000)
+        ]
+    );
 }
 
 #[test]

@@ -17,19 +17,28 @@ use crate::u32_of;
 pub fn size(tables: &Tables, auxv: &[u32], frames: &[Vec<u8>]) -> u64 {
     let mut w = Writer {
         base: 0,
-        bytes: Vec::new(),
-        count_only: 0,
+        bytes: &mut [],
+        count: 0,
     };
     let _ = w.all(tables, auxv, frames);
-    w.count_only
+    w.count
 }
 
 /// The bytes for `plan.area.args`, not padded to its end.
 pub fn bytes(plan: &Plan) -> Vec<u8> {
+    let size = size(&plan.tables, &plan.auxv, &plan.frames);
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+    write(plan, &mut bytes);
+    bytes
+}
+
+/// Write them to where they are used, which is all zeros yet: the tables may be megabytes. Returns how many there are;
+/// if that is more than the room, it did not suffice and nothing of use is there.
+pub fn write(plan: &Plan, room: &mut [u8]) -> u64 {
     let mut w = Writer {
         base: plan.area.args.start,
-        bytes: vec![0; size_of::<RestoreArgs>()],
-        count_only: 0,
+        bytes: room,
+        count: 0,
     };
     let (args, auxv) = w.all(&plan.tables, &plan.auxv, &plan.frames);
     let mut mm = plan.mm;
@@ -52,21 +61,29 @@ pub fn bytes(plan: &Plan) -> Vec<u8> {
             .unwrap_or(-1),
         ..args
     };
-    w.bytes[..size_of::<RestoreArgs>()].copy_from_slice(bytes_of(&args));
+    w.put(0, bytes_of(&args));
     w.point_at_tids(args.threads);
-    w.bytes
+    w.count
 }
 
-struct Writer {
+/// Writes what fits; counts all.
+struct Writer<'a> {
     base: u32,
-    bytes: Vec<u8>,
-    count_only: u64,
+    bytes: &'a mut [u8],
+    count: u64,
 }
 
-impl Writer {
+impl Writer<'_> {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        let end = at.saturating_add(bytes.len());
+        if let Some(place) = self.bytes.get_mut(at..end) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
     /// Append every table; the structure with the tables filled in, and where the auxv words lie.
     fn all(&mut self, t: &Tables, auxv: &[u32], frames: &[Vec<u8>]) -> (RestoreArgs, Table) {
-        self.count_only = size_of::<RestoreArgs>() as u64;
+        self.count = size_of::<RestoreArgs>() as u64;
         let threads = self.threads(&t.threads, frames);
         let none = armrest_abi::Range { start: 0, end: 0 };
         let args = RestoreArgs {
@@ -130,9 +147,7 @@ impl Writer {
             let tid = self
                 .base
                 .wrapping_add(u32_of(row + offset_of!(ThreadArgs, tid)));
-            if let Some(place) = self.bytes.get_mut(row + pointer..row + pointer + 8) {
-                place.copy_from_slice(&u64::from(tid).to_le_bytes());
-            }
+            self.put(row + pointer, &u64::from(tid).to_le_bytes());
         }
     }
 
@@ -187,13 +202,9 @@ impl Writer {
     }
 
     fn raw(&mut self, bytes: &[u8]) -> Table {
-        let start = self.count_only.next_multiple_of(8);
-        self.count_only = start + bytes.len() as u64;
-        let at = usize::try_from(start).unwrap_or(usize::MAX);
-        if !self.bytes.is_empty() {
-            self.bytes.resize(at, 0);
-            self.bytes.extend_from_slice(bytes);
-        }
+        let start = self.count.next_multiple_of(8);
+        self.count = start + bytes.len() as u64;
+        self.put(usize::try_from(start).unwrap_or(usize::MAX), bytes);
         Table {
             addr: self
                 .base

@@ -290,18 +290,20 @@ fn without(pieces: &[Piece], ranges: &[Range]) -> Vec<Piece> {
 }
 
 /// Page runs without what lies in these ranges, which are ascending and apart.
-pub fn cut(runs: Vec<PageRun>, ranges: &[Range]) -> Vec<PageRun> {
-    if ranges.iter().all(|r| pieces(&runs, *r).is_empty()) {
+pub fn cut(mut runs: Vec<PageRun>, ranges: &[Range]) -> Vec<PageRun> {
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
         return runs;
-    }
+    };
     let whole = Range {
         start: 0,
         end: u32::MAX,
     };
-    without(&pieces(&runs, whole), ranges)
-        .into_iter()
-        .map(|p| run(p.range, p))
-        .collect()
+    let hit = runs.partition_point(|r| {
+        r.addr + u64::from(r.pages) * u64::from(PAGE_SIZE) <= u64::from(first.start)
+    })..runs.partition_point(|r| r.addr < u64::from(last.end));
+    let left = without(&pieces(&runs[hit.clone()], whole), ranges);
+    runs.splice(hit, left.into_iter().map(|p| run(p.range, p)));
+    runs
 }
 
 /// A run of these contents at `r`.

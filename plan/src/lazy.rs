@@ -86,20 +86,18 @@ pub fn divide(vmas: &[Vma], guards: &[AddrRange], runs: &[PageRun]) -> (Vec<Page
 }
 
 /// A VMA in parts: start, length, and what it is mapped from unless it is as the VMA is.
-pub(crate) fn parts(v: &Vma, mapped: &[Mapped]) -> Vec<(u32, u32, Option<Mapped>)> {
-    let mut out = Vec::new();
+pub(crate) fn parts(v: &Vma, mapped: &[Mapped], mut part: impl FnMut(u32, u32, Option<Mapped>)) {
     let mut at = v.range.start();
     for m in mapped {
         if at < m.start {
-            out.push((at, m.start - at, None));
+            part(at, m.start - at, None);
         }
-        out.push((m.start, m.len, Some(*m)));
+        part(m.start, m.len, Some(*m));
         at = m.start + m.len;
     }
     if at < v.range.end() {
-        out.push((at, v.range.end() - at, None));
+        part(at, v.range.end() - at, None);
     }
-    out
 }
 
 /// What is said of it.

@@ -145,6 +145,8 @@ struct Draft<'a> {
 struct Sketch<'a> {
     draft: Draft<'a>,
     tables: Tables,
+    /// Where room for the area can be, the better place first.
+    spaces: [Space; 2],
     frames: Vec<Vec<u8>>,
     lazy: u64,
     want: u32,
@@ -230,8 +232,11 @@ impl<'a> Draft<'a> {
         let report_fd = self.next_fd;
         self.next_fd += 1;
 
-        let (roomy, hard) = self.spaces();
+        let (mut roomy, mut hard) = self.spaces();
         self.kernel = kernel_pages::plan_kernel_pages(live, self.machine, &hard, &roomy);
+        for space in [&mut roomy, &mut hard] {
+            space.take(self.kernel.parking.unwrap_or(Range { start: 0, end: 0 }));
+        }
         self.notes.append(&mut self.kernel.notes);
         tables.parks.clone_from(&self.kernel.parks);
         tables.unparks.clone_from(&self.kernel.unparks);
@@ -311,6 +316,7 @@ impl<'a> Draft<'a> {
         (refuse.len() == before).then_some(Sketch {
             draft: self,
             tables,
+            spaces: [roomy, hard],
             frames,
             lazy: lazy.iter().map(|m| u64::from(m.len / PAGE_SIZE)).sum(),
             want: timer_bits | tid_bits,
@@ -719,9 +725,9 @@ impl<'a> Draft<'a> {
 impl Sketch<'_> {
     /// Room for the area of a task that is alone.
     fn room(&self) -> Result<Range, Refusal> {
-        let (soft, hard) = self.draft.spaces();
-        soft.find(self.len, PAGE_SIZE)
-            .or_else(|| hard.find(self.len, PAGE_SIZE))
+        let mut spaces = self.spaces.iter();
+        spaces
+            .find_map(|s| s.find(self.len, PAGE_SIZE))
             .ok_or_else(no_room)
     }
 
@@ -746,7 +752,11 @@ impl Sketch<'_> {
         let area = draft
             .area(room, self.args)
             .ok_or_else(|| Refusals(vec![no_room()]))?;
-        let (_, mut space) = draft.spaces();
+        // Nothing but the places of attachments depends on it.
+        let mut space = match draft.cp.segments.is_empty() {
+            true => Space::new(0, 0),
+            false => draft.spaces().1,
+        };
         space.take(area.all);
         let facts = shm::ShmFacts {
             space: &space,
@@ -816,7 +826,6 @@ impl Sketch<'_> {
             report_fd: self.report_fd,
             sources: draft.sources,
             files: Rc::clone(&made.files),
-            objects: objects(draft.cp, vmas),
             clocks: made.clocks,
             grow_brk,
             exit,
@@ -896,49 +905,28 @@ fn frame(t: &Thread) -> Vec<u8> {
     .to_vec()
 }
 
-/// A VMA in the words of an error message.
+/// A VMA in the words of an error message, e.g. `VMA b6e03000-b6e05000 r--s SysV segment 5+0x0`.
 pub fn vma_name(cp: &Checkpoint, v: &Vma) -> String {
-    object(v, vma_what(cp, v).into()).name()
-}
-
-fn object(v: &Vma, what: Rc<str>) -> Object {
+    let bit = |b: u32, c: char| if v.prot & b != 0 { c } else { '-' };
     let has_offset = matches!(
         v.kind,
         VmaKind::File { .. } | VmaKind::Memfd { .. } | VmaKind::SysV { .. }
     );
-    Object {
-        range: Range {
-            start: v.range.start(),
-            end: v.range.end(),
-        },
-        prot: v.prot,
-        shared: v.shared,
-        offset: has_offset.then_some(v.offset),
-        what,
-    }
-}
-
-/// All of them. Neighbours are mostly of few kinds, which share their words.
-fn objects(cp: &Checkpoint, vmas: &[Vma]) -> Vec<Object> {
-    const RECENT: usize = 8;
-    let mut words: Vec<(VmaKind, bool, bool, Rc<str>)> = Vec::new();
-    let of = |v: &Vma| {
-        let same = words
-            .iter()
-            .rev()
-            .take(RECENT)
-            .find(|w| (w.0, w.1, w.2) == (v.kind, v.grows_down, v.heap));
-        let what = match same {
-            Some(w) => w.3.clone(),
-            None => {
-                let what: Rc<str> = vma_what(cp, v).into();
-                words.push((v.kind, v.grows_down, v.heap, what.clone()));
-                what
-            }
-        };
-        object(v, what)
+    let offset = if has_offset {
+        format!("+{:#x}", v.offset)
+    } else {
+        String::new()
     };
-    vmas.iter().map(of).collect()
+    format!(
+        "VMA {:08x}-{:08x} {}{}{}{} {}{offset}",
+        v.range.start(),
+        v.range.end(),
+        bit(1, 'r'),
+        bit(2, 'w'),
+        bit(4, 'x'),
+        if v.shared { 's' } else { 'p' },
+        vma_what(cp, v),
+    )
 }
 
 /// What a VMA is, without its offset.

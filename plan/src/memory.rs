@@ -53,6 +53,8 @@ pub fn plan_maps(
     tables: &mut Tables,
 ) {
     let mut last: Option<Map> = None;
+    // Room that is not used is not touched.
+    tables.maps.reserve_exact(vmas.len());
     for (i, v) in vmas
         .iter()
         .enumerate()
@@ -60,24 +62,29 @@ pub fn plan_maps(
     {
         let from = lazy.partition_point(|m| m.vma < i);
         let to = lazy.partition_point(|m| m.vma <= i);
-        for (start, len, mapped) in lazy::parts(v, lazy.get(from..to).unwrap_or(&[])) {
-            let fd = mapped.map_or_else(|| sources.backing(v), |m| Some(sources.pages_fd(m.file)));
-            let page_offset = match mapped {
-                Some(m) => u64::from(m.page),
-                None if fd.is_some() => v.offset / u64::from(PAGE_SIZE),
-                None => 0,
-            };
-            let next = Map {
-                start,
-                len,
-                prot: fill_prot(v.prot, filled[i] && mapped.is_none()),
-                flags: map_flags(v, fd.is_some()),
-                fd: fd.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
-                object: u32_of(i),
-                page_offset,
-            };
-            push_map(&mut last, next, v.prot, tables);
-        }
+        lazy::parts(
+            v,
+            lazy.get(from..to).unwrap_or(&[]),
+            |start, len, mapped| {
+                let fd =
+                    mapped.map_or_else(|| sources.backing(v), |m| Some(sources.pages_fd(m.file)));
+                let page_offset = match mapped {
+                    Some(m) => u64::from(m.page),
+                    None if fd.is_some() => v.offset / u64::from(PAGE_SIZE),
+                    None => 0,
+                };
+                let next = Map {
+                    start,
+                    len,
+                    prot: fill_prot(v.prot, filled[i] && mapped.is_none()),
+                    flags: map_flags(v, fd.is_some()),
+                    fd: fd.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
+                    object: u32_of(i),
+                    page_offset,
+                };
+                push_map(&mut last, next, v.prot, tables);
+            },
+        );
     }
     tables.maps.extend(last);
     cheapest_order(&mut tables.maps);
@@ -194,18 +201,17 @@ fn map_flags(v: &Vma, backed: bool) -> u32 {
 
 /// Which VMAs have contents of their own to be read.
 pub fn filled(vmas: &[Vma], pages: &PageMap) -> Vec<bool> {
-    let mut out = vec![false; vmas.len()];
-    for run in &pages.runs {
-        let (start, end) = run_range(run);
-        let first = vmas.partition_point(|v| u64::from(v.range.end()) <= start);
-        for (i, v) in vmas.iter().enumerate().skip(first) {
-            if u64::from(v.range.start()) >= end {
-                break;
-            }
-            out[i] = true;
+    // Both are ascending and apart, so one walk sees all.
+    let mut runs = pages.runs.iter().map(run_range);
+    let mut run = runs.next();
+    let filled = |v: &Vma| {
+        let (start, end) = (u64::from(v.range.start()), u64::from(v.range.end()));
+        while run.is_some_and(|r| r.1 <= start) {
+            run = runs.next();
         }
-    }
-    out
+        run.is_some_and(|r| r.0 < end)
+    };
+    vmas.iter().map(filled).collect()
 }
 
 /// True if some of these runs is read into this VMA.
@@ -225,10 +231,21 @@ fn run_range(run: &PageRun) -> (u64, u64) {
 /// Fill the tables of iovecs and batches. `fd_of` gives the descriptor of a pages file. Runs go in file order, so that
 /// what is contiguous in the file is one batch.
 pub fn plan_fill(runs: &[PageRun], fd_of: &dyn Fn(usize) -> u32, tables: &mut Tables) {
-    let mut sorted: Vec<&PageRun> = runs.iter().collect();
-    sorted.sort_by_key(|r| (r.file, r.offset));
-    for run in sorted {
-        let fd = i32::try_from(fd_of(run.file)).unwrap_or(-1);
+    let place = |r: &PageRun| (r.file, r.offset);
+    let mut sorted: Vec<PageRun>;
+    let mut runs = runs;
+    if !runs.is_sorted_by_key(place) {
+        sorted = runs.to_vec();
+        sorted.sort_by_key(place);
+        runs = &sorted;
+    }
+    let mut of = None;
+    for run in runs {
+        let fd = match of {
+            Some((file, fd)) if file == run.file => fd,
+            _ => i32::try_from(fd_of(run.file)).unwrap_or(-1),
+        };
+        of = Some((run.file, fd));
         let (mut addr, mut offset) = (run.addr, run.offset);
         let mut left = u64::from(run.pages) * u64::from(PAGE_SIZE);
         while left > 0 {

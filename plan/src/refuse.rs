@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use armrest_images::{Checkpoint, LiveTask, Task, TaskState, Thread, VmaKind};
 
 use crate::machine::Machine;
+use crate::memory;
 use crate::types::{Refusal, RefusalKind};
 
 /// Instruction sets of AT_HWCAP that a program may have been built for (arch/arm/include/uapi/asm/hwcap.h), by bit.
@@ -158,12 +159,7 @@ fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
         }
         // Contents are read into private memory alone: what others see is never written through a mapping.
         let foreign = v.shared || matches!(v.kind, VmaKind::SysV { .. } | VmaKind::Vectors);
-        let (start, end) = (u64::from(v.range.start()), u64::from(v.range.end()));
-        let first = live
-            .pages
-            .runs
-            .partition_point(|r| r.addr + u64::from(r.pages) * 4096 <= start);
-        if foreign && live.pages.runs.get(first).is_some_and(|r| r.addr < end) {
+        if foreign && memory::reads_into(v, &live.pages.runs) {
             no(
                 format!("{}: private contents for memory that is shared", at()),
                 "no dumper writes that: the images are damaged",

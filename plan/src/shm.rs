@@ -33,6 +33,9 @@ pub struct Attachment {
 
 /// Group the SysV VMAs by attachment. Ascending by base.
 pub fn attachments(cp: &Checkpoint, vmas: &[Vma]) -> Vec<Attachment> {
+    if cp.segments.is_empty() {
+        return Vec::new();
+    }
     let mut groups: BTreeMap<(i64, u32), Attachment> = BTreeMap::new();
     let segments: BTreeMap<u32, &Segment> = cp.segments.iter().map(|s| (s.id, s)).collect();
     for (i, v) in vmas.iter().enumerate() {

@@ -94,36 +94,6 @@ pub struct Area {
     pub gate: Range,
 }
 
-/// A thing that can fail, a VMA: what `object` in records and reports is an index of. Its name is made when it is needed,
-/// since there may be 65,000 of them and hardly ever a report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    pub(crate) range: Range,
-    pub(crate) prot: u32,
-    pub(crate) shared: bool,
-    /// Where in `what`, if that has offsets.
-    pub(crate) offset: Option<u64>,
-    pub(crate) what: Rc<str>,
-}
-
-impl Object {
-    /// In the words of an error message, e.g. `VMA b6e03000-b6e05000 r--s SysV segment 5+0x0`.
-    pub fn name(&self) -> String {
-        let bit = |b: u32, c: char| if self.prot & b != 0 { c } else { '-' };
-        let offset = self.offset.map_or_else(String::new, |o| format!("+{o:#x}"));
-        format!(
-            "VMA {:08x}-{:08x} {}{}{}{} {}{offset}",
-            self.range.start,
-            self.range.end,
-            bit(1, 'r'),
-            bit(2, 'w'),
-            bit(4, 'x'),
-            if self.shared { 's' } else { 'p' },
-            self.what,
-        )
-    }
-}
-
 /// A source of page contents or of a mapping, opened by the harness and installed at `fd`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -280,8 +250,6 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// Descriptors of the whole checkpoint: what is made, and what is done with it.
     pub files: Rc<crate::files::FilesPlan>,
-    /// Objects that reports name.
-    pub objects: Vec<Object>,
     /// Readings with which CLOCK_MONOTONIC and CLOCK_BOOTTIME go on, in a time namespace of the task's own.
     pub clocks: Option<Clocks>,
     /// Where the restoring process moves its own break to, as its last act in ordinary code: where the kernel's mm fields

@@ -4,6 +4,7 @@ use armrest_abi::consts as c;
 use armrest_abi::{CloneArgs, Iovec, Report, ReportKind, Step};
 use armrest_blob::Check;
 use armrest_blob::kernel::nr;
+use armrest_images::Checkpoint;
 
 use crate::record::{Recorded, iovecs};
 use crate::types::{Plan, SourceKind};
@@ -571,8 +572,8 @@ pub fn describe_recorded(r: &Recorded) -> String {
     describe(r.nr, &r.args, r.data.as_deref())
 }
 
-/// What a report means: where, of what, which call, which error, and what to try.
-pub fn report(r: &Report, plan: &Plan) -> String {
+/// What a report means: where, of what, which call, which error, and what to try. `plan` is one of `cp`.
+pub fn report(r: &Report, plan: &Plan, cp: &Checkpoint) -> String {
     if r.magic != Report::MAGIC || r.version != armrest_abi::ABI_VERSION {
         return format!(
             "the blob wrote a report of another version ({:#x}, {}): harness and blob do not belong together",
@@ -587,7 +588,7 @@ pub fn report(r: &Report, plan: &Plan) -> String {
     } else {
         format!(", thread {}", r.tid)
     };
-    let place = object(r, step_known, plan).map_or(String::new(), |o| format!(": {o}"));
+    let place = object(r, step_known, plan, cp).map_or(String::new(), |o| format!(": {o}"));
     let call = describe_in_plan(r, step_known, plan);
     let (what, hint) = match ReportKind::from_number(r.kind) {
         Some(ReportKind::Errno) => {
@@ -657,15 +658,16 @@ pub fn report(r: &Report, plan: &Plan) -> String {
 }
 
 /// The thing that a report is about.
-fn object(r: &Report, step: Step, plan: &Plan) -> Option<String> {
+fn object(r: &Report, step: Step, plan: &Plan, cp: &Checkpoint) -> Option<String> {
     let row = usize::try_from(r.row).ok()?;
     if r.object != Report::NO_OBJECT {
         let at = usize::try_from(r.object).ok()?;
-        return Some(
-            plan.objects
-                .get(at)
-                .map_or_else(|| format!("object {}", r.object), |o| o.name()),
-        );
+        let live = cp.tasks.get(plan.task).and_then(|t| t.live.as_ref());
+        let vma = live.and_then(|l| l.mm.vmas.get(at));
+        return Some(vma.map_or_else(
+            || format!("object {}", r.object),
+            |v| crate::vma_name(cp, v),
+        ));
     }
     match step {
         Step::Unmap => plan

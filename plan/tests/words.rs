@@ -46,7 +46,7 @@ fn failing(plan: &Plan, step: Step, nr: u32, errno: u32) -> String {
     let mut r = Recorder::failing(n, Errno(errno));
     let stop = r.run(plan).unwrap_err();
     assert_eq!(r.calls.len(), n + 1, "nothing is called after a failure");
-    words::report(&r.report(&stop), plan)
+    words::report(&r.report(&stop), plan, &cp())
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn every_call_of_a_plan_can_fail_and_is_reported() {
     for n in 0..record(&p).len() - 3 {
         let mut r = Recorder::failing(n, Errno(1));
         let stop = r.run(&p).unwrap_err();
-        let text = words::report(&r.report(&stop), &p);
+        let text = words::report(&r.report(&stop), &p, &cp());
         assert!(
             text.contains("failed with EPERM") && !text.contains("syscall "),
             "{text}"
@@ -95,7 +95,7 @@ fn a_truncated_pages_file_is_named() {
     let mut r = Recorder::reading(0);
     let stop = r.run(&p).unwrap_err();
     assert_eq!(stop.kind, ReportKind::Truncated);
-    let text = words::report(&r.report(&stop), &p);
+    let text = words::report(&r.report(&stop), &p, &cp());
     assert!(text.contains("returned 0 with 12288 bytes to go"), "{text}");
 }
 
@@ -123,10 +123,10 @@ fn nonsense_reports_are_told_as_such() {
         tid: 4,
         pid: 0,
     };
-    assert!(words::report(&good, &p).contains("object 9999"));
-    assert!(words::report(&Report { magic: 1, ..good }, &p).contains("another version"));
-    assert!(words::report(&Report { step: 99, ..good }, &p).contains("unknown step"));
-    assert!(words::report(&Report { kind: 99, ..good }, &p).contains("unknown kind"));
+    assert!(words::report(&good, &p, &cp()).contains("object 9999"));
+    assert!(words::report(&Report { magic: 1, ..good }, &p, &cp()).contains("another version"));
+    assert!(words::report(&Report { step: 99, ..good }, &p, &cp()).contains("unknown step"));
+    assert!(words::report(&Report { kind: 99, ..good }, &p, &cp()).contains("unknown kind"));
     for kind in 1..=6 {
         for step in 0..=16 {
             for n in [0, nr::PREADV, nr::SIGALTSTACK, nr::SETITIMER, nr::PRCTL] {
@@ -138,6 +138,7 @@ fn nonsense_reports_are_told_as_such() {
                         ..good
                     },
                     &p,
+                    &cp(),
                 );
             }
         }

@@ -141,9 +141,9 @@ impl Restore<'_> {
         };
         let at = reports.reporter().map_or(0, of);
         let m = &self.members[at];
-        reports.judge(m.task.pid, child, &m.plan, &loaded[at])?;
+        reports.judge(m.task.pid, child, self.cp, &m.plan, &loaded[at])?;
         for (m, loaded) in self.members.iter().zip(loaded) {
-            reports.judge(m.task.pid, child, &m.plan, loaded)?;
+            reports.judge(m.task.pid, child, self.cp, &m.plan, loaded)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 
 use super::at::{At, need, word};
+use super::number::number;
 use super::source::{Source, Space};
 use super::{files, objects};
 use crate::checkpoint::{
@@ -187,7 +188,13 @@ fn vmas(
         segments: checkpoint.segments.iter().map(|s| (s.id, s.size)).collect(),
     };
     let (mut vmas, mut guards) = (Vec::with_capacity(entries.len()), Vec::new());
+    let mut alike = Alike::default();
     for (n, bytes) in entries.iter().enumerate() {
+        let end = vmas.last().map_or(0, |v: &Vma| v.range.end());
+        if let Some(vma) = alike.find(bytes, end) {
+            vmas.push(vma);
+            continue;
+        }
         let at = at.index("vmas", n);
         let e = proto::VmaEntry::decode(*bytes);
         let e = &e.map_err(|e| at.err("", Fault::Damaged(e.to_string())))?;
@@ -212,6 +219,7 @@ fn vmas(
             ));
         }
         vmas.push(vma);
+        alike.add(bytes, vma);
     }
     if vmas.is_empty() {
         return Err(at.err(
@@ -234,6 +242,52 @@ fn vmas(
         }
     }
     Ok((vmas, guards.into_iter().map(|(_, g)| g).collect()))
+}
+
+/// VMAs that differ from one before in their range alone, as tens of thousands may, need not be looked at again.
+#[derive(Default)]
+struct Alike<'a> {
+    /// What follows the range in an entry, and the VMA that had it; the last few.
+    known: [Option<(&'a [u8], Vma)>; 4],
+    next: usize,
+}
+
+impl<'a> Alike<'a> {
+    /// The VMA of an entry, if all but its range is known and its range is in order behind `after`.
+    fn find(&self, entry: &[u8], after: u32) -> Option<Vma> {
+        let (start, end, rest) = leading_range(entry)?;
+        let known = self.known.iter().flatten();
+        let vma = known.filter(|k| k.0 == rest).map(|k| k.1).next()?;
+        let range = AddrRange::new(start, end)?;
+        (range.start() >= after && range.end() <= VECTORS).then_some(Vma { range, ..vma })
+    }
+
+    /// Keep what this entry says, unless it depends on the range whether that is right.
+    fn add(&mut self, entry: &'a [u8], vma: Vma) {
+        if matches!(vma.kind, VmaKind::SysV { .. } | VmaKind::Vectors) {
+            return;
+        }
+        let Some((_, _, rest)) = leading_range(entry) else {
+            return;
+        };
+        // Whoever says it twice means the last one.
+        let again = proto::VmaEntry::decode(rest);
+        if again.is_ok_and(|e| e.start.is_none() && e.end.is_none()) {
+            self.known[self.next] = Some((rest, vma));
+            self.next = (self.next + 1) % self.known.len();
+        }
+    }
+}
+
+/// Start and end of a VMA, where an entry begins with both, and the rest of the entry.
+fn leading_range(entry: &[u8]) -> Option<(u64, u64, &[u8])> {
+    let (1, start, rest) = number(entry)? else {
+        return None;
+    };
+    let (2, end, rest) = number(rest)? else {
+        return None;
+    };
+    Some((start, end, rest))
 }
 
 fn bad(at: &At, e: &proto::VmaEntry, why: &'static str) -> Error {
@@ -707,6 +761,50 @@ mod tests {
         assert!(!is_sigpage(&page(&[(600, 1)])));
         assert!(!is_sigpage(&page(&[(0, 0xe3a0_7077), (900, 1)])));
         assert!(!is_sigpage(&[0; 4096]));
+    }
+
+    #[test]
+    fn what_says_its_range_twice_is_like_no_other() {
+        let vma = Vma {
+            range: AddrRange::new(0x1000, 0x2000).unwrap(),
+            kind: VmaKind::Anon,
+            prot: 3,
+            shared: false,
+            grows_down: false,
+            locked: false,
+            noreserve: false,
+            hugetlb: None,
+            droppable: false,
+            heap: false,
+            madv: 0,
+            access: None,
+            offset: 0,
+        };
+        let entry = |start: u64, behind: &[u8]| {
+            let e = proto::VmaEntry {
+                start: Some(start),
+                end: Some(start + 0x1000),
+                status: Some(0x201),
+                ..proto::VmaEntry::default()
+            };
+            [&e.encode_to_vec(), behind].concat()
+        };
+        let second = AddrRange::new(0x5000, 0x6000).unwrap();
+        let found = |kind, behind: &[u8]| {
+            let (first, next) = (entry(0x1000, behind), entry(0x5000, behind));
+            let mut alike = Alike::default();
+            alike.add(&first, Vma { kind, ..vma });
+            alike.find(&next, 0x2000)
+        };
+        let like = Vma {
+            range: second,
+            ..vma
+        };
+        assert_eq!(found(VmaKind::Anon, &[]), Some(like));
+        assert_eq!(found(VmaKind::Anon, &[0x08, 0]), None);
+        assert_eq!(found(VmaKind::Anon, &[0x10, 0x80, 0x40]), None);
+        assert_eq!(found(VmaKind::SysV { shmid: 1 }, &[]), None);
+        assert_eq!(found(VmaKind::Vectors, &[]), None);
     }
 
     #[test]

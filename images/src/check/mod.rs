@@ -8,6 +8,7 @@ mod ipc;
 mod kinds;
 mod locks;
 mod memory;
+mod number;
 mod objects;
 mod others;
 mod remap;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use super::at::{At, need};
+use super::number::number;
 use crate::checkpoint::{AddrRange, PAGE, PageMap, PageRun, PagesFile};
 use crate::container::Reader;
 use crate::dir::ImageDir;
@@ -192,52 +193,62 @@ impl<'a> Source<'a> {
             Space::Object(_) => 1 << 44,
             Space::Task => 1 << 32,
         };
-        let mut entries: Vec<(u64, u32, bool)> = Vec::new();
+        // What is here has its place in the file; which file is known when all are read. What is in the parent follows
+        // `here.0` runs of that, with the number of its entry.
+        let mut here: Vec<PageRun> = Vec::new();
+        let mut there: Vec<(usize, usize, u64, u32)> = Vec::new();
         let (mut end_before, mut need) = (0u64, 0u64);
-        while let Some(e) = reader.entry_or_end::<PagemapEntry>()? {
-            let at = at.entry(reader.entry().unwrap_or_default());
-            let run = check_run(&at, &e, end_before, space, limit)?;
-            end_before = run.0 + u64::from(run.1) * u64::from(PAGE);
-            if !run.2 {
-                need += u64::from(run.1) * u64::from(PAGE);
+        while let Some(e) = reader.entry_of(quick_entry)? {
+            let n = reader.entry().unwrap_or_default();
+            let (addr, pages, in_parent) = check_run(&at.entry(n), &e, end_before, space, limit)?;
+            let size = u64::from(pages) * u64::from(PAGE);
+            end_before = addr + size;
+            if in_parent {
+                there.push((here.len(), n, addr, pages));
+                continue;
             }
-            entries.push(run);
+            let run = PageRun {
+                addr,
+                pages,
+                file: 0,
+                offset: need,
+            };
+            // Not over a run of the parent: a run has one file.
+            if there.last().is_some_and(|t| t.0 == here.len()) {
+                here.push(run);
+            } else {
+                push_run(&mut here, run);
+            }
+            need += size;
         }
 
         let file = self.pages_file(level, pages_id, need)?;
-        let below = if entries.iter().any(|e| e.2) {
-            self.page_map_at(level + 1, name, space)?
-        } else {
-            None
-        };
+        for run in &mut here {
+            run.file = file;
+        }
+        if there.is_empty() {
+            return Ok(Some(PageMap { runs: here }));
+        }
+        let below = self.page_map_at(level + 1, name, space)?;
         let mut runs = Vec::new();
-        let mut offset = 0;
-        for (n, (addr, pages, in_parent)) in entries.into_iter().enumerate() {
-            if in_parent {
-                let found = below
-                    .as_ref()
-                    .is_some_and(|b| copy_runs(b, addr, pages, &mut runs));
-                if !found {
-                    let fault = Fault::BadPagemap {
-                        addr,
-                        pages: u64::from(pages),
-                        why: "not in the parent checkpoint",
-                    };
-                    return Err(at.entry(n + 1).err("", fault));
-                }
-            } else {
-                push_run(
-                    &mut runs,
-                    PageRun {
-                        addr,
-                        pages,
-                        file,
-                        offset,
-                    },
-                );
-                offset += u64::from(pages) * u64::from(PAGE);
+        let mut here = here.into_iter();
+        let mut taken = 0;
+        for (before, n, addr, pages) in there {
+            runs.extend(here.by_ref().take(before - taken));
+            taken = before;
+            let found = below
+                .as_ref()
+                .is_some_and(|b| copy_runs(b, addr, pages, &mut runs));
+            if !found {
+                let fault = Fault::BadPagemap {
+                    addr,
+                    pages: u64::from(pages),
+                    why: "not in the parent checkpoint",
+                };
+                return Err(at.entry(n).err("", fault));
             }
         }
+        runs.extend(here);
         Ok(Some(PageMap { runs }))
     }
 
@@ -359,6 +370,24 @@ impl Stream<'_> {
         let body = self.bytes(len)?;
         M::decode(&body[..]).map_err(|e| Error::new(&self.name, Fault::Damaged(e.to_string())))
     }
+}
+
+/// An entry of a page map, unless it is an unusual one.
+fn quick_entry(mut bytes: &[u8]) -> Option<PagemapEntry> {
+    let mut e = PagemapEntry::default();
+    while !bytes.is_empty() {
+        let (tag, value, rest) = number(bytes)?;
+        bytes = rest;
+        match tag {
+            1 => e.vaddr = Some(value),
+            2 => e.compat_nr_pages = Some(u32::try_from(value).ok()?),
+            3 => e.in_parent = Some(value != 0),
+            4 => e.flags = Some(u32::try_from(value).ok()?),
+            5 => e.nr_pages = Some(value),
+            _ => return None,
+        }
+    }
+    Some(e)
 }
 
 /// One entry of a page map: address, pages, in parent.
