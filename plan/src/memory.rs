@@ -53,8 +53,7 @@ pub fn plan_maps(
     tables: &mut Tables,
 ) {
     let mut last: Option<Map> = None;
-    // Room that is not used is not touched.
-    tables.maps.reserve_exact(vmas.len());
+    let mut turns = Turns::new(vmas.len());
     for (i, v) in vmas
         .iter()
         .enumerate()
@@ -82,36 +81,59 @@ pub fn plan_maps(
                     object: u32_of(i),
                     page_offset,
                 };
-                push_map(&mut last, next, v.prot, tables);
+                push_map(&mut last, next, v.prot, &mut turns, &mut tables.protects);
             },
         );
     }
-    tables.maps.extend(last);
-    cheapest_order(&mut tables.maps);
+    turns.push(last);
+    tables.maps = turns.in_order();
 }
 
-/// A kernel keeps its mappings in a tree that costs least to fill from the top down, every second one first: 10,000
-/// mappings take Linux 6.1 a fifth fewer instructions than from the bottom up. They do not touch each other, so any
-/// order is right.
-fn cheapest_order(maps: &mut Vec<Map>) {
-    let down = || maps.iter().rev();
-    *maps = down()
-        .step_by(2)
-        .chain(down().skip(1).step_by(2))
-        .copied()
-        .collect();
+/// Mappings from the bottom up, by turns in one list and the other.
+///
+/// A kernel keeps them in a tree that costs least to fill from the top down, every second one first: 10,000 mappings take
+/// Linux 6.1 a fifth fewer instructions than from the bottom up. They do not touch each other, so any order is right.
+struct Turns([Vec<Map>; 2]);
+
+impl Turns {
+    fn new(most: usize) -> Turns {
+        // Room that is not used is not touched.
+        Turns([Vec::with_capacity(most + 1), Vec::new()])
+    }
+
+    fn push(&mut self, map: Option<Map>) {
+        let [first, second] = &mut self.0;
+        if second.len() < first.len() {
+            second.extend(map);
+        } else {
+            first.extend(map);
+        }
+    }
+
+    fn in_order(self) -> Vec<Map> {
+        let [mut first, mut second] = self.0;
+        first.reverse();
+        first.extend(second.drain(..).rev());
+        first
+    }
 }
 
 /// Add a mapping whose final rights are `prot`, or make the last one longer: what differs in final rights alone is one
 /// mapping until it is protected.
-fn push_map(last: &mut Option<Map>, next: Map, prot: u32, tables: &mut Tables) {
+fn push_map(
+    last: &mut Option<Map>,
+    next: Map,
+    prot: u32,
+    maps: &mut Turns,
+    protects: &mut Vec<Protect>,
+) {
     let joined = last.as_ref().is_some_and(|m| joins(m, &next));
     if next.prot != prot {
-        match tables.protects.last_mut() {
+        match protects.last_mut() {
             Some(p) if joined && p.prot == prot && p.start + p.len == next.start => {
                 p.len += next.len
             }
-            _ => tables.protects.push(Protect {
+            _ => protects.push(Protect {
                 start: next.start,
                 len: next.len,
                 prot,
@@ -121,7 +143,7 @@ fn push_map(last: &mut Option<Map>, next: Map, prot: u32, tables: &mut Tables) {
     }
     match last {
         Some(m) if joined => m.len += next.len,
-        _ => tables.maps.extend(last.replace(next)),
+        _ => maps.push(last.replace(next)),
     }
 }
 

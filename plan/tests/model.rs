@@ -131,6 +131,47 @@ fn many(n: u32) -> armrest_images::Checkpoint {
     checkpoint((0..n).map(vma).collect(), vec![], (0..n).map(run).collect())
 }
 
+/// Each second one from the top down, then the others: see `Turns` in plan/src/memory.rs. Rights from the top down too.
+#[test]
+fn mappings_are_made_in_the_order_that_is_cheapest_for_a_kernel() {
+    for n in [1, 2, 9, 10] {
+        let p = plan(&many(n), &machine(), &options()).unwrap();
+        let at = |i: u32| 0x1000_0000 + i * 0x2000;
+        let all = (0..n).map(at);
+        let of = |odd: u32| all.clone().filter(move |a| a / 0x2000 % 2 == odd).rev();
+        let starts = p.tables.maps.iter().map(|m| m.start);
+        assert!(starts.eq(of(0).chain(of(1))), "{n}");
+        let starts = p.tables.protects.iter().map(|m| m.start);
+        assert!(starts.eq(of(1)), "{n}: the read-only ones, once filled");
+    }
+}
+
+/// What this program maps after its maps were read lies at the upper end of a gap: the unmapping is cut in the middle of
+/// one too, since a kernel flushes its TLB from the first to the last mapping of a call.
+#[test]
+fn the_unmapping_is_cut_twice_at_a_wide_gap() {
+    let machine = machine();
+    let p = plan(&many(1), &machine, &options()).unwrap();
+    let mut maps: Vec<_> = machine.maps.iter().map(|m| m.range).collect();
+    maps.retain(|r| r.start < 0xffff_0000);
+    maps.sort_by_key(|r| r.start);
+    let wide: Vec<_> = maps
+        .windows(2)
+        .map(|w| (w[0].end, w[1].start))
+        .filter(|(from, to)| to - from >= 16 << 20)
+        .collect();
+    assert!(!wide.is_empty());
+    for (from, to) in wide {
+        let cut = |at: u32| p.tables.unmaps.iter().any(|u| u.start == at);
+        let inside = |u: &&armrest_abi::Range| u.start > from + (16 << 20) / 4 && u.start < to;
+        assert!(cut(to), "{to:x}");
+        assert!(
+            p.tables.unmaps.iter().any(|u| inside(&u)),
+            "{from:x}-{to:x}"
+        );
+    }
+}
+
 #[test]
 fn sixty_five_thousand_vmas() {
     let (n, machine) = (65_500, machine());

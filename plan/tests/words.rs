@@ -54,7 +54,7 @@ fn a_failure_says_everything() {
     let p = the_plan();
     assert_eq!(
         failing(&p, Step::Map, nr::MMAP2, 12),
-        "while mapping memory: VMA 00030000-00032000 r-xp anonymous: mmap2(0x30000, 8192, PROT_READ|PROT_WRITE, \
+        "while mapping memory: VMA 00020000-00024000 rw-p anonymous: mmap2(0x20000, 16384, PROT_READ|PROT_WRITE, \
          MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS) failed with ENOMEM; out of memory or of mappings: look at vm.max_map_count, \
          vm.overcommit_memory, RLIMIT_AS and the memory cgroup"
     );

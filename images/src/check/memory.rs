@@ -250,14 +250,20 @@ struct Alike<'a> {
     /// What follows the range in an entry, and the VMA that had it; the last few.
     known: [Option<(&'a [u8], Vma)>; 4],
     next: usize,
+    /// The one that was found last.
+    last: usize,
 }
 
 impl<'a> Alike<'a> {
     /// The VMA of an entry, if all but its range is known and its range is in order behind `after`.
-    fn find(&self, entry: &[u8], after: u32) -> Option<Vma> {
+    fn find(&mut self, entry: &[u8], after: u32) -> Option<Vma> {
         let (start, end, rest) = leading_range(entry)?;
-        let known = self.known.iter().flatten();
-        let vma = known.filter(|k| k.0 == rest).map(|k| k.1).next()?;
+        // The one behind the last first: two kinds often take turns.
+        let slots = (1..=self.known.len()).map(|n| (self.last + n) % self.known.len());
+        let is = |k: &(&[u8], Vma)| k.0 == rest;
+        let found = slots.filter_map(|n| Some((n, self.known[n].filter(is)?.1)));
+        let (slot, vma) = found.into_iter().next()?;
+        self.last = slot;
         let range = AddrRange::new(start, end)?;
         (range.start() >= after && range.end() <= VECTORS).then_some(Vma { range, ..vma })
     }

@@ -8,13 +8,18 @@ pub(super) fn number(bytes: &[u8]) -> Option<(u8, u64, &[u8])> {
     if key & 0x87 != 0 {
         return None;
     }
-    let mut value = 0;
+    // What fits a register is put together in one.
+    let (mut low, mut high) = (0u32, 0u64);
     for shift in (0..63).step_by(7) {
         let (byte, behind) = rest.split_first()?;
         rest = behind;
-        value |= u64::from(byte & 0x7f) << shift;
+        if shift < 28 {
+            low |= u32::from(byte & 0x7f) << shift;
+        } else {
+            high |= u64::from(byte & 0x7f) << shift;
+        }
         if byte & 0x80 == 0 {
-            return Some((key >> 3, value, rest));
+            return Some((key >> 3, high | u64::from(low), rest));
         }
     }
     None
