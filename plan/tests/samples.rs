@@ -75,7 +75,17 @@ fn what_an_emulator_cannot_restore_is_refused_by_name() {
             },
         )
         .collect();
-    assert_eq!(refused, ["halted", "orphans", "stopped", "task", "ticking"]);
+    assert_eq!(
+        refused,
+        [
+            "halted",
+            "orphans",
+            "shared_table",
+            "stopped",
+            "task",
+            "ticking"
+        ]
+    );
 }
 
 /// Seconds for the next test: short in CI, `ARMREST_FUZZ_SECONDS=600` for a long run.
