@@ -534,6 +534,8 @@ pub(crate) fn describe(n: u32, a: &[u32; 6], words: &[u32]) -> Option<String> {
             )
         }
         nr::SECCOMP if a[0] == c::SECCOMP_SET_MODE_STRICT => "SECCOMP_SET_MODE_STRICT".to_owned(),
+        // A report has the address of the filter alone.
+        nr::SECCOMP if words.is_empty() => format!("SECCOMP_SET_MODE_FILTER, flags {:#x}", a[1]),
         nr::SECCOMP => format!(
             "SECCOMP_SET_MODE_FILTER, flags {:#x}, {} instructions",
             a[1],

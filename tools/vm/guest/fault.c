@@ -86,7 +86,7 @@ static const struct { unsigned nr; const char *name, *flag; } CALL[] = {
     { 0xf0005, "set_tls", "0x" }, { 20, "getpid", "" }, { 97, "setpriority", "PRIO_PROCESS" }, { 120, "clone", "CLONE_VM" },
     { 156, "sched_setscheduler", "SCHED_" }, { 181, "pwrite64", "fd " }, { 240, "futex", "" },
     { 257, "timer_create", "SIGEV_" }, { 258, "timer_settime", "timer " }, { 261, "timer_delete", "timer " },
-    { 409, "timer_settime64", "timer " }, { 435, "clone3", "CLONE_VM" },
+    { 383, "seccomp", "SECCOMP_SET_MODE_" }, { 409, "timer_settime64", "timer " }, { 435, "clone3", "CLONE_VM" },
 };
 
 // `op`: which futex operation or prctl option. `thread`: not the leader.
