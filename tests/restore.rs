@@ -116,6 +116,12 @@ fn workers() {
     passes("workers", 401, &[]);
 }
 
+/// A parent and eight children with pipes of their own and one that all share.
+#[test]
+fn troop8() {
+    passes("troop8", 401, &[]);
+}
+
 /// A server whose eight workers and one of their children have most of their memory in common with it.
 #[test]
 fn forked() {

@@ -138,14 +138,20 @@ impl Board {
             if open >= wanted {
                 return;
             }
-            let wait = Duration::from_millis(200);
-            futex(self.open(), libc::FUTEX_WAIT, open, Some(wait));
+            futex(self.open(), libc::FUTEX_WAIT, open, Some(self.patience()));
             // SAFETY: signal 0 only asks whether the process is there.
             if unsafe { libc::kill(harness, 0) } != 0 {
                 // SAFETY: ends this process alone, without exit handlers.
                 unsafe { libc::_exit(FAILED) }
             }
         }
+    }
+
+    /// How long to wait before the harness is looked for: all that wait do so, and should not do it most of the time.
+    fn patience(&self) -> Duration {
+        let each = Duration::from_millis(4);
+        let all = each * u32::try_from(self.nodes).unwrap_or(u32::MAX);
+        all.clamp(Duration::from_millis(200), Duration::from_secs(10))
     }
 
     /// Wait until `members` have come to `stage`; `look` is asked again and again whether to go on waiting.

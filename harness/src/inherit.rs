@@ -230,7 +230,7 @@ impl Drop for Reserved {
 
 fn reserve(r: Range, fixed: libc::c_int) -> io::Result<()> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
-    load::map(r, libc::PROT_NONE, flags)
+    load::map(r, libc::PROT_NONE, flags, None)
 }
 
 /// Make the memory that this process was born with its task's own, as far as the plan says, before it has children.
@@ -247,7 +247,7 @@ pub fn take(legacy: &Legacy, pages: &PagesFiles) -> Result<(), (String, io::Erro
             start: m.start,
             end: m.start + m.len,
         };
-        load::map(r, m.prot.cast_signed(), m.flags.cast_signed())
+        load::map(r, m.prot.cast_signed(), m.flags.cast_signed(), None)
             .map_err(named("mapping memory for children"))?;
     }
     for r in &legacy.zaps {

@@ -1,13 +1,16 @@
 //! The bootstrap area: mapped where the plan says, filled, and its rights taken away again before anyone runs in it.
 //!
-//! Built by the parent, so that the child that is forked from it maps nothing of its own.
+//! That of a single task is built by the harness, so that the child that is forked from it maps nothing of its own. Those of
+//! a tree would be inherited by all its processes: each would copy and unmap as many as there are tasks. So the harness
+//! keeps one place free, and each process builds its own area there.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use armrest_abi::{
-    BLOB_MAGIC, BlobHeader, FRAME_OFFSET, GATE_OFFSET, Progress, REACHED_OFFSET, Range,
+    BLOB_MAGIC, BlobHeader, FRAME_OFFSET, PAGE_SIZE, Progress, REACHED_OFFSET, Range,
 };
 use armrest_plan::{BlobSizes, Plan};
 
@@ -64,108 +67,154 @@ pub fn svc_offset() -> Result<u32, Error> {
         .ok_or(Error::NoBlob)
 }
 
-/// The page at which all tasks of a tree wait: in the area of each.
+/// What all processes of a tree have from the harness: the place that their areas will take, and memory that they share
+/// with it, the page of the gate and behind it the progress page of each. Unmapped when dropped.
 #[derive(Debug)]
-pub struct Gate(OwnedFd);
+struct Common {
+    slab: Range,
+    memory: OwnedFd,
+    here: Range,
+}
 
-impl Gate {
-    /// A gate that is shut.
-    ///
-    /// # Errors
-    /// The kernel has no such memory.
-    pub fn new() -> Result<Gate, Error> {
-        let page = os::memfd("armrest-gate", &[0; size_of::<u32>()], false);
-        page.map(Gate).map_err(|e| Error::Machine {
-            what: "memory that the tasks of a tree share".into(),
+impl Common {
+    fn new(plans: &[&Plan]) -> Result<Common, Error> {
+        let fail = |what: String, e: &io::Error| Error::Machine {
+            what,
             why: e.to_string(),
-        })
+        };
+        // They all begin at one place: each process maps but its own.
+        let areas = || plans.iter().map(|p| p.area.all);
+        let slab = Range {
+            start: areas().map(|a| a.start).min().unwrap_or(0),
+            end: areas().map(|a| a.end).max().unwrap_or(0),
+        };
+        let pages = |e: &io::Error| fail("memory that the tasks of a tree share".into(), e);
+        let len = page(plans.len() + 1);
+        let memory = os::memfd("armrest-tree", &[], false).map_err(|e| pages(&e))?;
+        let memory = std::fs::File::from(memory);
+        memory.set_len(len.into()).map_err(|e| pages(&e))?;
+        let memory = OwnedFd::from(memory);
+        let here = anywhere(&memory, len).map_err(|e| pages(&e))?;
+        let mut common = Common {
+            slab: Range { start: 0, end: 0 },
+            memory,
+            here,
+        };
+        map(slab, libc::PROT_NONE, PRIVATE | NEW, None).map_err(|e| {
+            let what = format!("bootstrap areas {:08x}-{:08x}: mmap", slab.start, slab.end);
+            fail(what, &e)
+        })?;
+        common.slab = slab;
+        Ok(common)
     }
 }
 
-/// The area, mapped in this process. Unmapped when dropped (the child never drops it).
+impl Drop for Common {
+    fn drop(&mut self) {
+        for r in [self.slab, self.here] {
+            unmap(r);
+        }
+    }
+}
+
+/// The area of a task: of a single one mapped in this process, of one of a tree yet to be mapped in that. Unmapped when
+/// dropped (the child never drops it).
 #[derive(Debug)]
 pub struct Loaded {
     all: Range,
-    progress: Range,
     entry: u32,
     args: u32,
     stack_top: u32,
+    /// Where the progress page can be seen here.
+    progress: u32,
+    /// Where the gate can.
+    gate: u32,
+    /// What it has in common with the others of a tree, and its place among them.
+    of: Option<(Rc<Common>, usize)>,
 }
 
 impl Loaded {
-    /// Map and fill the area of `plan`; with the gate, if it is of a tree.
-    pub fn new(plan: &Plan, gate: Option<&Gate>) -> Result<Loaded, Error> {
-        let h = header()?;
-        let a = &plan.area;
-        let fail = |what: &str, e: &io::Error| Error::Machine {
-            what: format!(
-                "bootstrap area {:08x}-{:08x}: {what}",
-                a.all.start, a.all.end
-            ),
-            why: e.to_string(),
-        };
-        map(
-            a.all,
-            RW,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
-        )
-        .map_err(|e| fail("mmap", &e))?;
-        let loaded = Loaded {
-            all: a.all,
-            progress: a.progress,
+    fn new(plan: &Plan) -> Result<Loaded, Error> {
+        let (h, a) = (header()?, &plan.area);
+        Ok(Loaded {
+            all: Range { start: 0, end: 0 },
             entry: a.rx.start + h.entry_offset,
             args: a.args.start,
             stack_top: a.stack.end,
+            progress: a.progress.start,
+            gate: a.gate.start,
+            of: None,
+        })
+    }
+
+    /// Map and fill the area of a task that is alone.
+    ///
+    /// # Errors
+    /// Something lies there, or what the kernel says.
+    pub fn alone(plan: &Plan) -> Result<Loaded, Error> {
+        let a = &plan.area;
+        let mut loaded = Loaded::new(plan)?;
+        let mut fill = || -> Result<(), (&str, io::Error)> {
+            map(a.all, RW, PRIVATE | NEW, None).map_err(|e| ("mmap", e))?;
+            loaded.all = a.all;
+            // Shared with the child through the fork: it shows where it is without a call.
+            let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            map(a.progress, RW, shared, None).map_err(|e| ("progress page", e))?;
+            write(plan)
         };
-        // Shared with the child through the fork: it shows where it is without a call.
-        map(
-            a.progress,
-            RW,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
-        )
-        .map_err(|e| fail("progress page", &e))?;
-        if let Some(gate) = gate {
-            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-            map_of(a.gate, RW, flags, gate.0.as_raw_fd()).map_err(|e| fail("gate", &e))?;
+        match fill() {
+            Ok(()) => Ok(loaded),
+            Err((what, e)) => Err(Error::Machine {
+                what: format!("{}: {what}", named(a.all)),
+                why: e.to_string(),
+            }),
         }
-        let no_room = |bytes: u64, room: u32, at: u32| Error::Internal {
-            what: "bootstrap area".into(),
-            why: format!("{bytes} bytes for {room} at {at:08x}"),
+    }
+
+    /// The areas of all tasks of a tree, which their processes map: each has but its own, however many there are.
+    ///
+    /// # Errors
+    /// Something lies there, or what the kernel says.
+    pub fn of_tree(plans: &[&Plan]) -> Result<Vec<Loaded>, Error> {
+        let common = Rc::new(Common::new(plans)?);
+        let one = |(i, plan): (usize, &&Plan)| {
+            let mut loaded = Loaded::new(plan)?;
+            loaded.gate = common.here.start;
+            loaded.progress = common.here.start + page(i + 1);
+            loaded.of = Some((Rc::clone(&common), i));
+            Ok(loaded)
         };
-        // SAFETY: the arguments' part of the area, mapped readable and writable above, zeroed, and used by nothing else
-        // while the slice lives.
-        let room =
-            unsafe { std::slice::from_raw_parts_mut(pointer(a.args.start), a.args.len() as usize) };
-        let args = armrest_plan::args::write(plan, room);
-        if args > u64::from(a.args.len()) {
-            return Err(no_room(args, a.args.len(), a.args.start));
-        }
-        for (at, room, bytes) in [
-            (a.rx.start, a.rx.len() + a.rw.len(), BLOB),
-            (
-                a.keep.start + FRAME_OFFSET,
-                a.keep.len() - FRAME_OFFSET,
-                plan.frames[0].as_slice(),
-            ),
-        ] {
-            if bytes.len() > room as usize {
-                return Err(no_room(bytes.len() as u64, room, at));
-            }
-            // SAFETY: [at, at + room) lies in the area that was mapped writable above and that nothing else uses.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(at), bytes.len()) };
-        }
-        protect(a.rx, libc::PROT_READ | libc::PROT_EXEC)
-            .map_err(|e| fail("mprotect of the code", &e))?;
-        protect(a.args, libc::PROT_READ).map_err(|e| fail("mprotect of the arguments", &e))?;
-        // Gaining PROT_EXEC makes the kernel clean the caches of these pages; asking as well costs one call.
-        // SAFETY: cache maintenance on the area; the call touches no memory contents.
-        unsafe { libc::syscall(CACHEFLUSH, a.rx.start, a.rx.end, 0) };
-        Ok(loaded)
+        plans.iter().enumerate().map(one).collect()
+    }
+
+    /// In the process of a task of a tree: map and fill its area, where the harness has kept the place free. Nothing is
+    /// done for one that is alone.
+    ///
+    /// # Errors
+    /// What the kernel says, and of which part.
+    pub fn fill(&self, plan: &Plan) -> Result<(), (String, io::Error)> {
+        let Some((common, index)) = &self.of else {
+            return Ok(());
+        };
+        let a = &plan.area;
+        let fill = || -> Result<(), (&str, io::Error)> {
+            map(a.all, RW, PRIVATE | libc::MAP_FIXED, None).map_err(|e| ("mmap", e))?;
+            let shared = |r, page, what| {
+                let at = Some((&common.memory, page));
+                map(r, RW, libc::MAP_SHARED | libc::MAP_FIXED, at).map_err(|e| (what, e))
+            };
+            // Pids are 15 bits.
+            let own = u16::try_from(index + 1).map_err(|e| ("place", io::Error::other(e)))?;
+            shared(a.progress, own, "progress page")?;
+            shared(a.gate, 0, "gate")?;
+            write(plan)
+        };
+        fill().map_err(|(what, e)| (format!("{}: {what}", named(a.all)), e))
     }
 
     /// Where the child is.
     pub fn progress(&self) -> Progress {
-        let p: *const Progress = pointer(self.progress.start).cast();
+        let p: *const Progress = pointer(self.progress).cast();
         // SAFETY: the progress page is mapped as long as `self` lives, page-aligned, and any bit pattern is a Progress.
         // The child writes to it at the same time: volatile, and a torn value only spoils a progress bar.
         unsafe { p.read_volatile() }
@@ -173,21 +222,14 @@ impl Loaded {
 
     /// Has the task come to the gate for this time?
     pub fn at_gate(&self, time: u32) -> bool {
-        self.word(REACHED_OFFSET).load(Ordering::Acquire) >= time
+        word(self.progress + REACHED_OFFSET).load(Ordering::Acquire) >= time
     }
 
     /// Let all tasks through the gate: one store to the page that they share, then the call that wakes them.
     pub fn open_gate(&self, time: u32) {
-        let open = self.word(GATE_OFFSET);
+        let open = word(self.gate);
         open.store(time, Ordering::Release);
         futex(open, libc::FUTEX_WAKE, i32::MAX.cast_unsigned(), None);
-    }
-
-    /// A word of the gate.
-    fn word(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: the progress page, and behind it that of the gate (which only tasks of a tree are asked for), are mapped
-        // as long as `self` lives; others use the word at the same time, hence atomic.
-        unsafe { AtomicU32::from_ptr(pointer(self.progress.start + offset).cast()) }
     }
 
     /// Jump into the blob. Only for the child that is to become the task; it does not come back.
@@ -202,9 +244,54 @@ impl Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        // SAFETY: our own area; `self` was the only way to it.
-        unsafe { libc::munmap(pointer(self.all.start).cast(), self.all.len() as usize) };
+        unmap(self.all);
     }
+}
+
+/// Fill an area that is mapped, and take its rights away again.
+fn write(plan: &Plan) -> Result<(), (&'static str, io::Error)> {
+    let a = &plan.area;
+    let no_room = |bytes: u64, room: u32, at: u32| {
+        let why = format!("{bytes} bytes for {room} at {at:08x}");
+        ("contents", io::Error::other(why))
+    };
+    // SAFETY: the arguments' part of the area, which the caller mapped readable and writable, zeroed, and used by nothing
+    // else while the slice lives.
+    let room =
+        unsafe { std::slice::from_raw_parts_mut(pointer(a.args.start), a.args.len() as usize) };
+    let args = armrest_plan::args::write(plan, room);
+    if args > u64::from(a.args.len()) {
+        return Err(no_room(args, a.args.len(), a.args.start));
+    }
+    for (at, room, bytes) in [
+        (a.rx.start, a.rx.len() + a.rw.len(), BLOB),
+        (
+            a.keep.start + FRAME_OFFSET,
+            a.keep.len() - FRAME_OFFSET,
+            plan.frames[0].as_slice(),
+        ),
+    ] {
+        if bytes.len() > room as usize {
+            return Err(no_room(bytes.len() as u64, room, at));
+        }
+        // SAFETY: [at, at + room) lies in the area that the caller mapped writable and that nothing else uses.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(at), bytes.len()) };
+    }
+    protect(a.rx, libc::PROT_READ | libc::PROT_EXEC).map_err(|e| ("mprotect of the code", e))?;
+    protect(a.args, libc::PROT_READ).map_err(|e| ("mprotect of the arguments", e))?;
+    // Gaining PROT_EXEC makes the kernel clean the caches of these pages; asking as well costs one call.
+    // SAFETY: cache maintenance on the area; the call touches no memory contents.
+    unsafe { libc::syscall(CACHEFLUSH, a.rx.start, a.rx.end, 0) };
+    Ok(())
+}
+
+fn named(area: Range) -> String {
+    format!("bootstrap area {:08x}-{:08x}", area.start, area.end)
+}
+
+/// Where a page of this number begins.
+fn page(index: usize) -> u32 {
+    u32::try_from(index * PAGE_SIZE as usize).unwrap_or(u32::MAX)
 }
 
 /// An address as a pointer.
@@ -212,23 +299,32 @@ pub fn pointer(addr: u32) -> *mut u8 {
     std::ptr::with_exposed_provenance_mut(addr as usize)
 }
 
-const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+/// A word of a progress page or of the gate.
+fn word<'a>(addr: u32) -> &'a AtomicU32 {
+    // SAFETY: the callers' pages are mapped as long as a `Loaded` that they are asked of lives; others use the word at the
+    // same time, hence atomic.
+    unsafe { AtomicU32::from_ptr(pointer(addr).cast()) }
+}
 
-/// Map memory without a file where the plan says: with MAP_FIXED_NOREPLACE, or MAP_FIXED where all is ours already, by
-/// one of the former.
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+/// Where nothing may lie yet.
+const NEW: i32 = libc::MAP_FIXED_NOREPLACE;
+
+/// Map memory where the plan says: with MAP_FIXED_NOREPLACE, or MAP_FIXED where all is ours already, by one of the former;
+/// without a file, or from this page on in one.
 ///
 /// # Errors
 /// EEXIST: something lies there; or what the kernel says.
-pub fn map(r: Range, prot: i32, flags: i32) -> io::Result<()> {
-    map_of(r, prot, flags, -1)
-}
-
-/// The same, of a file.
-fn map_of(r: Range, prot: i32, flags: i32, fd: i32) -> io::Result<()> {
+pub fn map(r: Range, prot: i32, flags: i32, file: Option<(&OwnedFd, u16)>) -> io::Result<()> {
     let at: *mut libc::c_void = pointer(r.start).cast();
-    // SAFETY: NOREPLACE cannot hit a mapping; MAP_FIXED is used inside the area and inside reserved places alone, which
-    // were mapped for that and which nothing refers to.
-    let p = unsafe { libc::mmap(at, r.len() as usize, prot, flags, fd, 0) };
+    let (fd, offset) = match file {
+        Some((f, page)) => (f.as_raw_fd(), libc::off_t::from(page) * 4096),
+        None => (-1, 0),
+    };
+    // SAFETY: NOREPLACE cannot hit a mapping; MAP_FIXED is used inside areas and inside reserved places alone, which were
+    // mapped for that and which nothing refers to.
+    let p = unsafe { libc::mmap(at, r.len() as usize, prot, flags, fd, offset) };
     if p == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -239,6 +335,29 @@ fn map_of(r: Range, prot: i32, flags: i32, fd: i32) -> io::Result<()> {
     }
     p.expose_provenance();
     Ok(())
+}
+
+/// Map shared memory where the kernel likes.
+fn anywhere(memory: &OwnedFd, len: u32) -> io::Result<Range> {
+    let (fd, shared) = (memory.as_raw_fd(), libc::MAP_SHARED);
+    // SAFETY: a fresh mapping where the kernel likes; nothing of ours is replaced.
+    let p = unsafe { libc::mmap(std::ptr::null_mut(), len as usize, RW, shared, fd, 0) };
+    if p == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let start = u32::try_from(p.expose_provenance()).map_err(io::Error::other)?;
+    Ok(Range {
+        start,
+        end: start + len,
+    })
+}
+
+/// Take a range of ours away again, if it is one.
+fn unmap(r: Range) {
+    if !r.is_empty() {
+        // SAFETY: our own mapping; whoever calls was the only way to it.
+        unsafe { libc::munmap(pointer(r.start).cast(), r.len() as usize) };
+    }
 }
 
 fn protect(r: Range, prot: i32) -> io::Result<()> {

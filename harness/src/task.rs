@@ -1,6 +1,7 @@
 //! What the child does in ordinary code, before the blob: everything that a task owns outside its address space.
 //!
-//! All signals are blocked. The child maps nothing, and leaves by [`Loaded::enter`] or `_exit`.
+//! All signals are blocked. The child maps nothing but its area, if it is of a tree, and leaves by [`Loaded::enter`] or
+//! `_exit`.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -58,7 +59,8 @@ impl Becoming<'_> {
     /// Become the task. Does not return.
     pub fn run(&self, loaded: &Loaded) -> ! {
         let mut placed = false;
-        if let Err((what, e)) = self.prepare(&mut placed) {
+        let prepared = loaded.fill(self.plan);
+        if let Err((what, e)) = prepared.and_then(|()| self.prepare(&mut placed)) {
             let words = format!("{what}: {e}");
             // Until it is placed its number may be another's, and afterwards the one that it had.
             if placed {

@@ -257,6 +257,36 @@ fn state(pid: libc::pid_t) -> State {
     }
 }
 
+/// When a tree is looked at again. To look at all its processes takes time that grows with their number, and must not take
+/// most of the time that they have.
+#[derive(Debug)]
+pub struct Pace(Instant);
+
+impl Default for Pace {
+    /// The first look is due.
+    fn default() -> Pace {
+        Pace(Instant::now())
+    }
+}
+
+impl Pace {
+    /// The least between two looks.
+    const LEAST: Duration = Duration::from_millis(10);
+    /// So much of the time goes by between looks.
+    const SHARE: u32 = 16;
+
+    /// Look, if it is due.
+    pub fn look<T>(&mut self, look: impl FnOnce() -> Option<T>) -> Option<T> {
+        let start = Instant::now();
+        if start < self.0 {
+            return None;
+        }
+        let seen = look();
+        self.0 = Instant::now() + Self::LEAST.max(start.elapsed() * Self::SHARE);
+        seen
+    }
+}
+
 /// Is a process dead, or gone?
 pub fn is_dead(pid: libc::pid_t) -> bool {
     state(pid) != State::Lives

@@ -1,7 +1,7 @@
 //! A tree of tasks: one plan a task, and what is decided for all of them together.
 //!
-//! The areas of all tasks lie side by side in one range that is free in every task, so that each process, which inherits
-//! all of them, can go on in its own and unmap the others' like anything else that is old.
+//! The areas of all tasks lie at one place that is free in every task. The harness keeps it free, and each process builds
+//! its own there: so none inherits those of the others, and none has to be there before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,17 @@ impl Forest {
     /// The plan of the root.
     pub fn root(&self) -> Option<&Plan> {
         self.plans.first()?.as_ref()
+    }
+
+    /// The machine as the process of a task finds it: what is reserved is there, and of what is kept free for the longest
+    /// area all that its own leaves.
+    pub fn inside(&self, machine: &Machine, task: usize) -> Machine {
+        let area = |p: &Plan| p.area.all.end;
+        let own = self.plans.get(task).and_then(|p| p.as_ref().map(area));
+        let end = self.each().map(|(_, p)| area(p)).max();
+        let rest = own.zip(end).map(|(start, end)| Range { start, end });
+        let rest = rest.filter(|r| !r.is_empty());
+        with(machine, &[&self.reserve[..], rest.as_slice()].concat())
     }
 
     /// Plans with the index of their task.
@@ -157,7 +168,6 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
     };
     let inside = with(machine, &[slab]);
     let made = whole.made();
-    let mut at = slab.start;
     let mut plans = Vec::new();
     for sketch in sketches {
         let Some(sketch) = sketch else {
@@ -165,10 +175,9 @@ pub fn forest(cp: &Checkpoint, machine: &Machine, options: &Options) -> Result<F
             continue;
         };
         let room = Range {
-            start: at,
-            end: at + sketch.len,
+            start: slab.start,
+            end: slab.start + sketch.len,
         };
-        at = room.end;
         match sketch.finish(room, &inside, &made) {
             Ok(plan) => plans.push(Some(plan)),
             Err(Refusals(more)) => refuse.extend(more),
@@ -194,7 +203,7 @@ fn together(tree: Tree, mut plans: Vec<Option<Plan>>, reserve: Vec<Range>) -> Fo
     }
 }
 
-/// A range of so many bytes that no task uses or will use.
+/// A range that no task uses or will use, as long as the longest area.
 fn slab(whole: &Whole<'_>, sketches: &[Option<Sketch<'_>>]) -> Option<Range> {
     let (cp, machine) = (whole.cp, whole.machine);
     let mut space = Space::new(machine.mmap_min_addr.max(0x1_0000), machine.task_size);
@@ -222,8 +231,7 @@ fn slab(whole: &Whole<'_>, sketches: &[Option<Sketch<'_>>]) -> Option<Range> {
             });
         }
     }
-    let bytes: u64 = sketches().map(|s| u64::from(s.len)).sum();
-    space.find(u32::try_from(bytes).ok()?, PAGE_SIZE)
+    space.find(sketches().map(|s| s.len).max()?, PAGE_SIZE)
 }
 
 /// The machine as a child sees it, which has inherited these ranges.

@@ -15,7 +15,7 @@ use armrest_plan::forest::{Forest, forest};
 use armrest_plan::inherit::{Alike, Legacy, joined, questions};
 use armrest_plan::model::{Trouble, emulator, machine, own, prove};
 use armrest_plan::tree::{Act, tree};
-use armrest_plan::{Machine, MapRange, Options, OwnMap, Plan};
+use armrest_plan::{Machine, Options, Plan};
 use common::*;
 use proptest::prelude::*;
 
@@ -220,28 +220,9 @@ fn born(cp: &Checkpoint, on: &Machine, f: &Forest, tasks: &[Made]) {
     }
     assert_eq!(seen, tasks.len());
     for (i, p) in f.each() {
-        let model = prove(cp, &inside(on, f, i), p, Trouble::default());
+        let model = prove(cp, &f.inside(on, i), p, Trouble::default());
         model.unwrap_or_else(|s| panic!("task {i}: {s:?}"));
     }
-}
-
-/// The machine as one process of the tree finds it: the areas of the others and what is reserved are there.
-fn inside(machine: &Machine, f: &Forest, task: usize) -> Machine {
-    let mut m = machine.clone();
-    let others = f
-        .each()
-        .filter(|(i, _)| *i != task)
-        .map(|(_, p)| p.area.all);
-    m.maps
-        .extend(others.chain(f.reserve.iter().copied()).map(|r| OwnMap {
-            range: MapRange {
-                start: r.start,
-                end: r.end,
-            },
-            name: String::new(),
-        }));
-    m.maps.sort_by_key(|m| m.range.start);
-    m
 }
 
 /// Plan on the usual machine, and see it through.
@@ -430,7 +411,7 @@ fn nothing_is_inherited_with_lazy_or_under_an_emulator_and_that_is_said() {
 fn born_without(cp: &Checkpoint, on: &Machine, f: &Forest) {
     for (i, p) in f.each() {
         assert_eq!(p.legacy, Legacy::default());
-        prove(cp, &inside(on, f, i), p, Trouble::default()).unwrap();
+        prove(cp, &f.inside(on, i), p, Trouble::default()).unwrap();
     }
 }
 
@@ -509,7 +490,7 @@ fn a_forked_server_shares_what_it_shared() {
         let (mut pages, mut shared) = (0, 0);
         for (i, p) in f.each() {
             if proved {
-                prove(&cp, &inside(&m, &f, i), p, Trouble::default()).unwrap();
+                prove(&cp, &f.inside(&m, i), p, Trouble::default()).unwrap();
             }
             if i > 0 {
                 // Of 128 pages the server has written 16 since and given back 8, a worker 3 and 2, its child as many again.

@@ -16,7 +16,7 @@ use crate::load::Loaded;
 use crate::objects::late;
 use crate::os;
 use crate::pid;
-use crate::watch::{self, Child, Ended, Reports};
+use crate::watch::{self, Child, Ended, Pace, Reports};
 
 /// How far a tree is while it is looked at.
 #[derive(Clone, Copy)]
@@ -52,6 +52,7 @@ impl Restore<'_> {
     /// Bring the processes of a tree to their places, stage by stage.
     pub(super) fn settle(&self, running: &mut Running, loaded: &[Loaded]) -> Result<(), Error> {
         let tree = &self.forest.tree;
+        let mut pace = Pace::default();
         let stages = Stage::of(tree);
         let last = stages.last().copied();
         for (i, stage) in stages.into_iter().enumerate() {
@@ -64,7 +65,7 @@ impl Restore<'_> {
                     reports,
                     Some(board),
                     loaded,
-                    Making::Births(stage),
+                    (Making::Births(stage), &mut pace),
                 )
             })?;
             if stage == Stage::Born {
@@ -96,7 +97,7 @@ impl Restore<'_> {
         reports: &mut Reports,
         board: Option<&Board>,
         loaded: &[Loaded],
-        making: Making,
+        (making, pace): (Making, &mut Pace),
     ) -> Result<(), Error> {
         self.forward.interrupted()?;
         self.deadline.check(|| making.what().into())?;
@@ -110,7 +111,7 @@ impl Restore<'_> {
                 .find(|(_, pid)| watch::is_dead(*pid))
         };
         // Whoever dies takes its children along, which come later in the list: look again, from the beginning.
-        let dead = dead().and_then(|_| dead());
+        let dead = pace.look(|| dead().and_then(|_| dead()));
         // Looked at last: whoever died has said before what it had to say.
         if reports.take(Duration::ZERO)? || reports.said_anything() {
             reports.hear_out()?;
@@ -244,6 +245,7 @@ impl Restore<'_> {
     ) -> Result<(), Error> {
         let (board, child) = (running.board.as_ref(), &mut running.child);
         let bar = self.bar();
+        let mut pace = Pace::default();
         while !made.loaded.iter().all(|l| l.at_gate(time)) {
             match &mut running.tracer {
                 // Each of their calls waits for us: more often than we look at anything else.
@@ -264,7 +266,8 @@ impl Restore<'_> {
                 }
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
-            self.look(child, reports, board, &made.loaded, Making::Memory)?;
+            let how = (Making::Memory, &mut pace);
+            self.look(child, reports, board, &made.loaded, how)?;
             bar.show(&made.loaded);
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::Restore;
 use super::open::Opened;
 use crate::cgroup::Groups;
 use crate::error::Error;
-use crate::load::{Gate, Loaded};
+use crate::load::Loaded;
 use crate::objects::ghost::Links;
 use crate::objects::sysv::{self, Kind, SysV};
 use crate::objects::tty::Lent;
@@ -57,10 +57,10 @@ impl Restore<'_> {
         notes.extend(renumbered(&sysv));
         notes.append(&mut sysv.notes);
         notes.extend(opened.objects.notes.iter().cloned());
-        let gate = self.gated().then(Gate::new).transpose()?;
-        let loaded = self.members.iter();
-        let loaded = loaded.map(|m| Loaded::new(&m.plan, gate.as_ref()));
-        let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
+        let loaded = match self.members.as_slice() {
+            [one] if !self.gated() => vec![Loaded::alone(&one.plan)?],
+            all => Loaded::of_tree(&all.iter().map(|m| &m.plan).collect::<Vec<_>>())?,
+        };
         Ok(Made {
             allowed,
             cgroups,
