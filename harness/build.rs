@@ -5,10 +5,10 @@
 //! if that is set.
 
 #[allow(dead_code, missing_docs)]
-#[path = "src/cli/table.rs"]
-mod table;
+#[path = "src/cli.rs"]
+mod cli;
 
-use clap::{ArgAction, ValueHint};
+use clap::CommandFactory;
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -17,7 +17,7 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
     embed(&out)?;
     generate(&out.join("gen"))?;
-    println!("cargo::rerun-if-changed=src/cli/table.rs");
+    println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=ARMREST_GEN_DIR");
     if let Some(dir) = env::var_os("ARMREST_GEN_DIR") {
@@ -51,56 +51,9 @@ fn embed(out: &Path) -> io::Result<()> {
 
 fn generate(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    let mut command = command();
+    let mut command = cli::Cli::command();
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "armrest", dir)?;
     }
     clap_mangen::generate_to(command, dir)
-}
-
-/// The table in clap's terms: completions and man pages are written by its companions. The program has none of it.
-fn command() -> clap::Command {
-    let all = table::COMMANDS.iter().map(|sub| {
-        let operands = sub.operands.iter().map(|o| arg(o).required(true));
-        let options = sub.options.iter().map(|o| {
-            let long = arg(o).long(o.name).hide(o.hidden).required(o.required);
-            match o.short {
-                Some(letter) => long.short(letter),
-                None => long,
-            }
-        });
-        clap::Command::new(sub.name)
-            .about(sub.about)
-            .override_usage(sub.usage)
-            .after_help(sub.after)
-            .args(options.chain(operands))
-    });
-    clap::Command::new("armrest")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(table::ABOUT)
-        .after_help(table::EXAMPLES)
-        .disable_help_subcommand(true)
-        .subcommand_required(true)
-        .subcommands(all)
-}
-
-fn arg(a: &'static table::Arg) -> clap::Arg {
-    let made = clap::Arg::new(a.name).help(a.help);
-    let Some(value) = a.value else {
-        return made.action(if a.many {
-            ArgAction::Count
-        } else {
-            ArgAction::SetTrue
-        });
-    };
-    let made = made.value_name(value).action(if a.many {
-        ArgAction::Append
-    } else {
-        ArgAction::Set
-    });
-    match a.choices {
-        [] if a.is_path() => made.value_hint(ValueHint::AnyPath),
-        [] => made,
-        choices => made.value_parser(choices.to_vec()),
-    }
 }

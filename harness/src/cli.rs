@@ -1,69 +1,61 @@
 //! The command line: parsed into plain structures that know nothing of how they were typed.
 //!
-//! What can be typed is said in [`table`]. The parser is our own, as small as the table allows: a big one's work to
-//! describe all options to itself would be a good part of a small restore, and of the executable.
+//! `build.rs` compiles this file too, for completions and the man page; so it uses clap and std alone.
+//! Each `--help` fits a screen of 24 lines of 80 columns; a test counts.
 
-mod help;
-mod parse;
-pub mod table;
-
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::error::Error;
-use parse::{Bad, Given};
+const TEMPLATE: &str = "{about}\n{usage-heading} {usage}\n{all-args}{after-help}";
 
-/// What was asked for.
-#[derive(Debug)]
-pub enum Asked {
-    /// A command.
-    Run(Command),
-    /// A text on standard output: help, or the version.
-    Text(String),
+/// The program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "armrest",
+    version,
+    about = "Restores checkpointed processes (CRIU images) on ARMv7 Linux.",
+    after_help = "Examples:
+  armrest check                             what can this kernel do?
+  armrest x IMAGES mems                     what lies where in the checkpoint?
+  armrest plan -D IMAGES                    what would a restore do?
+  armrest restore -D IMAGES -r ROOT         restore, wait, pass on the status
+  armrest restore -D IMAGES -d --pidfile F  restore and leave it running
+Errors end with exit codes of their own (docs/exit-codes.md) and say `armrest:`.",
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
 }
 
-impl Asked {
-    /// Read the words of a command line, the program's name first.
+impl Cli {
+    /// Parse the words of a command line, the program's name first.
+    ///
+    /// A plain `restore` is parsed by its own options alone: to describe all commands first takes longer than a small
+    /// restore. Whatever is not understood that way (help, mistakes) is parsed again in full, so the words are the same.
     ///
     /// # Errors
-    /// [`Error::Usage`] names the mistake.
-    pub fn from_words(words: impl Iterator<Item = OsString>) -> Result<Asked, Error> {
-        asked(words.skip(1)).map_err(|what| Error::Usage { what })
-    }
-}
-
-fn asked(mut words: impl Iterator<Item = OsString>) -> Result<Asked, Bad> {
-    let names = || table::COMMANDS.each_ref().map(|s| s.name).join(", ");
-    let Some(first) = words.next() else {
-        return Err(format!(
-            "'armrest' requires a subcommand but one was not provided [subcommands: {}]",
-            names()
-        ));
-    };
-    match first.to_str() {
-        Some("-h" | "--help") => return Ok(Asked::Text(help::program())),
-        Some("-V" | "--version") => {
-            let version = concat!("armrest ", env!("CARGO_PKG_VERSION"), "\n");
-            return Ok(Asked::Text(version.to_owned()));
+    /// What clap says.
+    pub fn from_words(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+        if words.get(1).is_some_and(|w| w == "restore") {
+            let alone = RestoreOptions::augment_args(clap::Command::new("restore"));
+            let parsed = alone.try_get_matches_from(words.iter().skip(1));
+            if let Ok(options) = parsed.and_then(|m| RestoreOptions::from_arg_matches(&m)) {
+                return Ok(Cli {
+                    command: Command::Restore(Box::new(options)),
+                });
+            }
         }
-        Some(word) if word.starts_with('-') => return Err(parse::unexpected(&first)),
-        _ => {}
-    }
-    let Some(sub) = table::COMMANDS.iter().find(|s| first == s.name) else {
-        return Err(format!(
-            "unrecognized subcommand '{}' [subcommands: {}]",
-            first.display(),
-            names()
-        ));
-    };
-    match parse::parse(sub, words)? {
-        None => Ok(Asked::Text(help::of(sub))),
-        Some(given) => Command::new(sub.name, &given).map(Asked::Run),
+        Cli::try_parse_from(words)
     }
 }
 
 /// The commands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Subcommand)]
 pub enum Command {
     /// Restore a checkpoint: the process runs on from where it was.
     Restore(Box<RestoreOptions>),
@@ -81,55 +73,8 @@ pub enum Command {
     Clean(CleanOptions),
 }
 
-impl Command {
-    fn new(name: &str, given: &Given) -> Result<Command, Bad> {
-        let json = given.flag("json");
-        // The parser has seen to it that what is needed is there.
-        let images = |name| given.path(name).unwrap_or_default();
-        Ok(match name {
-            "restore" => Command::Restore(Box::new(RestoreOptions::new(given)?)),
-            "plan" => Command::Plan(PlanOptions {
-                images: images("images-dir"),
-                root: given.path("root"),
-                new_namespaces: given.flag("new-namespaces"),
-                any_pid: given.flag("any-pid"),
-                any_ids: given.flag("any-ids"),
-                lazy: given.flag("lazy"),
-                shell_job: given.flag("shell-job"),
-                summary: given.flag("summary"),
-                json,
-            }),
-            "show" => Command::Show(ShowOptions {
-                file: images("FILE.img"),
-                json,
-            }),
-            "x" => Command::X(ExploreOptions {
-                images: images("IMAGES"),
-                what: What::ALL[given.choice("WHAT").unwrap_or(0)],
-                json,
-            }),
-            "check" => Command::Check(CheckOptions { json }),
-            "verify" => Command::Verify(VerifyOptions {
-                images: images("images-dir"),
-                pid: given
-                    .number("tree", 1..=u64::from(u32::MAX))?
-                    .and_then(|pid| u32::try_from(pid).ok())
-                    .unwrap_or_default(),
-                root: given.path("root"),
-                allow_ran: given.flag("allow-ran"),
-                json,
-            }),
-            "clean" => Command::Clean(CleanOptions {
-                dry_run: given.flag("dry-run"),
-                json,
-            }),
-            other => return Err(format!("{other}: in the table, and nowhere else")),
-        })
-    }
-}
-
 /// How the last page of armrest's leaves the restored process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Finish {
     /// What works
     #[default]
@@ -140,12 +85,6 @@ pub enum Finish {
     Ptrace,
     /// Not at all: it stays
     Page,
-}
-
-impl Finish {
-    /// In the order of [`table::FINISHES`].
-    const ALL: [Finish; table::FINISHES.len()] =
-        [Finish::Auto, Finish::Sigpage, Finish::Ptrace, Finish::Page];
 }
 
 /// A descriptor of the caller, given for one of the checkpoint.
@@ -173,122 +112,140 @@ fn inherit(text: &str) -> Result<Inherit, String> {
 }
 
 /// What `armrest restore` was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Restore a checkpoint: the process runs on from where it was.",
+    help_template = TEMPLATE,
+    override_usage = "armrest restore -D IMAGES [OPTIONS]",
+    after_help = "Also: -j, --shell-job; --inherit-fd fd[N]:ID; --external ID; --finish HOW (man)
+  armrest restore -D img --any-pid --any-ids    where ids may not be chosen"
+)]
 pub struct RestoreOptions {
     /// The checkpoint, as criu dump wrote it
+    #[arg(short = 'D', long = "images-dir", value_name = "IMAGES")]
     pub images: PathBuf,
     /// Resolve all recorded paths below this directory
+    #[arg(short, long, value_name = "ROOT")]
     pub root: Option<PathBuf>,
     /// Leave the process running and return
+    #[arg(short = 'd', long = "restore-detached")]
     pub detached: bool,
     /// Leave it stopped before its first instruction
+    #[arg(short = 's', long)]
     pub leave_stopped: bool,
     /// How the last page of armrest's leaves the process: auto, sigpage, ptrace, page (it stays)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, hide = true)]
     pub finish: Finish,
     /// Write the pid there
+    #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
     /// Fresh pid, ipc and mount namespaces
+    #[arg(long)]
     pub new_namespaces: bool,
     /// Take any pid, not the checkpoint's
+    #[arg(long)]
     pub any_pid: bool,
     /// Take any SysV ids, not the checkpoint's
+    #[arg(long)]
     pub any_ids: bool,
     /// Map pages from the images, which must stay
+    #[arg(long)]
     pub lazy: bool,
     /// Accept this changed file (glob, repeatable)
+    #[arg(long, value_name = "PATH")]
     pub allow_changed: Vec<String>,
-    /// Give it descriptors of this program (repeatable)
+    // The text is for the help: brackets are brackets there.
+    #[allow(rustdoc::broken_intra_doc_links)]
+    /// Give it descriptor N of this program for ID: pipe[INODE], a path, file[MOUNT:INODE] (repeatable)
+    #[arg(long, value_name = "fd[N]:ID", value_parser = inherit, hide = true)]
     pub inherit_fd: Vec<Inherit>,
     /// ID lies outside of the checkpoint: it must be given by --inherit-fd (repeatable)
+    #[arg(long, value_name = "ID", hide = true)]
     pub external: Vec<String>,
     /// A terminal of the task is the caller's
+    #[arg(long, short = 'j', hide = true)]
     pub shell_job: bool,
     /// Give up if not restored after that long
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
     /// Where logs and pidfile go, if relative
+    #[arg(short = 'W', long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
     /// Log to this file instead of stderr
+    #[arg(short = 'o', long, value_name = "LOG")]
     pub log_file: Option<PathBuf>,
     /// Say more (up to three times)
+    #[arg(short, long = "verbose", action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Check and plan everything, restore nothing
+    #[arg(long)]
     pub dry_run: bool,
     /// Write the outcome there, one JSON line
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(0..))]
     pub status_fd: Option<i32>,
     /// Print the summary as JSON
+    #[arg(long)]
     pub json: bool,
     /// Do as if this kernel lacked it, to test what is done on older ones: mm-map
+    #[arg(long, value_name = "WHAT", hide = true, value_parser = ["mm-map"])]
     pub pretend_without: Vec<String>,
 }
 
-impl RestoreOptions {
-    fn new(given: &Given) -> Result<RestoreOptions, Bad> {
-        let text = |text: &str| Ok(text.to_owned());
-        Ok(RestoreOptions {
-            images: given.path("images-dir").unwrap_or_default(),
-            root: given.path("root"),
-            detached: given.flag("restore-detached"),
-            leave_stopped: given.flag("leave-stopped"),
-            finish: given
-                .choice("finish")
-                .map_or(Finish::Auto, |n| Finish::ALL[n]),
-            pidfile: given.path("pidfile"),
-            new_namespaces: given.flag("new-namespaces"),
-            any_pid: given.flag("any-pid"),
-            any_ids: given.flag("any-ids"),
-            lazy: given.flag("lazy"),
-            allow_changed: given.all("allow-changed", text)?,
-            inherit_fd: given.all("inherit-fd", inherit)?,
-            external: given.all("external", text)?,
-            shell_job: given.flag("shell-job"),
-            timeout: given.number("timeout", 1..=u64::MAX)?,
-            work_dir: given.path("work-dir"),
-            log_file: given.path("log-file"),
-            verbose: given.count("verbose"),
-            dry_run: given.flag("dry-run"),
-            status_fd: given
-                .number("status-fd", 0..=u64::from(i32::MAX.unsigned_abs()))?
-                .and_then(|fd| i32::try_from(fd).ok()),
-            json: given.flag("json"),
-            pretend_without: given.all("pretend-without", text)?,
-        })
-    }
-}
-
 /// What `armrest plan` was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Say what a restore would do: map, areas, every call. Does nothing.",
+    help_template = TEMPLATE,
+    after_help = "Examples:\n  armrest plan -D img | less\n  armrest plan -D img --json | jq '.calls[] | select(.name == \"shmat\")'"
+)]
 pub struct PlanOptions {
     /// The checkpoint, as criu dump wrote it
+    #[arg(short = 'D', long = "images-dir", value_name = "IMAGES")]
     pub images: PathBuf,
     /// Compare files below this directory
+    #[arg(short, long, value_name = "ROOT")]
     pub root: Option<PathBuf>,
     /// As for a restore in fresh namespaces
+    #[arg(long)]
     pub new_namespaces: bool,
     /// As for a restore that takes any pid
+    #[arg(long)]
     pub any_pid: bool,
     /// As for a restore that takes any SysV ids
+    #[arg(long)]
     pub any_ids: bool,
     /// As for a restore that maps pages
+    #[arg(long)]
     pub lazy: bool,
     /// As for a restore to the caller's terminal
+    #[arg(long, short = 'j', hide = true)]
     pub shell_job: bool,
     /// The summary only
+    #[arg(short, long)]
     pub summary: bool,
     /// Print JSON
+    #[arg(long)]
     pub json: bool,
 }
 
 /// What `armrest show` was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Show one image file.",
+    help_template = TEMPLATE,
+    after_help = "Examples:\n  armrest show img/pstree.img\n  armrest show img/mm-136.img --json | jq .entries[0]"
+)]
 pub struct ShowOptions {
     /// The image file
+    #[arg(value_name = "FILE.img")]
     pub file: PathBuf,
     /// Print compact JSON
+    #[arg(long)]
     pub json: bool,
 }
 
 /// What `armrest x` looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum What {
     /// Processes
     Ps,
@@ -302,52 +259,80 @@ pub enum What {
     Ipc,
 }
 
-impl What {
-    /// In the order of [`table::VIEWS`].
-    const ALL: [What; table::VIEWS.len()] = [What::Ps, What::Mems, What::Fds, What::Rss, What::Ipc];
-}
-
 /// What `armrest x` was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(
+    about = "Explore a checkpoint: processes, memory, descriptors, pages, SysV objects.",
+    help_template = TEMPLATE,
+    after_help = "Examples:\n  armrest x img ps\n  armrest x img mems --json"
+)]
 pub struct ExploreOptions {
     /// The checkpoint, as criu dump wrote it
+    #[arg(value_name = "IMAGES")]
     pub images: PathBuf,
     /// ps: processes, mems: mappings, fds: files, rss: pages, ipc: SysV
+    #[arg(value_name = "WHAT", value_enum, hide_possible_values = true)]
     pub what: What,
     /// Print JSON
+    #[arg(long)]
     pub json: bool,
 }
 
 /// What `armrest check` was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Say what this kernel can do for a restore.",
+    help_template = TEMPLATE,
+    after_help = "Ends with 0 if a restore is possible here, with 102 if something every restore\nneeds is missing.\n\nExamples:\n  armrest check\n  armrest check --json | jq '.[] | select(.found == false)'"
+)]
 pub struct CheckOptions {
     /// Print JSON
+    #[arg(long)]
     pub json: bool,
 }
 
 /// What `armrest verify` was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Compare a restored process with its checkpoint.",
+    help_template = TEMPLATE,
+    override_usage = "armrest verify -D IMAGES -t PID [OPTIONS]",
+    after_help = "Ends with 0 if all is as in the images, with 109 if not.\n\nExamples:\n  kill -STOP 136; armrest verify -D img -t 136\n  armrest verify -D img -t 136 --json | jq '.findings[]'"
+)]
 pub struct VerifyOptions {
     /// The checkpoint, as criu dump wrote it
+    #[arg(short = 'D', long = "images-dir", value_name = "IMAGES")]
     pub images: PathBuf,
     /// The process
+    #[arg(short = 't', long = "tree", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: u32,
     /// The directory below which it was restored
+    #[arg(short, long, value_name = "ROOT")]
     pub root: Option<PathBuf>,
     /// It has run: its writable pages may differ
+    #[arg(long)]
     pub allow_ran: bool,
     /// Print JSON
+    #[arg(long)]
     pub json: bool,
 }
 
 /// What `armrest clean` was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(
+    about = "Remove what a restore left that was killed; each restore does so too.",
+    help_template = TEMPLATE,
+    after_help = "Ends with 0 if nothing is left, with 110 if something cannot be removed.
+ARMREST_JOURNAL=DIR names another place of the journals.
+
+Examples:
+  armrest clean --dry-run\n  armrest clean --json | jq '.[].all[]'"
+)]
 pub struct CleanOptions {
     /// Say what would be removed, remove nothing
+    #[arg(long)]
     pub dry_run: bool,
     /// Print JSON
+    #[arg(long)]
     pub json: bool,
 }
-
-#[cfg(test)]
-mod tests;

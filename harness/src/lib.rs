@@ -1,7 +1,6 @@
 //! The harness: everything with side effects on the host. See docs/design.md.
 
 pub mod blob;
-pub mod blocks;
 mod cgroup;
 pub mod cli;
 pub mod commands;

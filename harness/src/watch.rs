@@ -1,6 +1,5 @@
 //! From the fork to the end: reports and progress of the blob, proof that the task runs, signals and exit status.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
@@ -292,51 +291,29 @@ pub fn is_dead(pid: libc::pid_t) -> bool {
     state(pid) != State::Lives
 }
 
-/// Progress on a terminal, for restores with many pages: one line, which goes when it is dropped.
-pub struct Bar {
-    bytes: u64,
-    /// The percentage that is shown; none if nobody looks.
-    shown: Option<Cell<u64>>,
-}
+/// Progress on a terminal, for restores with many pages.
+pub struct Bar(Option<indicatif::ProgressBar>);
 
 impl Bar {
     /// A bar if standard error is a terminal and there is something to see.
     pub fn new(bytes: u64) -> Bar {
         let show = bytes >= 16 << 20 && io::IsTerminal::is_terminal(&io::stderr());
-        Bar {
-            bytes,
-            shown: show.then(|| Cell::new(u64::MAX)),
-        }
+        Bar(show.then(|| indicatif::ProgressBar::new(bytes)))
     }
-
     /// How far they are, together.
     pub fn show(&self, loaded: &[Loaded]) {
-        let Some(shown) = &self.shown else { return };
-        let filled: u64 = loaded.iter().map(|l| l.progress().filled).sum();
-        let percent = (filled.saturating_mul(100) / self.bytes).min(100);
-        if shown.replace(percent) != percent {
-            tell(&bar(percent, filled, self.bytes));
+        if let Some(bar) = &self.0 {
+            bar.set_position(loaded.iter().map(|l| l.progress().filled).sum());
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if self.shown.take().is_some_and(|s| s.get() != u64::MAX) {
-            tell("\r\x1b[K");
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
         }
     }
-}
-
-fn bar(percent: u64, filled: u64, bytes: u64) -> String {
-    let done = "#".repeat(usize::try_from(percent * 40 / 100).unwrap_or(0));
-    let (filled, bytes) = (filled >> 20, bytes >> 20);
-    format!("\r[{done:-<40}] {percent:3}% {filled} of {bytes} MiB")
-}
-
-/// Whether anybody sees it or not.
-fn tell(text: &str) {
-    let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
 }
 
 /// The read end of the report pipe, and what came through it.
@@ -769,26 +746,5 @@ impl Drop for Forward {
         // SAFETY: the set is initialised; no information about the signal is asked for.
         while unsafe { libc::sigtimedwait(&self.set, std::ptr::null_mut(), &now) } > 0 {}
         let _ = os::signal_mask(self.old);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_bar_has_one_width() {
-        let texts = [(0, 0), (50, 100 << 20), (100, 200 << 20)]
-            .map(|(percent, filled)| super::bar(percent, filled, 200 << 20));
-        assert_eq!(
-            texts[1],
-            format!(
-                "\r[{}{}]  50% 100 of 200 MiB",
-                "#".repeat(20),
-                "-".repeat(20)
-            )
-        );
-        assert!(
-            texts.iter().all(|t| t.find(']') == texts[0].find(']')),
-            "{texts:?}"
-        );
     }
 }
