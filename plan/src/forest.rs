@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use armrest_abi::{PAGE_SIZE, Range, Remove};
 use armrest_images::{Checkpoint, Task, TaskState};
 
+use crate::draft::{Sketch, sketch};
 use crate::finish;
 use crate::inherit;
 use crate::machine::{Machine, MapRange, OwnMap};
@@ -16,7 +17,6 @@ use crate::space::Space;
 use crate::tree::{self, Tree};
 use crate::types::{Options, Plan, Refusal, RefusalKind, Refusals};
 use crate::whole::{Whole, lives};
-use crate::{Sketch, sketch};
 
 /// A tree of tasks, decided.
 #[derive(Clone, Debug)]

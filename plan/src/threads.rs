@@ -2,6 +2,7 @@
 
 use armrest_abi::consts::{CLONE_FOR_THREAD, SS_DISABLE, SS_ONSTACK};
 use armrest_abi::{CloneArgs, FRAME_SIZE, Queued, Range, Rows, Rseq, ThreadArgs, want};
+use armrest_arch::{AltStack, Regs, Vfp, sigframe};
 use armrest_images::{LiveTask, RseqCs, Task, Thread, Vma, VmaKind};
 
 use crate::consts;
@@ -311,4 +312,31 @@ pub fn leave(
             }),
         }
     }
+}
+
+/// The signal frame that a thread enters its program by.
+pub(crate) fn frame(t: &Thread) -> Vec<u8> {
+    let mut r = [0; 16];
+    r.copy_from_slice(&t.regs[..16]);
+    r[15] = goes_on_at(t);
+    let alt = t
+        .altstack
+        .map_or(AltStack::NONE, |(sp, size, flags)| AltStack {
+            sp,
+            size,
+            flags,
+        });
+    sigframe(
+        &Regs {
+            r,
+            cpsr: t.regs[16],
+        },
+        &Vfp {
+            d: t.vfp,
+            fpscr: t.fpscr,
+        },
+        t.sigmask,
+        alt,
+    )
+    .to_vec()
 }
