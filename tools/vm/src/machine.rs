@@ -41,8 +41,8 @@ impl Places {
 pub enum Job<'a> {
     /// A shell on the terminal.
     Shell,
-    /// These tests: name, seconds, script.
-    Tests(&'a [(String, u64, String)]),
+    /// Tests (name, seconds, script), which it asks for one by one; which of several machines it is.
+    Tests(&'a [(String, u64, String)], usize),
     /// One command in the shell's language, and a folder for it.
     Run(String, Option<&'a Path>),
     /// The bench: a script, and a folder that becomes `/bench`.
@@ -56,6 +56,8 @@ pub struct Machine {
     nonce: String,
     pending: Vec<u8>,
     console: File,
+    /// Where all is that it says.
+    pub log: PathBuf,
     started: Instant,
 }
 
@@ -154,13 +156,10 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
         }
         let mode = match job {
             Job::Shell => "shell",
-            Job::Tests(tests) => {
-                let mut list = String::new();
-                for (name, limit, script) in *tests {
-                    list.push_str(&format!("{limit} {name}\n"));
+            Job::Tests(tests, _) => {
+                for (name, _, script) in *tests {
                     a.file(&format!("vm/tests/{name}"), 0o644, script.as_bytes())?;
                 }
-                a.file("vm/list", 0o644, list.as_bytes())?;
                 "test"
             }
             Job::Run(command, share) => {
@@ -210,7 +209,10 @@ impl Machine {
         fs::write(&archive, initramfs(places, &found, &nonce, job)?)
             .map_err(|e| format!("{}: {e}", archive.display()))?;
         let shell = matches!(job, Job::Shell);
-        let log = places.cache.join("console.log");
+        let log = places.cache.join(match job {
+            Job::Tests(_, number @ 1..) => format!("console.{number}.log"),
+            _ => "console.log".to_owned(),
+        });
         let console = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
         let mut qemu = Command::new("qemu-system-arm");
         qemu.args([
@@ -261,7 +263,9 @@ impl Machine {
             qemu.args(["-device", "virtio-9p-device,fsdev=share,mount_tag=share"]);
         }
         if !shell {
-            qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+            let asks = matches!(job, Job::Tests(..));
+            qemu.stdin(if asks { Stdio::piped() } else { Stdio::null() });
+            qemu.stdout(Stdio::piped());
         }
         // SAFETY: prctl is async-signal-safe and touches no memory of ours.
         unsafe {
@@ -291,6 +295,7 @@ impl Machine {
             nonce,
             pending: Vec::new(),
             console,
+            log,
             started,
         };
         // The machine reads the archive before its first instruction, so before its first word.
@@ -307,6 +312,13 @@ impl Machine {
         // The log is for people; a full disk is no reason to lose the results.
         let _ = self.console.write_all(bytes);
         self.pending.extend_from_slice(bytes);
+    }
+
+    /// A line for what asked for one. If it cannot be written the machine is gone, which is seen elsewhere.
+    pub fn tell(&mut self, line: &str) {
+        if let Some(to) = &mut self.child.stdin {
+            let _ = writeln!(to, "{line}");
+        }
     }
 
     /// Waits for the machine to switch itself off; no if it does not.

@@ -7,13 +7,15 @@ mod machine;
 mod packages;
 
 use machine::{Event, Job, Machine, Places};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
-    "usage: vm test [-v] [--list PLACE] [NAME…]    run the tests (those whose names contain a NAME)
+    "usage: vm test [-v] [-j JOBS] [--list PLACE] [NAME…]    run the tests (those whose names contain a NAME)
        vm bench                               measure: ratios, and the harness's memory
        vm run [--share DIR] [--time SECONDS] -- CMD…
        vm shell
@@ -134,6 +136,7 @@ fn follow(
 
 fn test(words: &[&str]) -> Result<ExitCode, String> {
     let (mut verbose, mut wanted, mut list, mut rest) = (false, Vec::new(), None, words);
+    let mut jobs = None;
     while let Some((word, tail)) = rest.split_first() {
         rest = tail;
         match *word {
@@ -141,6 +144,11 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
             "--list" => {
                 let (file, tail) = rest.split_first().ok_or(USAGE)?;
                 list = Some(PathBuf::from(file));
+                rest = tail;
+            }
+            "-j" => {
+                let (number, tail) = rest.split_first().ok_or(USAGE)?;
+                jobs = Some(number.parse().map_err(|_| USAGE)?);
                 rest = tail;
             }
             option if option.starts_with('-') => return Err(format!("{option}?\n{USAGE}")),
@@ -164,14 +172,13 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
     if chosen.is_empty() {
         return Err("no test of such a name".to_owned());
     }
-    println!("running {} tests on a real ARMv7 kernel", chosen.len());
-    let results = match Machine::boot(&places, &Job::Tests(&chosen)) {
-        Ok(mut machine) => watch(&mut machine, &chosen, verbose),
-        Err(e) => {
-            println!("vm: no machine: {}", e.trim_end());
-            chosen.iter().map(|t| (t.0.clone(), Outcome::Bad)).collect()
-        }
-    };
+    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let jobs = jobs.clamp(1, chosen.len());
+    println!(
+        "running {} tests on a real ARMv7 kernel, {jobs} at a time",
+        chosen.len()
+    );
+    let results = run_all(&places, &chosen, jobs, verbose);
     let count_of = |what: Outcome| results.iter().filter(|r| r.1 == what).count();
     let failed: Vec<&str> = results
         .iter()
@@ -196,6 +203,37 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
     })
 }
 
+/// A test: name, seconds, script.
+type Test = (String, u64, String);
+
+/// Runs the tests in so many machines. Each takes the next one when it has done one; those that may take longest go first.
+fn run_all(places: &Places, chosen: &[Test], jobs: usize, verbose: bool) -> Vec<(String, Outcome)> {
+    let mut order: Vec<&Test> = chosen.iter().collect();
+    order.sort_by_key(|t| std::cmp::Reverse(t.1));
+    let queue = Mutex::new(VecDeque::from(order));
+    let mut machines = Vec::new();
+    for number in 0..jobs {
+        match Machine::boot(places, &Job::Tests(chosen, number)) {
+            Ok(machine) => machines.push(machine),
+            Err(e) => println!("vm: no machine: {}", e.trim_end()),
+        }
+    }
+    let mut results: Vec<_> = std::thread::scope(|scope| {
+        let run = |machine| scope.spawn(|| watch(machine, &queue, verbose));
+        let all: Vec<_> = machines.iter_mut().map(run).collect();
+        all.into_iter()
+            .flat_map(|t| t.join().unwrap_or_default())
+            .collect()
+    });
+    for (name, ..) in chosen {
+        if !results.iter().any(|(n, _)| n == name) {
+            println!("test {name} ... FAILED: never ended");
+            results.push((name.clone(), Outcome::Bad));
+        }
+    }
+    results
+}
+
 /// What became of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -210,30 +248,21 @@ enum Outcome {
 /// The status of such a test; see `sample` in `guest/lib.sh`.
 const REFUSED: &str = "77";
 
-/// Follows the machine through all tests. Those that it never came to have failed.
+/// Follows a machine through the tests that it takes from the queue. Those that no machine came to the end of have failed.
 fn watch(
     machine: &mut Machine,
-    chosen: &[(String, u64, String)],
+    queue: &Mutex<VecDeque<&Test>>,
     verbose: bool,
 ) -> Vec<(String, Outcome)> {
     let mut results: Vec<(String, Outcome)> = Vec::new();
     let (mut output, mut begun, mut finished) = (Vec::new(), None, false);
     loop {
         // The machine itself kills a test that takes too long; we only wait for a machine that hangs.
-        let limit = match &begun {
-            Some((name, _)) => chosen
-                .iter()
-                .find(|t| t.0 == *name)
-                .map_or(60, |t| t.1 + 20),
-            None => 60,
-        };
+        let limit = begun.map_or(60, |(t, _): (&Test, Instant)| t.1 + 20);
         match machine.next(Duration::from_secs(limit)) {
             Event::Output(bytes) => {
                 output.extend_from_slice(&bytes);
-                if begun
-                    .as_ref()
-                    .is_some_and(|(_, at): &(String, Instant)| at.elapsed().as_secs() > limit)
-                {
+                if begun.is_some_and(|(_, at)| at.elapsed().as_secs() > limit) {
                     println!("the machine hangs although it speaks");
                     break;
                 }
@@ -245,9 +274,14 @@ fn watch(
                 .as_slice()
             {
                 ["ready"] => println!("booted in {:.1} s", machine.age().as_secs_f32()),
-                ["begin", name] => {
-                    begun = Some(((*name).to_owned(), Instant::now()));
+                ["next"] => {
+                    let next = queue.lock().ok().and_then(|mut q| q.pop_front());
+                    begun = next.map(|t| (t, Instant::now()));
                     output.clear();
+                    machine.tell(&match next {
+                        Some((name, limit, _)) => format!("{limit} {name}"),
+                        None => "done".to_owned(),
+                    });
                 }
                 ["end", name, status] => {
                     let outcome = match *status {
@@ -264,10 +298,12 @@ fn watch(
                         "late" => "FAILED: killed after its time".to_owned(),
                         status => format!("FAILED: status {status}"),
                     };
-                    println!("test {name} ... {how} ({seconds:.1} s)");
+                    let mut text = format!("test {name} ... {how} ({seconds:.1} s)\n");
                     if verbose || outcome != Outcome::Good {
-                        indent(&output);
+                        text += &indented(&output);
                     }
+                    // At once: another machine speaks too.
+                    print!("{text}");
                     results.push(((*name).to_owned(), outcome));
                     output.clear();
                 }
@@ -288,22 +324,14 @@ fn watch(
         }
     }
     if !finished {
-        println!(
-            "the machine stopped too early; its last words (all of them: target/vm/console.log):"
-        );
-        indent(&output);
-    }
-    for (name, ..) in chosen {
-        if !results.iter().any(|(n, _)| n == name) {
-            println!("test {name} ... FAILED: never ended");
-            results.push((name.clone(), Outcome::Bad));
-        }
+        let log = machine.log.display();
+        let words = indented(&output);
+        print!("the machine stopped too early; its last words (all of them: {log}):\n{words}");
     }
     results
 }
 
-fn indent(text: &[u8]) {
-    for line in String::from_utf8_lossy(text).lines() {
-        println!("    {line}");
-    }
+fn indented(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }
