@@ -88,12 +88,10 @@ impl Restore<'_> {
             }
             if reports.said_anything() || lost.is_some() {
                 if alone {
-                    // It ends with its report: nothing of it is traced any more.
+                    // It ends with its report. Whoever stops once more meanwhile is not waited for.
                     tracer.give_up();
-                    while !reports.take(Duration::from_millis(50))? {}
-                } else {
-                    reports.hear_out()?;
                 }
+                reports.hear_out()?;
                 self.judge(reports, child, loaded)?;
                 let end = lost.map(|l| l.1);
                 return Err(Error::Lost {
