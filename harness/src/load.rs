@@ -94,17 +94,19 @@ impl Common {
         let memory = std::fs::File::from(memory);
         memory.set_len(len.into()).map_err(|e| pages(&e))?;
         let memory = OwnedFd::from(memory);
-        let here = anywhere(&memory, len).map_err(|e| pages(&e))?;
+        let nothing = Range { start: 0, end: 0 };
         let mut common = Common {
-            slab: Range { start: 0, end: 0 },
+            slab: nothing,
             memory,
-            here,
+            here: nothing,
         };
+        // First what has its place: the kernel might put the other there.
         map(slab, libc::PROT_NONE, PRIVATE | NEW, None).map_err(|e| {
             let what = format!("bootstrap areas {:08x}-{:08x}: mmap", slab.start, slab.end);
             fail(what, &e)
         })?;
         common.slab = slab;
+        common.here = anywhere(&common.memory, len).map_err(|e| pages(&e))?;
         Ok(common)
     }
 }
