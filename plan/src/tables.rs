@@ -47,8 +47,10 @@ pub(crate) fn share(tables: &[Option<u32>], nodes: &mut [Node]) -> Result<(), Ve
         return Ok(());
     }
     let (born, mut bad) = born_into(&groups, nodes);
+    for i in groups.values().flatten() {
+        nodes[*i].shares = true;
+    }
     for i in 0..nodes.len() {
-        nodes[i].shares = groups.values().any(|g| g.binary_search(&i).is_ok());
         let own = match nodes[i].role {
             Role::Task(_) if nodes[i].shares => Own::Table(tables[i].unwrap_or(0)),
             Role::Task(_) => Own::Alone,
@@ -115,6 +117,8 @@ fn born_into(
                     "pid {} would have to be born into two descriptor tables (CLONE_FILES): one of them is that of pid {}",
                     nodes[node].pid, nodes[members[0]].pid
                 ));
+                // Once is enough: further up there may be as many as there are tasks, for each table.
+                break;
             }
             heads.insert((depth.saturating_sub(1), maker[node]));
         }
@@ -161,7 +165,8 @@ fn acts(
             n.pid
         ));
     }
-    let phase = |t: u32| order.iter().position(|(o, _)| *o == t).unwrap_or(0);
+    let phases: BTreeMap<u32, usize> = order.iter().map(|(t, _)| *t).zip(0..).collect();
+    let phase = |t: u32| phases.get(&t).copied().unwrap_or(0);
     let mut out = Vec::new();
     let mut now = 0;
     for part in n.acts.split_inclusive(|a| *a == Act::SetSid) {

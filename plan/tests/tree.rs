@@ -432,7 +432,7 @@ fn tables_that_no_forks_lead_to_are_refused() {
         .expect_err("crosswise")
         .join("; ");
     assert!(
-        bad.contains("pid 11 would have to be born into two"),
+        bad.contains("pid 12 would have to be born into two"),
         "{bad}"
     );
     assert!(bad.contains("CLONE_FILES"), "{bad}");
@@ -442,6 +442,19 @@ fn tables_that_no_forks_lead_to_are_refused() {
         .expect_err("back again")
         .join("; ");
     assert!(bad.contains("pid 11 would have to go back"), "{bad}");
+}
+
+/// Images may claim anything: of tables that contradict each other is said but so much as there are tasks.
+#[test]
+fn many_tables_that_cross_are_refused_in_few_words() {
+    let most = 300;
+    let line: Vec<Task> = (0..most)
+        .map(|i| task(10 + i, if i == 0 { 0 } else { 9 + i }, 10, 10))
+        .collect();
+    // The first half and the second have the same tables, one by one.
+    let tables: Vec<_> = (0..most).map(|i| Some(i % (most / 2))).collect();
+    let bad = tree_with(&line, &tables).expect_err("crosswise");
+    assert!(bad.len() <= 2 * line.len(), "{} sentences", bad.len());
 }
 
 fn task(pid: u32, ppid: u32, pgid: u32, sid: u32) -> Task {
