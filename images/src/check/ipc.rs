@@ -1,10 +1,11 @@
-//! Semaphore sets, message queues and limits of the dumped IPC namespace.
+//! Shared memory, semaphore sets, message queues and limits of the dumped IPC namespace.
 
 use std::collections::BTreeSet;
 
 use super::at::{At, need};
+use super::objects;
 use super::source::Source;
-use crate::checkpoint::{IpcLimits, IpcPerm, Message, Queue, SemSet};
+use crate::checkpoint::{IpcLimits, IpcPerm, Message, Queue, Segment, SemSet};
 use crate::container::Reader;
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
@@ -12,25 +13,117 @@ use crate::{magic, proto};
 /// The largest value of a semaphore (SEMVMX).
 const SEMVMX: u16 = 32767;
 
-/// Reads the semaphore sets.
-pub(super) fn semaphores(source: &mut Source<'_>, ns: Option<u32>) -> Result<Vec<SemSet>, Error> {
+const SHM_DEST: u32 = 0o1000;
+const SHM_LOCKED: u32 = 0o2000;
+
+/// The entries of an image of the namespace: things with an id and an owner each.
+trait Owned: prost::Message + Default {
+    /// The image's name, without that of the namespace.
+    const IMAGE: &str;
+    const MAGIC: u32;
+    /// What it is.
+    const WHAT: &str;
+    /// Mode bits that it can have.
+    const MODE: u32;
+
+    fn desc(&self) -> Option<&proto::IpcDesc>;
+}
+
+impl Owned for proto::IpcShm {
+    const IMAGE: &str = "shm";
+    const MAGIC: u32 = magic::IPC_SHM;
+    const WHAT: &str = "SysV segment";
+    const MODE: u32 = 0o777 | SHM_DEST | SHM_LOCKED;
+
+    fn desc(&self) -> Option<&proto::IpcDesc> {
+        self.desc.as_ref()
+    }
+}
+
+impl Owned for proto::IpcSem {
+    const IMAGE: &str = "sem";
+    const MAGIC: u32 = magic::IPC_SEM;
+    const WHAT: &str = "semaphore set";
+    const MODE: u32 = 0o777;
+
+    fn desc(&self) -> Option<&proto::IpcDesc> {
+        self.desc.as_ref()
+    }
+}
+
+impl Owned for proto::IpcMsgQueue {
+    const IMAGE: &str = "msg";
+    const MAGIC: u32 = magic::IPC_MSG;
+    const WHAT: &str = "message queue";
+    const MODE: u32 = 0o777;
+
+    fn desc(&self) -> Option<&proto::IpcDesc> {
+        self.desc.as_ref()
+    }
+}
+
+/// Reads what an image of the namespace holds, with `read` for what is not id and owner; no id may come twice.
+fn all<E: Owned, T>(
+    source: &mut Source<'_>,
+    ns: Option<u32>,
+    mut read: impl FnMut(&mut Source<'_>, &mut Reader<'_>, &At, &E, IpcPerm) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
     let Some(ns) = ns else { return Ok(Vec::new()) };
-    let name = format!("ipcns-sem-{ns}.img");
+    let name = format!("ipcns-{}-{ns}.img", E::IMAGE);
     let Some(bytes) = source.image(&name)? else {
         return Ok(Vec::new());
     };
     let file = At::file(&name);
-    let mut reader = Reader::open(&name, &bytes, magic::IPC_SEM)?;
-    let (mut sets, mut seen) = (Vec::new(), BTreeSet::new());
-    while let Some(e) = reader.entry_or_end::<proto::IpcSem>()? {
+    let mut reader = Reader::open(&name, &bytes, E::MAGIC)?;
+    let (mut out, mut seen) = (Vec::new(), BTreeSet::new());
+    while let Some(e) = reader.entry_or_end::<E>()? {
         let at = file.entry(reader.entry().unwrap_or_default());
+        let perm = perm(&at, e.desc(), E::MODE)?;
+        if !seen.insert(perm.id) {
+            return Err(at.twice(E::WHAT, perm.id));
+        }
+        out.push(read(source, &mut reader, &at, &e, perm)?);
+    }
+    Ok(out)
+}
+
+/// Reads the segments of shared memory.
+pub(super) fn segments(source: &mut Source<'_>, ns: Option<u32>) -> Result<Vec<Segment>, Error> {
+    all(source, ns, |source, _, at, e: &proto::IpcShm, perm| {
+        if e.in_pagemaps != Some(true) {
+            return Err(at.err(
+                "in_pagemaps",
+                Fault::Unsupported("old images: contents of SysV segments inline"),
+            ));
+        }
+        let size = need!(at, e.size);
+        // A 32-bit kernel counts the bytes in a size_t.
+        if size == 0 || size > 0xffff_f000 {
+            return Err(at.bad("size", size, "no size of a segment"));
+        }
+        Ok(Segment {
+            id: perm.id,
+            key: perm.key,
+            uid: perm.uid,
+            gid: perm.gid,
+            cuid: perm.cuid,
+            cgid: perm.cgid,
+            mode: perm.mode & 0o777,
+            dest: perm.mode & SHM_DEST != 0,
+            locked: perm.mode & SHM_LOCKED != 0,
+            size,
+            hugetlb: e.hugetlb_flag.unwrap_or(0),
+            pages: objects::contents(source, u64::from(perm.id), size)?,
+        })
+    })
+}
+
+/// Reads the semaphore sets.
+pub(super) fn semaphores(source: &mut Source<'_>, ns: Option<u32>) -> Result<Vec<SemSet>, Error> {
+    all(source, ns, |_, reader, at, e: &proto::IpcSem, perm| {
         let count = need!(at, e.nsems);
         if count == 0 {
             return Err(at.bad("nsems", count, "a set has at least one semaphore"));
-        }
-        let perm = perm(&at, e.desc.as_ref())?;
-        if !seen.insert(perm.id) {
-            return Err(at.twice("semaphore set", perm.id));
         }
         let bytes = u64::from(count) * 2;
         let padded = reader.bytes(bytes.next_multiple_of(8))?;
@@ -44,40 +137,25 @@ pub(super) fn semaphores(source: &mut Source<'_>, ns: Option<u32>) -> Result<Vec
         if let Some(v) = values.iter().find(|v| **v > SEMVMX) {
             return Err(at.bad("values", *v, "more than a semaphore can be"));
         }
-        sets.push(SemSet { perm, values });
-    }
-    Ok(sets)
+        Ok(SemSet { perm, values })
+    })
 }
 
 /// Reads the message queues with their messages, first to last.
 pub(super) fn queues(source: &mut Source<'_>, ns: Option<u32>) -> Result<Vec<Queue>, Error> {
-    let Some(ns) = ns else { return Ok(Vec::new()) };
-    let name = format!("ipcns-msg-{ns}.img");
-    let Some(bytes) = source.image(&name)? else {
-        return Ok(Vec::new());
-    };
-    let file = At::file(&name);
-    let mut reader = Reader::open(&name, &bytes, magic::IPC_MSG)?;
-    let (mut queues, mut seen) = (Vec::new(), BTreeSet::new());
-    while let Some(e) = reader.entry_or_end::<proto::IpcMsgQueue>()? {
-        let at = file.entry(reader.entry().unwrap_or_default());
-        let perm = perm(&at, e.desc.as_ref())?;
-        if !seen.insert(perm.id) {
-            return Err(at.twice("message queue", perm.id));
-        }
+    all(source, ns, |_, reader, at, e: &proto::IpcMsgQueue, perm| {
         let mut messages = Vec::new();
         for n in 0..need!(at, e.qnum) {
             let at = at.index("messages", usize::try_from(n).unwrap_or(usize::MAX));
             let m: proto::IpcMsg = reader.framed()?;
-            messages.push(message(&mut reader, &at, &m)?);
+            messages.push(message(reader, &at, &m)?);
         }
-        queues.push(Queue {
+        Ok(Queue {
             perm,
             qbytes: need!(at, e.qbytes),
             messages,
-        });
-    }
-    Ok(queues)
+        })
+    })
 }
 
 fn message(reader: &mut Reader<'_>, at: &At, m: &proto::IpcMsg) -> Result<Message, Error> {
@@ -95,14 +173,14 @@ fn message(reader: &mut Reader<'_>, at: &At, m: &proto::IpcMsg) -> Result<Messag
     })
 }
 
-fn perm(at: &At, desc: Option<&proto::IpcDesc>) -> Result<IpcPerm, Error> {
+fn perm(at: &At, desc: Option<&proto::IpcDesc>, known: u32) -> Result<IpcPerm, Error> {
     let desc = at.req("desc", desc)?;
     let at = &at.sub("desc");
     let (id, mode) = (need!(at, desc.id), need!(at, desc.mode));
     if id > i32::MAX.cast_unsigned() {
         return Err(at.bad("id", id, "negative"));
     }
-    if mode & !0o777 != 0 {
+    if mode & !known != 0 {
         return Err(at.unknown("mode", mode));
     }
     Ok(IpcPerm {
@@ -120,11 +198,10 @@ fn perm(at: &At, desc: Option<&proto::IpcDesc>) -> Result<IpcPerm, Error> {
 pub(super) fn limits(source: &mut Source<'_>, ns: Option<u32>) -> Result<Option<IpcLimits>, Error> {
     let Some(ns) = ns else { return Ok(None) };
     let name = format!("ipcns-var-{ns}.img");
-    if source.image(&name)?.is_none() {
-        return Ok(None);
-    }
     let at = At::file(&name).entry(0);
-    let e: proto::IpcVar = source.one(&name, magic::IPC_VAR)?;
+    let Some(e) = source.one_or_none::<proto::IpcVar>(&name, magic::IPC_VAR)? else {
+        return Ok(None);
+    };
     let sem: [u32; 4] = e.sem_ctls.as_slice().try_into().map_err(|_| {
         at.err(
             "sem_ctls",

@@ -53,7 +53,7 @@ pub fn load(dir: &dyn ImageDir) -> Result<Checkpoint, Error> {
     let terminals = terminals::read(&mut source, &files)?;
     let own_ipc_namespace = ids.own(&inventory, |i| i.ipc_ns_id);
     let ipc_ns = ids.of_first(|i| i.ipc_ns_id);
-    let segments = objects::segments(&mut source, ipc_ns)?;
+    let segments = ipc::segments(&mut source, ipc_ns)?;
     let memfds = objects::memfds(&mut source)?;
     files::check_memfds(&files, &memfds)?;
 

@@ -56,31 +56,30 @@ pub(in crate::check) fn rseq_cs(
     }))
 }
 
+/// The rest of a page of dumped memory, from an address on.
+fn rest_of_page(
+    source: &mut Source<'_>,
+    pages: &PageMap,
+    at: u32,
+) -> Result<Option<Vec<u8>>, Error> {
+    let first = u64::from(at & !(PAGE - 1));
+    let Some(page) = AddrRange::new(first, first + u64::from(PAGE)) else {
+        return Ok(None);
+    };
+    let offset = usize::try_from(at - page.start()).unwrap_or(usize::MAX);
+    let bytes = source.contents(pages, page)?;
+    Ok(bytes.and_then(|b| Some(b.get(offset..)?.to_vec())))
+}
+
 /// Words of dumped memory that lie in one page.
 fn words<const N: usize>(
     source: &mut Source<'_>,
     pages: &PageMap,
     at: u32,
 ) -> Result<Option<[u32; N]>, Error> {
-    let first = u64::from(at & !(PAGE - 1));
-    let Some(page) = AddrRange::new(first, first + u64::from(PAGE)) else {
-        return Ok(None);
-    };
-    let Some(bytes) = source.contents(pages, page)? else {
-        return Ok(None);
-    };
-    let offset = usize::try_from(at - page.start()).unwrap_or(usize::MAX);
-    let mut out = [0; N];
-    let Some(bytes) = offset
-        .checked_add(4 * N)
-        .and_then(|end| bytes.get(offset..end))
-    else {
-        return Ok(None);
-    };
-    for (word, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(*bytes);
-    }
-    Ok(Some(out))
+    let rest = rest_of_page(source, pages, at)?.unwrap_or_default();
+    let words = rest.as_chunks::<4>().0.first_chunk::<N>();
+    Ok(words.map(|words| words.map(u32::from_le_bytes)))
 }
 
 /// AT_PLATFORM is a pointer to a short string on the stack.
@@ -98,13 +97,7 @@ pub(super) fn find_platform(
     else {
         return Ok(());
     };
-    let first = u64::from(at & !(PAGE - 1));
-    let Some(page) = AddrRange::new(first, first + u64::from(PAGE)) else {
-        return Ok(());
-    };
-    if let Some(bytes) = source.contents(pages, page)? {
-        let offset = usize::try_from(at - page.start()).unwrap_or(usize::MAX);
-        let text = bytes.get(offset..).unwrap_or_default();
+    if let Some(text) = rest_of_page(source, pages, at)? {
         let text = text
             .get(..text.iter().take(16).position(|b| *b == 0).unwrap_or(0))
             .unwrap_or_default();
