@@ -375,10 +375,15 @@ impl Error {
                 }
                 hints
             }
+            Error::MissingFile { why, .. } if why.starts_with("--root: ") => one(
+                "-r names the directory that holds the files of the task, by their recorded paths",
+            ),
             Error::MissingFile { .. } => {
                 one("put the file back, or give the tree that holds it with --root")
             }
-            Error::ChangedFiles(_) => one("--allow-changed PATH if the program can live with it"),
+            Error::ChangedFiles(_) => one(
+                "put the file back as it was at the dump, or --allow-changed PATH if the program can live with it",
+            ),
             Error::BadPath { .. } => one("replace links that leave ROOT by what they point to"),
             Error::PidTaken { .. } => one("end that process, or use --new-namespaces or --any-pid"),
             Error::SysVTaken { flag, .. } => vec![format!(
@@ -388,17 +393,24 @@ impl Error {
                 "CAP_CHECKPOINT_RESTORE (or root) chooses ids; --any-pid and --any-ids take what comes",
             ),
             Error::Namespaces { .. } => one("run as root, or below: unshare -Urpif --mount-proc"),
+            Error::Machine { why, .. } if why.starts_with("Permission denied") => {
+                one("run as root, or as the user whose task it is")
+            }
             Error::Machine { .. } => one("armrest check shows what this kernel can do"),
             Error::Lost { .. } => one(
                 "the kernel log (dmesg) may tell who ended it (a memory cgroup or the kernel short of memory: signal 9); \
                      -v -v says how far it came",
             ),
-            Error::Output { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
-                one("remove the old file, or choose another name")
-            }
-            Error::Output { .. } => {
-                one("free some space, or choose another place (-o, -W, --pidfile)")
-            }
+            Error::Output { source, .. } => one(match source.kind() {
+                io::ErrorKind::AlreadyExists => "remove the old file, or choose another name",
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    "make the directory first, or choose another place (-o, -W, --pidfile)"
+                }
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    "choose a place where you may write (-o, -W, --pidfile)"
+                }
+                _ => "free some space, or choose another place (-o, -W, --pidfile)",
+            }),
             Error::Timeout { .. } => one("a longer --timeout, or faster storage"),
             Error::Differs { .. } => {
                 one("docs/verify.md lists what must differ; --allow-ran if it has run")
@@ -476,6 +488,9 @@ const fn image_hint(class: Class) -> Option<&'static str> {
         Class::Version | Class::UnknownFlag | Class::Unsupported => {
             Some("`armrest show FILE.img` shows what is there")
         }
+        Class::Io => Some(
+            "each image must be a plain file that you may read; run as who made the dump, or as root",
+        ),
         _ => None,
     }
 }

@@ -47,8 +47,15 @@ impl Log {
         })
     }
 
-    /// Open the log file, if there is to be one, and write its first line: a full disk is found before anything happens.
+    /// See that the work directory is there, open the log file, if there is to be one, and write its first line: a full
+    /// disk is found before anything happens.
     pub fn begin(&mut self, o: &RestoreOptions) -> Result<(), Error> {
+        if let Some(dir) = &o.work_dir {
+            std::fs::read_dir(dir).map_err(|source| Error::Output {
+                path: dir.clone(),
+                source,
+            })?;
+        }
         let Some(p) = &o.log_file else { return Ok(()) };
         let path = below(o.work_dir.as_deref(), p);
         let file = File::create(&path).map_err(|source| Error::Output {
@@ -147,7 +154,7 @@ impl<'a> PidFile<'a> {
             source,
         };
         if path.symlink_metadata().is_ok() {
-            return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+            return Err(failed(std::io::Error::from_raw_os_error(libc::EEXIST)));
         }
         let name = path
             .file_name()

@@ -58,6 +58,12 @@ pub enum Fault {
     /// The file does not exist.
     #[error("this image is missing")]
     Missing,
+    /// The directory of the images does not exist.
+    #[error("there is no such directory")]
+    NoDirectory,
+    /// A file is given for the directory of the images.
+    #[error("this is a file, not the directory of a checkpoint")]
+    NotADirectory,
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Io(String),
@@ -226,7 +232,7 @@ impl Fault {
     /// The kind of fault.
     pub const fn class(&self) -> Class {
         match self {
-            Fault::Missing => Class::Missing,
+            Fault::Missing | Fault::NoDirectory | Fault::NotADirectory => Class::Missing,
             Fault::Io(_) => Class::Io,
             Fault::Truncated { .. }
             | Fault::Damaged(_)

@@ -17,7 +17,7 @@ pub mod stats;
 mod terminals;
 pub mod view;
 
-pub use check::load;
+pub use check::{load, load_from};
 pub use checkpoint::*;
 pub use dir::{FsDir, ImageDir, MemDir};
 pub use error::{Class, Error, Fault, Place};

@@ -119,8 +119,7 @@ fn shared(cp: &Checkpoint) -> Vec<(u32, u32, &'static str)> {
 }
 
 fn live_task(task: &Task, live: &LiveTask, no: &mut dyn FnMut(String, &str)) {
-    let later =
-        "this version restores single-threaded processes with regular files and character devices";
+    let later = "this version does not restore such memory";
     let pid = task.pid;
     if let Some(tid) = live.thread_apart {
         no(

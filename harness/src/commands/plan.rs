@@ -6,7 +6,7 @@ use crate::cli::PlanOptions;
 use crate::error::{Error, printable};
 use crate::{inherit, load, machine};
 use armrest_abi::Range;
-use armrest_images::{Checkpoint, File, FsDir, LiveTask, Remap};
+use armrest_images::{Checkpoint, File, LiveTask, Remap};
 use armrest_plan::files::{Make, lock_words};
 use armrest_plan::forest::forest;
 use armrest_plan::needs::Needs;
@@ -35,7 +35,7 @@ struct Report<'a> {
 /// # Errors
 /// The images cannot be used, the plan refuses, or standard output cannot be written.
 pub fn run(options: &PlanOptions) -> Result<i32, Error> {
-    let cp = armrest_images::load(&FsDir::new(&options.images))?;
+    let cp = armrest_images::load_from(&options.images)?;
     let (machine, made_up) = this_machine(&armrest_plan::tree::ids(&cp))?;
     let (sizes, has_blob) = (load::sizes(), load::header().is_ok());
     let alike = if options.lazy {

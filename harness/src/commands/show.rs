@@ -12,6 +12,19 @@ use std::path::Path;
 /// No such file, or not an image that can be read; standard output cannot be written.
 pub fn run(options: &ShowOptions) -> Result<i32, Error> {
     let (dir, name) = split(&options.file)?;
+    let usage = |what| Err(Error::Usage { what });
+    if options.file.is_dir() {
+        let dir = options.file.display();
+        return usage(format!(
+            "{dir}: a directory, not one image; armrest x {dir} ps explores a checkpoint"
+        ));
+    }
+    if name.starts_with("pages-") {
+        return usage(format!(
+            "{name}: bare pages, without a header; armrest x {} rss tells what lies where in memory",
+            dir.display()
+        ));
+    }
     let bad = |fault| {
         Error::Images(ImageError {
             place: Place {

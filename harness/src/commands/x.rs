@@ -4,7 +4,7 @@
 use super::{print, print_json};
 use crate::cli::{ExploreOptions, What};
 use crate::error::Error;
-use armrest_images::{FsDir, view};
+use armrest_images::view;
 use serde::Serialize;
 
 /// Print what was asked for.
@@ -12,7 +12,7 @@ use serde::Serialize;
 /// # Errors
 /// The images cannot be used, or standard output cannot be written.
 pub fn run(options: &ExploreOptions) -> Result<i32, Error> {
-    let cp = armrest_images::load(&FsDir::new(&options.images))?;
+    let cp = armrest_images::load_from(&options.images)?;
     let json = options.json;
     match options.what {
         What::Ps => put(json, view::ps(&cp), view::ps_text),

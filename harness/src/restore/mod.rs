@@ -7,7 +7,7 @@ mod say;
 mod start;
 mod traced;
 
-use armrest_images::{Checkpoint, FsDir, LiveTask, Task};
+use armrest_images::{Checkpoint, LiveTask, Task};
 use armrest_plan::forest::Forest;
 use armrest_plan::needs::Needs;
 use armrest_plan::{Finish, Machine, Options, Plan};
@@ -45,7 +45,7 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     log.begin(o)?;
     given(o)?;
     load::header()?;
-    let cp = armrest_images::load(&FsDir::new(&o.images))?;
+    let cp = armrest_images::load_from(&o.images)?;
     log.phase("images");
     if !o.dry_run {
         clean_up(log)?;

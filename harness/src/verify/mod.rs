@@ -24,7 +24,7 @@ use std::io;
 use std::path::Path;
 
 use armrest_abi::BLOB_MAGIC;
-use armrest_images::{Checkpoint, File as ImageFile, FsDir, LiveTask, Task};
+use armrest_images::{Checkpoint, File as ImageFile, LiveTask, Task};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -193,10 +193,12 @@ pub fn verify(request: Request<'_>) -> Result<Report, Error> {
     let pid = request.pid;
     if !Path::new(&format!("/proc/{pid}")).exists() {
         return Err(Error::Usage {
-            what: format!("-t {pid}: there is no such process"),
+            what: format!(
+                "-t {pid}: there is no such process; the pid is what restore printed or wrote into its --pidfile"
+            ),
         });
     }
-    let cp = armrest_images::load(&FsDir::new(request.images))?;
+    let cp = armrest_images::load_from(request.images)?;
     if cp.tasks.first().is_none_or(|t| t.live.is_none()) {
         return Err(Error::Usage {
             what: "the checkpoint holds no living task".into(),

@@ -23,13 +23,26 @@ use at::{At, need};
 use source::Source;
 
 use crate::checkpoint::{Checkpoint, Clocks, File, Task, TaskState, VmaKind};
-use crate::dir::ImageDir;
+use crate::dir::{FsDir, ImageDir};
 use crate::error::{Error, Fault};
 use crate::kinds::Remap;
 use crate::{magic, proto};
 
 /// Largest process id that a kernel can have.
 const PID_MAX: u32 = 4 << 20;
+
+/// Reads and checks the checkpoint in the directory at `path`.
+///
+/// # Errors
+/// There is no such directory; else those of [`load`].
+pub fn load_from(path: &std::path::Path) -> Result<Checkpoint, Error> {
+    let fault = match path.metadata() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Fault::NoDirectory,
+        Ok(meta) if !meta.is_dir() => Fault::NotADirectory,
+        _ => return load(&FsDir::new(path)),
+    };
+    Err(Error::new(&path.display().to_string(), fault))
+}
 
 /// Reads and checks the checkpoint in `dir`.
 ///
