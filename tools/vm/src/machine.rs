@@ -228,7 +228,7 @@ impl Machine {
         qemu.args([
             "-m",
             if matches!(job, Job::Bench(..)) {
-                "1536"
+                "2048"
             } else {
                 "512"
             },
