@@ -12,7 +12,7 @@ pub fn sample(name: &str) -> MemDir {
     MemDir::from_fs(path).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// Checks the promises that `checkpoint.rs` makes.
+/// Checks the promises that `checkpoint` makes.
 pub fn consistent(c: &Checkpoint) {
     let map = |m: &PageMap| {
         let mut end = 0;
