@@ -7,7 +7,8 @@ use armrest_abi::PAGE_SIZE;
 use armrest_images::{Checkpoint, PageRun, Vma};
 use armrest_plan::consts::{MADV_GUARD_INSTALL, MAP_HUGETLB};
 use armrest_plan::model::{Trouble, machine, prove};
-use armrest_plan::{HugePages, Machine, RefusalKind, plan};
+use armrest_plan::record::record;
+use armrest_plan::{HugePages, Machine, RefusalKind, plan, words};
 use common::{anon, checkpoint, options, range};
 
 const HUGE: u32 = 0x4000_0000;
@@ -44,6 +45,28 @@ fn run(addr: u32, pages: u32) -> PageRun {
 fn refused(cp: &Checkpoint, machine: &Machine) -> Vec<(RefusalKind, String)> {
     let refusals = plan(cp, machine, &options()).expect_err("refused");
     refusals.0.into_iter().map(|r| (r.kind, r.what)).collect()
+}
+
+/// Where huge pages are switched off in the calls of a plan, and where the first mapping is made.
+fn switched_off(cp: &Checkpoint, machine: &Machine) -> (Option<usize>, Option<usize>) {
+    let p = plan(cp, machine, &options()).unwrap();
+    let calls: Vec<String> = record(&p).iter().map(words::describe_recorded).collect();
+    let first = |words: &str| calls.iter().position(|c| c.starts_with(words));
+    (first("prctl(PR_SET_THP_DISABLE, 1"), first("mmap2("))
+}
+
+#[test]
+fn huge_pages_are_off_before_the_first_mapping_if_the_task_had_them_off() {
+    let mut cp = checkpoint(vec![anon(HUGE, 1024, 3)], vec![], vec![]);
+    assert_eq!(switched_off(&cp, &machine()).0, None);
+    cp.tasks[0].live.as_mut().unwrap().mm.thp_disabled = true;
+    let (off, map) = switched_off(&cp, &machine());
+    assert!(off.is_some() && off < map, "{off:?} {map:?}");
+    let without = Machine {
+        has_thp_disable: false,
+        ..machine()
+    };
+    assert_eq!(switched_off(&cp, &without).0, None);
 }
 
 #[test]

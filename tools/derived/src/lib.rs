@@ -196,6 +196,16 @@ pub const ALL: &[Derived] = &[
         },
     },
     Derived {
+        name: "logged-in",
+        of: "counter",
+        what: "its login user id is 1000",
+        change: |i| {
+            i.edit::<Core>("core-136.img", magic::CORE, |c| {
+                c[0].tc.as_mut().expect("task").loginuid = Some(1000);
+            });
+        },
+    },
+    Derived {
         name: "in-a-cgroup",
         of: "counter",
         what: "it sat in the cgroup /restored of the version 2 hierarchy",
