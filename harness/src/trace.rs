@@ -332,6 +332,12 @@ impl Tracer {
         self.threads.values().filter(|t| t.at == At::Out).count()
     }
 
+    /// A process with a thread that is still in the restore.
+    pub fn behind(&self) -> Option<libc::pid_t> {
+        let mut threads = self.threads.values();
+        threads.find(|t| t.at != At::Out).map(|t| t.of)
+    }
+
     /// Let everybody go on: the restore has failed, and its child is to end as it likes.
     pub fn give_up(&mut self) {
         for tid in self.threads.keys() {

@@ -13,7 +13,7 @@
 //!
 //! Rules: setsid(2), setpgid(2), clone(2) for CLONE_PARENT, PR_SET_CHILD_SUBREAPER(2const).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_images::{Checkpoint, Task, TaskState};
 
@@ -478,30 +478,28 @@ impl<'a> Draft<'a> {
             .collect();
         let mut round = 0;
         while !waiting.is_empty() {
+            let mut count: BTreeMap<u32, usize> = BTreeMap::new();
+            for g in inside.iter().flatten() {
+                *count.entry(*g).or_default() += 1;
+            }
             let members = |g: u32, but: usize| {
-                if g == CALLERS {
-                    return true;
-                }
-                let there = |(i, at): (usize, &Option<u32>)| i != but && *at == Some(g);
-                inside.iter().enumerate().any(there)
+                let all = count.get(&g).copied().unwrap_or(0);
+                g == CALLERS || all > usize::from(inside[but] == Some(g))
             };
-            let wanted = |g: u32| waiting.iter().any(|w| w.1 == g);
+            let wanted: BTreeSet<u32> = waiting.iter().map(|w| w.1).collect();
             let (go, stay): (Vec<_>, Vec<_>) = waiting.iter().copied().partition(|(i, g)| {
                 let own = self.nodes[*i].pid;
                 // The group may not end while somebody is still to come to it or has come.
-                let may_leave = !self.nodes[*i].leads || !wanted(own) || members(own, *i);
+                let may_leave = !self.nodes[*i].leads || !wanted.contains(&own) || members(own, *i);
                 may_leave && members(*g, *i)
             });
             // Who keeps a group alive in this round must not leave it in the same.
-            let go: Vec<_> = go
-                .iter()
-                .copied()
-                .filter(|(_, g)| {
-                    let keeps = |(i, at): (usize, &Option<u32>)| {
-                        *at == Some(*g) && !go.iter().any(|m| m.0 == i)
-                    };
-                    *g == CALLERS || inside.iter().enumerate().any(keeps)
-                })
+            let going: BTreeSet<usize> = go.iter().map(|m| m.0).collect();
+            let stays = |(i, at): (usize, &Option<u32>)| at.filter(|_| !going.contains(&i));
+            let kept: BTreeSet<u32> = inside.iter().enumerate().filter_map(stays).collect();
+            let go = go.iter().copied();
+            let go: BTreeMap<usize, u32> = go
+                .filter(|(_, g)| *g == CALLERS || kept.contains(g))
                 .collect();
             if go.is_empty() {
                 let (i, g) = stay.first().or(waiting.first()).copied().unwrap_or((0, 0));
@@ -515,7 +513,7 @@ impl<'a> Draft<'a> {
                 inside[*i] = Some(*g);
                 self.nodes[*i].round = round;
             }
-            waiting.retain(|w| !go.contains(w));
+            waiting.retain(|w| !go.contains_key(&w.0));
             round += 1;
         }
         round

@@ -90,7 +90,7 @@ pub struct Area {
     pub args: Range,
     /// Progress page.
     pub progress: Range,
-    /// Behind it the page that all tasks of a tree share; empty for a task alone.
+    /// Behind it the page that all share who wait for each other, or for what the harness does last; empty for others.
     pub gate: Range,
 }
 

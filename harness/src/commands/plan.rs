@@ -296,7 +296,7 @@ impl Report<'_> {
             ("stacks of threads", a.threads),
             ("restore arguments", a.args),
             ("progress, shared with armrest", a.progress),
-            ("gate, shared with all tasks of the tree", a.gate),
+            ("gate, shared with the harness and all tasks", a.gate),
         ]
     }
 

@@ -44,6 +44,12 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// The pids of all tasks, the root's first.
+    pub(super) fn pids(&self) -> Vec<libc::pid_t> {
+        let all = [&self.child].into_iter().chain(&self.others);
+        all.map(Child::pid).collect()
+    }
+
     /// They run their own code: what happens to them is their own business now.
     pub(super) fn let_go(&mut self) {
         self.child.let_go();

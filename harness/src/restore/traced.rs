@@ -19,10 +19,7 @@ impl Restore<'_> {
             return Ok(());
         }
         let mut tracer = Tracer::default();
-        let others = running.others.iter();
-        let all = [&running.child].into_iter().chain(others);
-        let pids: Vec<_> = all.map(Child::pid).collect();
-        for (m, pid) in self.members.iter().zip(pids) {
+        for (m, pid) in self.members.iter().zip(running.pids()) {
             let filtered = m.live.threads.iter().any(|t| t.seccomp.0 != 0);
             tracer
                 .seize(pid, filtered)
@@ -39,6 +36,7 @@ impl Restore<'_> {
         mut reports: Reports,
         made: &Made,
     ) -> Result<(), Error> {
+        let pids = running.pids();
         let Running {
             child,
             others,
@@ -49,11 +47,7 @@ impl Restore<'_> {
         else {
             return Ok(());
         };
-        self.until_out(child, &mut reports, tracer, made)?;
-        let pids: Vec<libc::pid_t> = [child.pid()]
-            .into_iter()
-            .chain(others.iter().map(Child::pid))
-            .collect();
+        self.until_out((child, &pids), &mut reports, tracer, made)?;
         let left = self.leave(tracer, &pids, notes);
         if let Some((_, how)) = tracer.ended().filter(|e| e.0 == child.pid()) {
             child.has_ended(how);
@@ -67,7 +61,7 @@ impl Restore<'_> {
 
     fn until_out(
         &self,
-        child: &mut Child,
+        (child, pids): (&mut Child, &[libc::pid_t]),
         reports: &mut Reports,
         tracer: &mut Tracer,
         made: &Made,
@@ -84,7 +78,7 @@ impl Restore<'_> {
             }
             let ended = reports.take(Duration::from_millis(u64::from(entered.is_none())))?;
             if ended && tracer.out() == threads {
-                return self.judge(reports, child, loaded);
+                return self.judge(reports, child, loaded, pids);
             }
             if reports.said_anything() || lost.is_some() {
                 if alone {
@@ -92,7 +86,7 @@ impl Restore<'_> {
                     tracer.give_up();
                 }
                 reports.hear_out()?;
-                self.judge(reports, child, loaded)?;
+                self.judge(reports, child, loaded, pids)?;
                 let end = lost.map(|l| l.1);
                 return Err(Error::Lost {
                     what: match lost {
@@ -105,13 +99,15 @@ impl Restore<'_> {
                 });
             }
             self.forward.interrupted()?;
-            self.deadline
-                .check(|| loaded.first().map_or_else(String::new, watch::in_step))?;
+            self.deadline.check(|| watch::in_step(loaded))?;
             bar.show(loaded);
             if ended {
                 if entered.get_or_insert_with(Instant::now).elapsed() > watch::ENTER_TIME {
                     return Err(Error::Lost {
-                        what: "the task".into(),
+                        what: match tracer.behind() {
+                            Some(pid) if !alone => format!("pid {pid}"),
+                            _ => "the task".into(),
+                        },
                         why: format!("{} of {threads} threads left the restorer", tracer.out()),
                     });
                 }

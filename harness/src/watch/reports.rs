@@ -141,15 +141,16 @@ pub fn until_ended(
     let bar = Bar::new(pages * 4096);
     while !reports.take(Duration::from_millis(50))? {
         forward.interrupted()?;
-        deadline.check(|| loaded.first().map_or_else(String::new, in_step))?;
+        deadline.check(|| in_step(loaded))?;
         bar.show(loaded);
     }
     Ok(())
 }
 
-/// How far a task is, in words.
-pub fn in_step(loaded: &Loaded) -> String {
-    format!("restore, in step \"{}\"", words_of(loaded.progress().step))
+/// How far the last of these tasks is, in words.
+pub fn in_step(loaded: &[Loaded]) -> String {
+    let step = loaded.iter().map(|l| l.progress().step).min();
+    format!("restore, in step \"{}\"", words_of(step.unwrap_or(0)))
 }
 
 fn words_of(step: u32) -> String {

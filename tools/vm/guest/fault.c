@@ -842,7 +842,8 @@ static void blob_failed(const struct call *c, int error, const char *what) {
         }
         if (c->nr == 91 && stays) {
             if (run.status != 103) bad("%s: exit status %d, not 103:\n%s", what, run.status, run.said);
-            wants(what, "while entering the restored program: munmap(0x");
+            snprintf(text, sizeof text, "armrest: blob: pid %d: while entering the restored program: munmap(0x", c->pid);
+            wants(what, text);
             snprintf(text, sizeof text, "failed with %s", ERRNO[error].name);
             return wants(what, text);
         }
