@@ -26,6 +26,9 @@ use crate::{consts, memory, mm, shm, u32_of};
 /// Advice that changes nothing about whose a page is: RANDOM, SEQUENTIAL, NOHUGEPAGE, DONTDUMP.
 const PLAIN_ADVICE: u64 = 1 << 1 | 1 << 2 | 1 << 15 | 1 << 16;
 
+/// How many VMAs that do not fit beside the others are given a search of their own.
+const MOST_SEARCHES: usize = 16;
+
 /// Room that is left below our own stack.
 const STACK_ROOM: u32 = 8 << 20;
 
@@ -406,7 +409,7 @@ impl Slots {
         out
     }
 
-    /// Find places: each in its own, if nothing of ours is there, else anywhere, the biggest first.
+    /// Find places: each in its own, if nothing of ours is there, else anywhere.
     fn place(&mut self, cp: &Checkpoint, machine: &Machine) {
         let low = machine.mmap_min_addr.max(0x1_0000);
         let mut ours = Space::new(low, machine.task_size);
@@ -445,19 +448,27 @@ impl Slots {
                 away.push(i);
             }
         }
-        // All side by side, if they fit: the search is for one.
-        let sum = away
-            .iter()
-            .try_fold(0u32, |sum, i| sum.checked_add(self.all[*i].range.len()));
-        if let Some(mut at) = sum.and_then(|s| all.find(s, PAGE_SIZE)).map(|r| r.start) {
+        // As many as fit side by side, the smallest first: one place for all of them is found in a few searches, of which
+        // each goes through the mappings of all tasks.
+        let len = |i: &usize| self.all[*i].range.len();
+        away.sort_by_key(len);
+        let sums = away.iter().scan(0u32, |sum, i| {
+            *sum = sum.saturating_add(len(i));
+            Some(*sum)
+        });
+        let sums: Vec<u32> = sums.collect();
+        let fit = sums.partition_point(|s| all.find(*s, PAGE_SIZE).is_some());
+        let big = away.split_off(fit);
+        let together = sums[..fit].last().and_then(|s| all.find(*s, PAGE_SIZE));
+        if let Some(place) = together {
+            all.take(place);
+            let mut at = place.start;
             for i in away {
                 self.all[i].at = Some(at);
                 at += self.all[i].range.len();
             }
-            return;
         }
-        away.sort_by_key(|i| std::cmp::Reverse(self.all[*i].range.len()));
-        for i in away {
+        for i in big.into_iter().take(MOST_SEARCHES) {
             let found = all.find(self.all[i].range.len(), PAGE_SIZE);
             if let Some(r) = found {
                 all.take(r);
