@@ -53,6 +53,30 @@ fn a_checkpoint_is_explored() {
 }
 
 #[test]
+fn a_tree_is_shown_as_one() {
+    let dir = sample("family");
+    let shown = text(&["x", dir.to_str().expect("UTF-8"), "ps"]);
+    // The name of each stands below its parent's.
+    let depths: Vec<(&str, usize)> = shown
+        .lines()
+        .filter_map(|l| Some((l.split_whitespace().next()?, l.find("family")?)))
+        .collect();
+    let root = depths.first().expect("a root").1;
+    assert_eq!(
+        depths,
+        [
+            ("175", root),
+            ("179", root + 2),
+            ("180", root + 2),
+            ("183", root + 4),
+            ("181", root + 2),
+            ("182", root + 2)
+        ]
+    );
+    assert!(shown.contains("(zombie)"));
+}
+
+#[test]
 fn an_image_is_shown() {
     let file = sample("counter").join("pstree.img");
     let v = json(&["show", "--json", file.to_str().expect("UTF-8")]);

@@ -506,6 +506,34 @@ fn references_must_resolve() {
 }
 
 #[test]
+fn trees_that_cannot_be() {
+    let with = |f: fn(&mut [proto::Pstree])| {
+        let mut dir = sample("family");
+        change::<proto::Pstree>(&mut dir, "pstree.img", magic::PSTREE, |p| f(p));
+        refused(&dir).to_string()
+    };
+    // A pid twice, a task that is its own parent, two that are each other's, a root with a parent, a parent of nowhere.
+    let again = with(|p| (p[2].pid, p[2].threads) = (Some(179), vec![179]));
+    assert!(again.contains("179"), "{again}");
+    let itself = with(|p| p[1].ppid = p[1].pid);
+    assert!(itself.contains("ppid"), "{itself}");
+    let circle = with(|p| (p[1].ppid, p[2].ppid) = (p[2].pid, p[1].pid));
+    assert!(circle.contains("ppid"), "{circle}");
+    let rooted = with(|p| p[0].ppid = p[1].pid);
+    assert!(rooted.contains("root of the tree"), "{rooted}");
+    let nowhere = with(|p| p[1].ppid = Some(4711));
+    assert!(
+        nowhere.contains("ppid") && nowhere.contains("4711"),
+        "{nowhere}"
+    );
+    // The descriptors of a task are gone, and some belong to a table of nobody.
+    let mut dir = sample("family");
+    let lost = dir.files.remove("fdinfo-3.img").unwrap();
+    dir.put("fdinfo-99.img", lost.to_vec());
+    assert_eq!(class(&dir), Class::Missing);
+}
+
+#[test]
 fn segments_hold_their_attachments() {
     let edited = |f: fn(&mut proto::IpcShm)| {
         let mut dir = sample("sysvshm");

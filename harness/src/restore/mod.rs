@@ -130,7 +130,7 @@ fn here(
         journal,
         deadline,
     };
-    for w in restore.members.iter().flat_map(|m| &m.plan.warnings) {
+    for w in restore.warnings() {
         log.line(0, &format!("warning: {w}"))?;
     }
     let opened = restore.open(log)?;

@@ -103,6 +103,13 @@ impl Restore<'_> {
         notes
     }
 
+    /// What the plans warn of. What is true of several tasks is said once.
+    pub(super) fn warnings(&self) -> Vec<&String> {
+        let mut seen = std::collections::BTreeSet::new();
+        let all = self.members.iter().flat_map(|m| &m.plan.warnings);
+        all.filter(|w| seen.insert(*w)).collect()
+    }
+
     /// The summary, said while a failure to say it can still take everything back. The status line.
     fn said(
         &self,
@@ -138,7 +145,7 @@ impl Restore<'_> {
                 })
             })
             .collect();
-        let warnings: Vec<_> = self.members.iter().flat_map(|m| &m.plan.warnings).collect();
+        let warnings = self.warnings();
         let json = serde_json::json!({
             "event": "restored", "pid": running.child.pid(), "checkpoint_pid": task.pid, "comm": task.comm,
             "threads": count(|m| m.live.threads.len()), "vmas": count(|m| m.live.mm.vmas.len()),
