@@ -11,15 +11,8 @@ fn files() {
         return;
     }
     let s = Scratch::new("files");
-    let mut run = s.start(&[]);
-    run.restored();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    let done = run.term();
-    let failed: Vec<&str> = done
-        .log
-        .lines()
-        .filter(|l| l.starts_with("FAIL "))
-        .collect();
+    let done = s.judged();
+    let failed = done.fails();
     let others: Vec<_> = failed
         .iter()
         .filter(|l| !l.contains("SIGIO of descriptor") && **l != "FAIL 1")

@@ -7,8 +7,8 @@
 
 mod common;
 
-use common::{Done, Memory, Running, Scratch, Setup, look, pattern, provable};
-use derived::{CHOSEN, HEAD, MIDDLE, OVERLAPPING, PG, TAIL, contents};
+use common::{Done, Memory, Running, Scratch, Setup, look, provable};
+use derived::{CHOSEN, HEAD, MIDDLE, OVERLAPPING, PG, TAIL, contents, pattern};
 use serde_json::Value;
 
 /// A copy of the sample, changed.
@@ -234,7 +234,7 @@ fn a_stranger_in_the_hole() {
             .expect("the stranger");
         assert_eq!(&stranger.perms[3..], "p", "{stranger:?}");
     });
-    let fails: Vec<&str> = done.log.lines().filter(|l| l.starts_with("FAIL")).collect();
+    let fails = done.fails();
     assert!(
         fails.len() == 2 && fails[0].ends_with("nattch of three pieces: 2") && fails[1] == "FAIL 1",
         "{done:?}"

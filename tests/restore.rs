@@ -305,7 +305,7 @@ fn any_pid_and_any_ids_say_what_is_now_what() {
     let memory = common::Memory::of(task, "samples/bin/sysvsplit", 0x1_0000);
     assert_eq!(
         memory.read(0xb6f2_d000, 6 * 4096),
-        common::pattern(1, 6 * 4096)
+        derived::pattern(1, 6 * 4096)
     );
     assert!(memory.sysv().iter().all(|m| m.4 != 0));
     drop(run);
@@ -441,7 +441,7 @@ fn the_programs_own_failure_is_passed_on() {
     run.restored();
     let done = run.term();
     assert_eq!(done.code, Some(1), "{done:?}");
-    let fails: Vec<&str> = done.log.lines().filter(|l| l.starts_with("FAIL")).collect();
+    let fails = done.fails();
     assert!(
         fails.len() == 2
             && fails[0].contains("a read-only attachment stays read-only")

@@ -11,15 +11,8 @@ fn sockets() {
         return;
     }
     let s = Scratch::new("sockets");
-    let mut run = s.start(&[]);
-    run.restored();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    let done = run.term();
-    let wrong: Vec<&str> = done
-        .log
-        .lines()
-        .filter(|l| l.starts_with("FAIL "))
-        .collect();
+    let done = s.judged();
+    let wrong = done.fails();
     assert!(wrong.is_empty(), "{wrong:?}");
     done.passed();
     // Nothing of ours is left beside it.
@@ -38,12 +31,10 @@ fn tty() {
         return;
     }
     let s = Scratch::new("tty");
-    let mut run = s.start(&[]);
-    run.restored();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    let done = run.term();
-    let wrong = done.log.lines().filter(|l| l.starts_with("FAIL "));
-    let others: Vec<&str> = wrong
+    let done = s.judged();
+    let others: Vec<&str> = done
+        .fails()
+        .into_iter()
         .filter(|l| !l.contains("getsid") && *l != "FAIL 1")
         .collect();
     assert!(others.is_empty() && !done.log.is_empty(), "{done:?}");

@@ -210,10 +210,7 @@ impl Machine {
     /// A made-up machine to plan for where no ARM machine is at hand: Debian 12's kernel (6.1 armmp, 3 GiB for tasks),
     /// root, every CPU feature, and the maps that a small static program has there.
     pub fn generic() -> Machine {
-        let map = |start, end, name: &str| OwnMap {
-            range: MapRange { start, end },
-            name: name.to_owned(),
-        };
+        use crate::model::own as map;
         Machine {
             release: "6.1.0-armmp".to_owned(),
             emulated: false,

@@ -9,10 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::space::{Space, page_up, uncovered};
 use crate::types::{Refusal, RefusalKind, Tables};
-use crate::{consts, u32_of};
-
-/// Attachments that a warning names; the rest it counts.
-const NAMED: usize = 4;
+use crate::{consts, u32_of, words};
 
 /// One attachment of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,14 +145,9 @@ pub fn plan_shm(
         attach_one(a, direct, out.scratch, facts, tables, &mut out.attached);
     }
     if !off.is_empty() {
-        let more = off.len().saturating_sub(NAMED);
-        off.truncate(NAMED);
-        if more > 0 {
-            off.push(format!("{more} more"));
-        }
         out.warnings.push(format!(
             "SysV memory attached read-write off SHMLBA is coherent here, but not on a CPU whose cache aliases: {}",
-            off.join(", ")
+            words::some(&off)
         ));
     }
     for s in cp.segments.iter().filter(|s| s.dest) {

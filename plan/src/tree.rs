@@ -87,6 +87,24 @@ pub struct Node {
     pub shares: bool,
 }
 
+impl Node {
+    /// It does nothing yet.
+    fn new(pid: u32, role: Role) -> Node {
+        Node {
+            pid,
+            role,
+            acts: Vec::new(),
+            leads: false,
+            group: Group::Born,
+            round: 0,
+            reaps: Vec::new(),
+            zombies: Vec::new(),
+            reaper: false,
+            shares: false,
+        }
+    }
+}
+
 /// The tree: node 0 is the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
@@ -192,20 +210,12 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(tasks: &'a [Task]) -> Draft<'a> {
         let by_pid: BTreeMap<u32, usize> = tasks.iter().map(|t| t.pid).zip(0..).collect();
-        let node = |(i, t): (usize, &Task)| Node {
-            pid: t.pid,
-            role: match t.state {
+        let node = |(i, t): (usize, &Task)| {
+            let role = match t.state {
                 TaskState::Dead { .. } => Role::Zombie(i),
                 _ => Role::Task(i),
-            },
-            acts: Vec::new(),
-            leads: false,
-            group: Group::Born,
-            round: 0,
-            reaps: Vec::new(),
-            zombies: Vec::new(),
-            reaper: false,
-            shares: false,
+            };
+            Node::new(t.pid, role)
         };
         let place = |t: &Task| (by_pid.get(&t.ppid).copied().unwrap_or(0), t.sid);
         Draft {
@@ -368,18 +378,7 @@ impl<'a> Draft<'a> {
 
     /// A node for a number that no task has.
     fn stand_in(&mut self, pid: u32, parent: usize, session: u32) -> usize {
-        self.nodes.push(Node {
-            pid,
-            role: Role::StandIn,
-            acts: Vec::new(),
-            leads: false,
-            group: Group::Born,
-            round: 0,
-            reaps: Vec::new(),
-            zombies: Vec::new(),
-            reaper: false,
-            shares: false,
-        });
+        self.nodes.push(Node::new(pid, Role::StandIn));
         self.places.push((parent, session));
         self.nodes.len() - 1
     }

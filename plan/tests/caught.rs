@@ -5,7 +5,7 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use armrest_abi::{Flush, Iovec, Map, Move, Protect, Range, ReportKind};
-use armrest_images::{Checkpoint, PageRun, Vma};
+use armrest_images::{Checkpoint, Vma};
 use armrest_plan::model::{Trouble, errno, machine, prove};
 use armrest_plan::{Machine, Plan, SourceKind, plan};
 use common::*;
@@ -18,20 +18,7 @@ fn cp() -> Checkpoint {
         sysv(2, 0xb000_1000, 0, 3, 3, false),
         sysv(2, 0xb000_1000, 4, 4, 1, false),
     ];
-    let runs = vec![
-        PageRun {
-            addr: 0x2_0000,
-            pages: 2,
-            file: 0,
-            offset: 0,
-        },
-        PageRun {
-            addr: 0x3_0000,
-            pages: 2,
-            file: 0,
-            offset: 0x2000,
-        },
-    ];
+    let runs = vec![page_run(0x2_0000, 2, 0), page_run(0x3_0000, 2, 0x2000)];
     checkpoint(vmas, vec![segment(2, 8)], runs)
 }
 
@@ -144,12 +131,7 @@ fn stale_lines_are_caught() {
     let cp = checkpoint(
         vec![anon(0x3_0000, 2, 7)],
         vec![],
-        vec![PageRun {
-            addr: 0x3_0000,
-            pages: 2,
-            file: 0,
-            offset: 0,
-        }],
+        vec![page_run(0x3_0000, 2, 0)],
     );
     let run = |flush: bool| {
         let mut p = plan(&cp, &machine(), &options()).unwrap();

@@ -282,12 +282,7 @@ fn contents_for_memory_that_others_see_are_refused() {
             access: Some(2),
             ..anon(0xb000_0000, 8, 3)
         };
-        let run = PageRun {
-            addr: 0xb000_0000,
-            pages: 1,
-            file: 0,
-            offset: 0,
-        };
+        let run = page_run(0xb000_0000, 1, 0);
         let cp = checkpoint(vec![v], vec![segment(2, 8)], vec![run]);
         assert!(
             plan(&cp, &machine(), &options()).is_err(),
@@ -312,12 +307,7 @@ fn a_writable_executable_vma_is_filled_without_exec() {
     let cp = checkpoint(
         vec![anon(0x2_0000, 4, 7)],
         vec![],
-        vec![PageRun {
-            addr: 0x2_0000,
-            pages: 4,
-            file: 0,
-            offset: 0,
-        }],
+        vec![page_run(0x2_0000, 4, 0)],
     );
     let p = plan(&cp, &machine(), &options()).unwrap();
     let m = prove(&cp, &machine(), &p, Trouble::default()).unwrap();

@@ -4,7 +4,7 @@ mod common;
 
 use armrest_abi::{Report, ReportKind, Step};
 use armrest_blob::kernel::{Errno, nr};
-use armrest_images::{Checkpoint, PageRun};
+use armrest_images::Checkpoint;
 use armrest_plan::model::machine;
 use armrest_plan::record::{Recorder, record};
 use armrest_plan::{Plan, plan, words};
@@ -16,20 +16,7 @@ fn cp() -> Checkpoint {
         anon(0x3_0000, 2, 5),
         sysv(2, 0xb000_1000, 0, 8, 3, false),
     ];
-    let runs = vec![
-        PageRun {
-            addr: 0x2_0000,
-            pages: 2,
-            file: 0,
-            offset: 0,
-        },
-        PageRun {
-            addr: 0x3_0000,
-            pages: 1,
-            file: 0,
-            offset: 0x2000,
-        },
-    ];
+    let runs = vec![page_run(0x2_0000, 2, 0), page_run(0x3_0000, 1, 0x2000)];
     checkpoint(vmas, vec![segment(2, 8)], runs)
 }
 

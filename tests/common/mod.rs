@@ -395,6 +395,12 @@ impl Done {
         assert_eq!(self.code, Some(0), "{self:?}");
     }
 
+    /// What the program found wrong with itself.
+    pub fn fails(&self) -> Vec<&str> {
+        let lines = self.log.lines();
+        lines.filter(|l| l.starts_with("FAIL ")).collect()
+    }
+
     /// No process and no SysV segment that was not there before.
     #[track_caller]
     pub fn nothing_left(&self) {
@@ -549,6 +555,16 @@ impl Running<'_> {
     }
 }
 
+impl Scratch {
+    /// Restore the sample, let it judge itself for a moment and end it.
+    pub fn judged(&self) -> Done {
+        let mut run = self.start(&[]);
+        run.restored();
+        std::thread::sleep(Duration::from_millis(200));
+        run.term()
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if self.done.is_none() {
@@ -685,19 +701,6 @@ fn mapping(line: &str) -> Option<Mapping> {
         inode,
         name: words.collect::<Vec<_>>().join(" "),
     })
-}
-
-/// The programs' own pattern: what `fill(p, len, seed)` of `check.h` writes.
-pub fn pattern(seed: u32, len: usize) -> Vec<u8> {
-    let word = |i: u32| {
-        let x = seed.wrapping_mul(2_654_435_761) ^ i.wrapping_mul(40503).wrapping_add(0x9e37_79b9);
-        (x ^ x >> 15).wrapping_mul(2_246_822_519)
-    };
-    (0..u32::MAX)
-        .map(word)
-        .take(len / 4)
-        .flat_map(u32::to_le_bytes)
-        .collect()
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -39,3 +39,26 @@ pub fn step(step: Step) -> &'static str {
 pub fn step_name(step: Step) -> String {
     format!("{step:?}").to_lowercase()
 }
+
+/// The first of many things in a sentence; the rest are counted.
+pub fn some(things: &[String]) -> String {
+    const NAMED: usize = 4;
+    let named = &things[..things.len().min(NAMED)];
+    match things.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{}, {more} more", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::some;
+
+    #[test]
+    fn many_things_are_named_in_part() {
+        let things: Vec<String> = (1..=6).map(|n| n.to_string()).collect();
+        assert_eq!(some(&things[..1]), "1");
+        assert_eq!(some(&things[..4]), "1, 2, 3, 4");
+        assert_eq!(some(&things), "1, 2, 3, 4, 2 more");
+    }
+}

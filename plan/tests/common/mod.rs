@@ -225,6 +225,16 @@ pub fn anon(start: u32, pages: u32, prot: u32) -> Vma {
     }
 }
 
+/// A run of pages in the first pages file.
+pub fn page_run(addr: u64, pages: u32, offset: u64) -> PageRun {
+    PageRun {
+        addr,
+        pages,
+        file: 0,
+        offset,
+    }
+}
+
 /// A part of a SysV attachment, from page `first` of the segment.
 pub fn sysv(shmid: u32, base: u32, first: u32, pages: u32, prot: u32, read_only: bool) -> Vma {
     Vma {

@@ -11,6 +11,7 @@ use std::io;
 
 use armrest_images::{Checkpoint, IpcPerm, VmaKind};
 use armrest_plan::ipc::Sysctl;
+use armrest_plan::words;
 
 use crate::error::Error;
 use crate::journal::{Journal, Thing};
@@ -165,18 +166,11 @@ impl SysV {
             go_on()?;
             msg::make(q, &mut maker)?;
         }
-        let Maker { mut lost, .. } = maker;
+        let Maker { lost, .. } = maker;
         if !lost.is_empty() {
-            /// More are counted.
-            const NAMED: usize = 4;
-            let more = lost.len().saturating_sub(NAMED);
-            lost.truncate(NAMED);
-            if more > 0 {
-                lost.push(format!("{more} more"));
-            }
             all.notes.push(format!(
                 "only root makes objects in the name of another creator; this user is that of {}",
-                lost.join(", ")
+                words::some(&lost)
             ));
         }
         Ok(all)
