@@ -19,7 +19,11 @@ pub struct CodeRow {
 /// All exit codes of armrest itself.
 pub const CODES: &[CodeRow] = &[
     row(2, "usage", "the command line makes no sense"),
-    row(80, "image-missing", "an image file is missing"),
+    row(
+        80,
+        "image-missing",
+        "an image file, or the whole directory, is missing",
+    ),
     row(
         81,
         "image-damaged",
