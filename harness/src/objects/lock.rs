@@ -1,4 +1,4 @@
-//! Locks on files: those of descriptions are taken by the harness, those of processes by the task itself.
+//! Locks on files: those of descriptions are taken by the harness, leases by the task itself, record locks by the blob.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -6,9 +6,6 @@ use std::os::fd::RawFd;
 use armrest_images::{FileLock, LockKind};
 
 use crate::os;
-
-/// `fcntl` with 64-bit offsets: the same number on every 32-bit ARM kernel.
-const F_SETLK64: libc::c_int = 13;
 
 /// Take a lock through `fd`. Never waits: EAGAIN if somebody else has it.
 pub fn take(fd: RawFd, lock: &FileLock) -> io::Result<()> {
@@ -27,8 +24,9 @@ pub fn take(fd: RawFd, lock: &FileLock) -> io::Result<()> {
             os::check(unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::c_int::from(how(lock))) })
                 .map(drop)
         }
-        LockKind::Ofd => record(fd, libc::F_OFD_SETLK, lock),
-        LockKind::Posix => record(fd, F_SETLK64, lock),
+        LockKind::Ofd => of_description(fd, lock),
+        // They would go with the next close of the file (`plan/src/records.rs`).
+        LockKind::Posix => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -37,7 +35,7 @@ fn how(lock: &FileLock) -> i16 {
     i16::from(lock.write)
 }
 
-fn record(fd: RawFd, cmd: libc::c_int, lock: &FileLock) -> io::Result<()> {
+fn of_description(fd: RawFd, lock: &FileLock) -> io::Result<()> {
     let wide = |n: u64| i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     // SAFETY: a structure of integers: all zero is valid.
     let mut l: libc::flock64 = unsafe { std::mem::zeroed() };
@@ -49,10 +47,8 @@ fn record(fd: RawFd, cmd: libc::c_int, lock: &FileLock) -> io::Result<()> {
     let nr = libc::SYS_fcntl64;
     // The crate also builds for 64-bit hosts, for its tests.
     #[cfg(not(target_pointer_width = "32"))]
-    let (nr, cmd) = (
-        libc::SYS_fcntl,
-        if cmd == F_SETLK64 { libc::F_SETLK } else { cmd },
-    );
+    let nr = libc::SYS_fcntl;
+    let cmd = libc::F_OFD_SETLK;
     // SAFETY: the structure is the one that this call takes, and lives through it.
     os::check_long(unsafe { libc::syscall(nr, fd, cmd, std::ptr::from_mut(&mut l)) }).map(drop)
 }
