@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use armrest_images::container::{self, Writer};
 use armrest_images::magic;
 use armrest_images::proto::{
-    CgMember, CgSet, Cgroup, Core, Fdinfo, FileEntry, IpcDesc, IpcMsg, IpcMsgQueue, IpcSem, IpcShm,
-    IpcVar, Mm, PagemapEntry, PagemapHead, Pstree, Pty, Termios, Tty, TtyInfo, VmaEntry,
+    CgMember, CgSet, Cgroup, Core, Fdinfo, FileEntry, Fs, IpcDesc, IpcMsg, IpcMsgQueue, IpcSem,
+    IpcShm, IpcVar, Mm, PagemapEntry, PagemapHead, Pstree, Pty, Termios, Tty, TtyInfo, VmaEntry,
 };
 
 /// Bytes of a page.
@@ -203,6 +203,14 @@ pub const ALL: &[Derived] = &[
             i.edit::<Core>("core-136.img", magic::CORE, |c| {
                 c[0].tc.as_mut().expect("task").loginuid = Some(1000);
             });
+        },
+    },
+    Derived {
+        name: "in-a-jail",
+        of: "counter",
+        what: "its root directory is the one that it works in",
+        change: |i| {
+            i.edit::<Fs>("fs-136.img", magic::FS, |f| f[0].root_id = f[0].cwd_id);
         },
     },
     Derived {
