@@ -16,17 +16,18 @@ input() {
     )
 }
 
-# timed CASE WHAT OPTION…: a restore, and its end.
+# timed CASE WHAT OPTION…: a restore, and the end of all its processes, which have the name of the sample, ${sample}.
 timed() {
     case=$1 what=$2
     shift 2
-    put_files counter
+    put_files $sample
     rm -f /tmp/bench.pid
     bench run armrest restore -D /bench/$case -d --pidfile /tmp/bench.pid "$@" >/tmp/bench.out 2>/tmp/bench.err ||
         { cat /tmp/bench.out /tmp/bench.err; return 1; }
     echo "@ $case $what $(tail -n 1 /tmp/bench.out)"
+    all=$(pidof $sample)
     kill -KILL $(cat /tmp/bench.pid)
-    gone $(cat /tmp/bench.pid)
+    for p in $all; do gone $p; done
 }
 
 # compared CASE TIMES BASE…: the base and the restore by turns.
@@ -70,7 +71,22 @@ shared() {
     rm -r /bench/forked
 }
 
+# grown SAMPLE CASE…: that sample grown to several sizes, by turns, so that what slows the machine down slows all.
+grown() {
+    sample=$1
+    shift
+    # The pids are kept free of what runs here.
+    echo 5000 >/proc/sys/kernel/ns_last_pid
+    for i in 1 2 3; do
+        for case in "$@"; do timed $case restore; done
+    done
+    for case in "$@"; do rm -r /bench/$case; done
+}
+
 shared
+grown troop8 tasks50 tasks100 tasks200
+grown crowd threads250 threads500 threads1000
+sample=counter
 compared counter 5 program
 compared big 5 bench fill /bench/big/pages-1.img
 read -r at </bench/full.at

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bench::Fail;
 use bench::generate::{self, Added, Contents};
+use bench::grow;
 use bench::table::Table;
 
 use crate::follow;
@@ -25,6 +26,29 @@ const INPUTS: [(&str, &str, Added); 5] = [
     ),
     ("many", "counter", Added::OnePage(65_000, Contents::All)),
     ("forked", "forked", Added::OneVma(16_384)),
+];
+
+/// A sample grown to three sizes, each of which is twice the one before: its name, what is counted, and what is grown.
+struct Grown {
+    sample: &'static str,
+    of: &'static str,
+    sizes: [u16; 3],
+    write: fn(&Path, &Path, u16) -> Result<(), Fail>,
+}
+
+const GROWN: [Grown; 2] = [
+    Grown {
+        sample: "troop8",
+        of: "tasks",
+        sizes: [50, 100, 200],
+        write: |from, to, n| grow::troop(from, to, u32::from(n)),
+    },
+    Grown {
+        sample: "crowd",
+        of: "threads",
+        sizes: [250, 500, 1000],
+        write: |from, to, n| grow::crowd(from, to, usize::from(n)),
+    },
 ];
 
 /// A folder that goes when it is dropped.
@@ -65,6 +89,15 @@ fn inputs(places: &Places) -> Result<Inputs, Fail> {
             fs::write(all.0.join(format!("{name}.at")), format!("{}\n", gap.at))?;
         }
         fs::write(dir.join("gap"), list)?;
+    }
+    for g in GROWN {
+        for n in g.sizes {
+            (g.write)(
+                &images.join(g.sample),
+                &all.0.join(format!("{}{n}", g.of)),
+                n,
+            )?;
+        }
     }
     Ok(all)
 }
@@ -127,6 +160,9 @@ fn ratio(restore: &[u64], base: &[u64]) -> Result<f64, Fail> {
     all.sort_by(f64::total_cmp);
     Ok(all[all.len() / 2])
 }
+
+/// As much may a task or thread of many cost, compared with one of few, to be called linear.
+const LINEAR: f64 = 1.1;
 
 fn verdict(good: bool) -> String {
     if good { "met" } else { "**not met**" }.to_owned()
@@ -221,11 +257,53 @@ fn tables(text: &str) -> Result<String, Fail> {
         verdict(r <= 1.1),
     ]);
     Ok(format!(
-        "\n{}\n{}\n{}",
+        "\n{}\n{}\n{}\n{}",
         times.text(),
         memory.text(),
-        shared.text()
+        shared.text(),
+        growth(text)?
     ))
+}
+
+/// What a restore costs for each task or thread, when there are few and when there are four times as many. Where the
+/// time is linear, the ratio is 1 at most: what does not grow is shared by more.
+fn growth(text: &str) -> Result<String, Fail> {
+    let mut table = Table::new(&[
+        "restore of",
+        "ms",
+        "ms for each",
+        "ratio to the first",
+        "goal",
+        "",
+    ]);
+    for g in GROWN {
+        let name = |n: u16| format!("{}{n}", g.of);
+        let first = cases(text, &name(g.sizes[0]))?;
+        for n in g.sizes {
+            let case = cases(text, &name(n))?;
+            let ms = median(&case.restore)?;
+            let times = f64::from(n) / f64::from(g.sizes[0]);
+            let r = ratio(&case.restore, &first.restore)? / times;
+            let judged = n != g.sizes[0];
+            table.row(&[
+                format!("{n} {}", g.of),
+                format!("{ms:.1}"),
+                format!("{:.3}", ms / f64::from(n)),
+                format!("{r:.2}"),
+                if judged {
+                    format!("{LINEAR}")
+                } else {
+                    String::new()
+                },
+                if judged {
+                    verdict(r <= LINEAR)
+                } else {
+                    String::new()
+                },
+            ]);
+        }
+    }
+    Ok(table.text())
 }
 
 fn measure(places: &Places, script: &str, made: &Path) -> Result<String, Fail> {
@@ -269,5 +347,22 @@ mod tests {
         assert!((r - 3.0).abs() < 0.01, "{r}");
         assert!(super::ratio(&case.restore, &[]).is_err());
         assert!(super::cases("@ a restore 1", "a").is_err());
+        let mut text = String::new();
+        for (name, ms) in [
+            ("tasks50", 100),
+            ("tasks100", 180),
+            ("tasks200", 900),
+            ("threads250", 25),
+            ("threads500", 50),
+            ("threads1000", 100),
+        ] {
+            text += &format!("@ {name} restore {ms}000000 900\n");
+        }
+        let table = super::growth(&text).unwrap();
+        let row = |of: &str| table.lines().find(|l| l.contains(of)).unwrap();
+        assert!(row("100 tasks").contains("0.90") && row("100 tasks").contains(" met"));
+        assert!(row("200 tasks").contains("2.25") && row("200 tasks").contains("not met"));
+        assert!(row("1000 threads").contains("1.00"));
+        assert!(super::growth("").is_err());
     }
 }
