@@ -1,5 +1,5 @@
 # The bench in the machine: `@ CASE WHAT NUMBER…` a line. WHAT is base (nanoseconds), restore and lazy (nanoseconds, peak
-# KiB of the harness); of `forked`, KiB of all its processes. tools/vm/src/bench.rs reads it. /bench has the inputs; the pages that were added are made here.
+# KiB of the harness), failed (no number); of `forked`, KiB of all its processes. tools/vm/src/bench.rs reads it. /bench has the inputs; the pages that were added are made here.
 set -eu
 . /vm/lib.sh
 mkdir -p /tmp/mark
@@ -78,14 +78,12 @@ grown() {
     # The pids are kept free of what runs here.
     echo 5000 >/proc/sys/kernel/ns_last_pid
     for i in 1 2 3; do
-        for case in "$@"; do timed $case restore; done
+        for case in "$@"; do timed $case restore || echo "@ $case failed"; done
     done
     for case in "$@"; do rm -r /bench/$case; done
 }
 
 shared
-grown troop8 tasks50 tasks100 tasks200
-grown crowd threads250 threads500 threads1000
 sample=counter
 compared counter 5 program
 compared big 5 bench fill /bench/big/pages-1.img
@@ -94,3 +92,5 @@ compared full 5 bench vmas /bench/full/pages-1.img $at 10000 1
 read -r at </bench/runs.at
 compared runs 5 bench vmas /bench/runs/pages-1.img $at 10000 0
 compared many 1 true
+grown troop8 tasks50 tasks100 tasks200
+grown crowd threads250 threads500 threads1000

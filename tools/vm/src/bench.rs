@@ -109,6 +109,7 @@ struct Case {
     restore: Vec<u64>,
     lazy: Vec<u64>,
     peak: u64,
+    failed: u64,
 }
 
 fn cases(text: &str, name: &str) -> Result<Case, Fail> {
@@ -132,6 +133,7 @@ fn cases(text: &str, name: &str) -> Result<Case, Fail> {
                 case.restore.push(*ns);
                 case.peak = case.peak.max(*peak);
             }
+            ("failed", []) => case.failed += 1,
             ("lazy", [ns, _]) => case.lazy.push(*ns),
             _ => return Err(format!("{line}: not understood").into()),
         }
@@ -282,8 +284,7 @@ fn growth(text: &str) -> Result<String, Fail> {
         for n in g.sizes {
             let case = cases(text, &name(n))?;
             let ms = median(&case.restore)?;
-            let times = f64::from(n) / f64::from(g.sizes[0]);
-            let r = ratio(&case.restore, &first.restore)? / times;
+            let r = ms / median(&first.restore)? / (f64::from(n) / f64::from(g.sizes[0]));
             let judged = n != g.sizes[0];
             table.row(&[
                 format!("{n} {}", g.of),
@@ -295,10 +296,10 @@ fn growth(text: &str) -> Result<String, Fail> {
                 } else {
                     String::new()
                 },
-                if judged {
-                    verdict(r <= LINEAR)
-                } else {
-                    String::new()
+                match case.failed {
+                    0 if judged => verdict(r <= LINEAR),
+                    0 => String::new(),
+                    n => format!("**{n} failed**"),
                 },
             ]);
         }
@@ -358,11 +359,13 @@ mod tests {
         ] {
             text += &format!("@ {name} restore {ms}000000 900\n");
         }
+        text += "@ threads500 failed\n";
         let table = super::growth(&text).unwrap();
         let row = |of: &str| table.lines().find(|l| l.contains(of)).unwrap();
         assert!(row("100 tasks").contains("0.90") && row("100 tasks").contains(" met"));
         assert!(row("200 tasks").contains("2.25") && row("200 tasks").contains("not met"));
         assert!(row("1000 threads").contains("1.00"));
+        assert!(row("500 threads").contains("1 failed"));
         assert!(super::growth("").is_err());
     }
 }
