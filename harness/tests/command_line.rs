@@ -179,3 +179,41 @@ fn verify_refuses_what_it_cannot_compare() {
     };
     assert_eq!(o.status.code(), Some(code), "{}", err(&o));
 }
+
+#[test]
+fn directories_that_are_not_there_are_named_before_anything_happens() {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/images/counter");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    for (args, code, says) in [
+        (
+            ["plan", "-D", "/nowhere", "-s"],
+            80,
+            "/nowhere: there is no such directory",
+        ),
+        (
+            ["plan", "-D", file, "-s"],
+            80,
+            "this is a file, not the directory",
+        ),
+    ] {
+        let o = armrest(&args);
+        assert!(
+            o.status.code() == Some(code) && err(&o).contains(says),
+            "{args:?}: {}",
+            err(&o)
+        );
+    }
+    let o = armrest(&["restore", "-D", here, "-W", "/nowhere"]);
+    assert!(o.status.code() == Some(105), "{}", err(&o));
+    assert!(
+        err(&o).contains("armrest: output: /nowhere: No such file"),
+        "{}",
+        err(&o)
+    );
+    let o = armrest(&["show", here]);
+    assert!(
+        err(&o).contains("a directory, not one image"),
+        "{}",
+        err(&o)
+    );
+}
