@@ -66,7 +66,7 @@ pub struct PageRun {
     pub addr: u64,
     /// Pages, more than 0.
     pub pages: u32,
-    /// Index in [`Checkpoint::pages_files`].
+    /// Index in [`Checkpoint::pages_files`](super::Checkpoint::pages_files).
     pub file: usize,
     /// Byte offset in that file.
     pub offset: u64,
@@ -125,12 +125,12 @@ pub enum VmaKind {
     Memfd {
         /// File id of the MEMFD entry.
         file: u32,
-        /// Inode id in [`Checkpoint::memfds`].
+        /// Inode id in [`Checkpoint::memfds`](super::Checkpoint::memfds).
         inode: u32,
     },
     /// Anonymous shared memory recorded by inode number.
     AnonShared {
-        /// Key in [`Checkpoint::anon_shared`].
+        /// Key in [`Checkpoint::anon_shared`](super::Checkpoint::anon_shared).
         shmid: u64,
     },
     /// Part of a SysV attachment.
