@@ -82,6 +82,7 @@ impl Raw {
                 frame: u32,
                 to: u32,
                 svc: u32,
+                pid: u32,
             ) -> !;
         }
         // SAFETY: the routine lies in the kept page and uses nothing of what it unmaps; nothing of ours runs after it,
@@ -94,6 +95,7 @@ impl Raw {
                 e.frame,
                 e.exit[0],
                 e.exit[1],
+                PID.load(Ordering::Relaxed),
             )
         }
     }

@@ -16,9 +16,9 @@
 @             r2 = report descriptor to close, none if negative
 @             r3 = address of the signal frame, 8-aligned, in this page
 @             [sp] = where the frame is copied to, in the task's memory; [sp, #4] = address of the svc behind
-@             `mov r7, #119` in the kernel's sigpage, or 0
+@             `mov r7, #119` in the kernel's sigpage, or 0; [sp, #8] = the pid that the task has in the checkpoint
 @   out:      does not return: the task runs with the frame's registers; if a call fails, exit_group(112),
-@             and if that was munmap, two words to the report descriptor before: its result, and 91
+@             and if that was munmap, three words to the report descriptor before: its result, 91, and that pid
 @   clobbers: everything
 @ Uses no stack and no data once a call took both away (if munmap fails, none did). Position-independent.
 @
@@ -50,10 +50,11 @@ armrest_exit:
         svc     #0                      @ does not come back
 1:      cmp     r7, #NR_munmap
         bne     7f
-        push    {r0, r7}                @ r0 is below r7
+        ldr     r8, [sp, #8]
+        push    {r0, r7, r8}            @ in this order upwards
         mov     r0, r4
         mov     r1, sp
-        mov     r2, #8
+        mov     r2, #12
         mov     r7, #NR_write
         svc     #0
 7:      mov     r0, #EXIT_CODE

@@ -257,7 +257,8 @@ pub fn read_small(path: &str) -> io::Result<String> {
     let mut bytes = vec![0; 4096];
     let n = io::Read::read(&mut std::fs::File::open(path)?, &mut bytes)?;
     bytes.truncate(n);
-    String::from_utf8(bytes).map_err(io::Error::other)
+    // The name of a process may be any bytes.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A file of /proc that comes in pieces.

@@ -1,6 +1,7 @@
 //! The child of a restore, its end, and how others' ends are seen.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::{Duration, Instant};
 
 use armrest_abi::Report;
@@ -117,17 +118,12 @@ impl Child {
     /// It and all that is a child of this process besides: killed and reaped, until there is none. With this process a
     /// subreaper, that is all of a tree, and no pid can be anyone else's.
     ///
-    /// False: the kernel does not list children (CONFIG_PROC_CHILDREN).
+    /// False: `/proc` cannot be read.
     pub fn end_all() -> bool {
-        let list = format!("/proc/self/task/{}/children", std::process::id());
         loop {
-            let Ok(text) = std::fs::read_to_string(&list) else {
+            let Ok(pids) = listed().or_else(|_| sought()) else {
                 return false;
             };
-            let pids: Vec<libc::pid_t> = text
-                .split_whitespace()
-                .filter_map(|p| p.parse().ok())
-                .collect();
             if pids.is_empty() {
                 return true;
             }
@@ -196,6 +192,32 @@ impl Drop for Child {
     }
 }
 
+/// The children of this process, as the kernel lists them: with CONFIG_PROC_CHILDREN.
+fn listed() -> io::Result<Vec<libc::pid_t>> {
+    let own = std::process::id();
+    let text = std::fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
+    Ok(text
+        .split_whitespace()
+        .filter_map(|p| p.parse().ok())
+        .collect())
+}
+
+/// The same without that: all processes that call this one their parent.
+fn sought() -> io::Result<Vec<libc::pid_t>> {
+    let own = std::process::id().to_string();
+    let ours = |pid: &libc::pid_t| {
+        let text = os::read_small(&format!("/proc/{pid}/stat"));
+        text.is_ok_and(|t| os::stat_fields(&t).nth(1) == Some(&own))
+    };
+    let names = std::fs::read_dir("/proc")?
+        .flatten()
+        .map(|e| e.file_name());
+    Ok(names
+        .filter_map(|n| n.to_str()?.parse().ok())
+        .filter(ours)
+        .collect())
+}
+
 /// What `/proc/PID/stat` says of a process that may be someone else's child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -247,4 +269,24 @@ pub fn who_gave_up(pids: &[libc::pid_t]) -> Option<usize> {
 /// Is a process dead, or gone?
 pub fn is_dead(pid: libc::pid_t) -> bool {
     state(pid) != State::Lives
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn children_are_found_without_the_kernels_list() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        let found = super::sought().unwrap();
+        child.kill().unwrap();
+        // Dead, it is one until it is waited for.
+        let dead = super::sought().unwrap();
+        child.wait().unwrap();
+        assert!(found.contains(&pid) && dead.contains(&pid), "{found:?} {dead:?}");
+        assert!(!found.contains(&std::process::id().cast_signed()));
+        assert!(!super::sought().unwrap().contains(&pid));
+    }
 }

@@ -59,12 +59,16 @@ impl Reports {
         Report::from_bytes(first).filter(|r| r.magic == Report::MAGIC)
     }
 
-    /// The two words of the exit routine, which has no room for more: its munmap failed.
-    fn stayed(&self, plan: &Plan) -> Option<Report> {
-        let (result, call) = self.said.get(..8)?.split_at(4);
-        if call != MUNMAP.to_le_bytes() {
-            return None;
-        }
+    /// The words of the exit routine, which has no room for more: its munmap failed with this, in the task of this pid.
+    fn stayed(&self) -> Option<(i32, u32)> {
+        let words = self.said.get(..12)?;
+        let word = |i: usize| words[4 * i..].first_chunk().copied().map(u32::from_le_bytes);
+        (word(1)? == MUNMAP).then_some((word(0)?.cast_signed(), word(2)?))
+    }
+
+    /// The same as a report.
+    fn stayed_report(&self, plan: &Plan) -> Option<Report> {
+        let (result, pid) = self.stayed()?;
         let (start, end) = (plan.area.keep.end, plan.area.all.end);
         Some(Report {
             magic: Report::MAGIC,
@@ -75,9 +79,9 @@ impl Reports {
             row: 0,
             syscall: MUNMAP,
             args: [start, end - start, 0, 0, 0, 0],
-            result: i32::from_le_bytes(result.try_into().ok()?),
+            result,
             tid: 0,
-            pid: 0,
+            pid,
         })
     }
 
@@ -90,7 +94,8 @@ impl Reports {
 
     /// The task that the report is of, by its pid in the checkpoint, if there is one.
     pub fn reporter(&self) -> Option<u32> {
-        self.report().map(|r| r.pid)
+        let stayed = || Some(self.stayed()?.1);
+        self.report().map(|r| r.pid).or_else(stayed)
     }
 
     /// What an ended pipe means for a task: `child` is the one that can be waited for.
@@ -102,16 +107,18 @@ impl Reports {
         plan: &Plan,
         loaded: &Loaded,
     ) -> Result<(), Error> {
-        if let Some(report) = self.report().or_else(|| self.stayed(plan)) {
+        if let Some(report) = self.report().or_else(|| self.stayed_report(plan)) {
             return Err(Error::Blob {
                 what: format!("pid {pid}"),
                 why: words::report(&report, plan, cp),
             });
         }
-        if !self.said.is_empty() {
+        // Others may have failed too, and said so after it.
+        let first = self.said.split(|b| *b == b'\n').next();
+        if let Some(first) = first.filter(|l| !l.is_empty()) {
             return Err(Error::Machine {
                 what: "the restoring child".into(),
-                why: String::from_utf8_lossy(&self.said).into_owned(),
+                why: String::from_utf8_lossy(first).into_owned(),
             });
         }
         // The pipe ends too when the child dies without a word; then it is gone in a moment, if it is not yet.
