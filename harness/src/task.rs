@@ -61,7 +61,7 @@ impl Becoming<'_> {
         let mut placed = false;
         let prepared = loaded.fill(self.plan);
         if let Err((what, e)) = prepared.and_then(|()| self.prepare(&mut placed)) {
-            let words = format!("pid {}: {what}: {e}", self.task.pid);
+            let words = format!("pid {}: {what}: {e}\n", self.task.pid);
             // Until it is placed its number may be another's, and afterwards the one that it had.
             if placed {
                 write_raw(&self.plan.report_fd.cast_signed(), words.as_bytes());

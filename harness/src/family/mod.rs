@@ -58,7 +58,7 @@ impl Family<'_> {
             Ok(never) => match never {},
             Err((what, e)) => {
                 let pid = self.tree.nodes[node].pid;
-                let words = format!("pid {pid}: {what}: {e}");
+                let words = format!("pid {pid}: {what}: {e}\n");
                 write_raw(self.report, words.as_bytes());
                 // SAFETY: ends this process alone, without exit handlers.
                 unsafe { libc::_exit(FAILED) }

@@ -1,10 +1,10 @@
 // Makes calls of a restore fail, or kills the harness between them, one run for each, and looks at what is left.
 //
-//   fault MODE SAMPLE[+HOW] [PER] -- armrest restore …
+//   fault MODE SAMPLE[+HOW] [PER [STEP]] -- armrest restore …
 //
 // blob     each call of the blob fails in turn (at most PER for each step, call, and leader or other thread); every step
 //          that makes calls must have failed once. Waits by futex that fail are repeated, and all goes well. Wake-ups
-//          are left alone: on a word that is there they cannot fail.
+//          are left alone: on a word that is there they cannot fail. STEP: of this step alone.
 // child    each call that the child makes before it enters the blob fails in turn
 // harness  calls of the harness itself fail in turn: about PER of them, spread evenly
 // kill     the harness is killed while the child is at the first call of each step, and at calls of the child before
@@ -121,7 +121,7 @@ static struct {
 } run;
 
 static char **command;
-static const char *sample, *label;
+static const char *sample, *label, *only;
 static int failures, expected;
 
 static void die(const char *what) { perror(what); exit(125); }
@@ -906,7 +906,7 @@ static void mode_blob(int per) {
         if (c->nr == 240 && !wait && (c->op != 5 || c->step == 17)) continue;
         // Those at the gate of a tree are shared, and polls beside them: both are repeated.
         if (c->nr == 168 || (expected > 1 && c->nr == 240 && c->op == 0)) continue;
-        if (!sampled(all, count, i)) continue;
+        if (!sampled(all, count, i) || (only && strcmp(only, STEP[c->step]))) continue;
         for (int k = 0; k < count; k++)
             if (same_kind(&all[k], c)) {
                 if (k < i) mine++;
@@ -957,7 +957,10 @@ static void mode_ordinary(enum where w, int per) {
     for (int i = first; i < count; i++) {
         int of = count - first, mine = i - first;
         if (w == IN_CHILD) mine = place_of(all, count, i, &of);
-        if (!taken(mine, of, per)) continue;
+        // Of a tree not the same calls of each process, but all kinds of calls.
+        bool tree = w == IN_CHILD && expected > 1, kind = tree;
+        for (int k = 0; k < i && kind; k++) kind = all[k].nr != all[i].nr;
+        if (!kind && !taken(tree ? (mine + 7 * all[i].pid) % of : mine, of, per)) continue;
         // Neither fails: exit_group, rt_sigreturn.
         if (all[i].nr == 248 || all[i].nr == 173) continue;
         int error = i % (int)(sizeof ERRNO / sizeof *ERRNO);
@@ -1226,6 +1229,7 @@ int main(int argc, char **argv) {
     label = argv[2];
     sample = strndup(label, strcspn(label, "+"));
     if (dashes > 3) per = atoi(argv[3]);
+    if (dashes > 4) only = argv[4];
     command = argv + dashes + 1;
     for (char **a = command; *a; a++) {
         if (!strcmp(*a, "--new-namespaces")) namespaces = true;
