@@ -93,10 +93,15 @@ sample() {
         ! grep -qw $1 /vm/restored || { echo "it was restored once: tools/vm/guest/restored"; return 1; }
         return 77
     fi
-    status=0
-    fresh $1 || status=$?
-    [ $status != 0 ] || return 0
-    slack_alone $1
+    for time in 1 2 3; do
+        status=0
+        fresh $1 || status=$?
+        [ $status != 0 ] || return 0
+        ! slack_alone $1 || return 0
+        # None at all: either the timer is not armed, or the ticks of a busy host fell elsewhere. Not three times.
+        [ $1 = ticking ] && grep '^FAIL .*: interval timers: [1-9][0-9]* 0 [1-9][0-9]*$' /samples/run/ticking/out.log || return 1
+    done
+    return 1
 }
 
 # slack_alone NAME: what an image does not record cannot be put back; the sample says so, rightly. And `ticking` counts
