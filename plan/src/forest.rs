@@ -11,7 +11,7 @@ use armrest_images::{Checkpoint, Task, TaskState};
 use crate::draft::{Sketch, sketch};
 use crate::finish;
 use crate::inherit;
-use crate::machine::{Machine, MapRange, OwnMap};
+use crate::machine::{Machine, MapRange, OwnMap, STACK_ROOM};
 use crate::shm;
 use crate::space::Space;
 use crate::tree::{self, Tree};
@@ -208,7 +208,7 @@ fn slab(whole: &Whole<'_>, sketches: &[Option<Sketch<'_>>]) -> Option<Range> {
     let (cp, machine) = (whole.cp, whole.machine);
     let mut space = Space::new(machine.mmap_min_addr.max(0x1_0000), machine.task_size);
     for m in &machine.maps {
-        space.take(m.range.into());
+        space.take(m.reach(STACK_ROOM));
     }
     // Where the kernel's own pages wait in any of them.
     let sketches = || sketches.iter().flatten();

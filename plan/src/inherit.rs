@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use armrest_abi::{Batch, Iovec, Map, PAGE_SIZE, Range};
 use armrest_images::{Checkpoint, LiveTask, PageRun, Vma, VmaKind};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, STACK_ROOM};
 use crate::space::Space;
 use crate::tree::{Act, Role, Tree};
 use crate::types::{Options, Tables};
@@ -28,9 +28,6 @@ const PLAIN_ADVICE: u64 = 1 << 1 | 1 << 2 | 1 << 15 | 1 << 16;
 
 /// How many VMAs that do not fit beside the others are given a search of their own.
 const MOST_SEARCHES: usize = 16;
-
-/// Room that is left below our own stack.
-const STACK_ROOM: u32 = 8 << 20;
 
 /// Contents of some pages: where they belong, and where their bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -414,11 +411,7 @@ impl Slots {
         let low = machine.mmap_min_addr.max(0x1_0000);
         let mut ours = Space::new(low, machine.task_size);
         for m in &machine.maps {
-            let below = if m.name == "[stack]" { STACK_ROOM } else { 0 };
-            ours.take(Range {
-                start: m.range.start.saturating_sub(below),
-                end: m.range.end,
-            });
+            ours.take(m.reach(STACK_ROOM));
         }
         let lives = || cp.tasks.iter().filter_map(|t| t.live.as_ref());
         for l in lives().filter(|l| mm::way(l, machine) == 0) {

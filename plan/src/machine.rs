@@ -188,6 +188,21 @@ pub struct OwnMap {
     pub name: String,
 }
 
+/// What our own stack may come to need below its mapping. If something lies there, or less than a guard gap away, the
+/// stack cannot grow and the process ends.
+pub const STACK_ROOM: u32 = 8 << 20;
+
+impl OwnMap {
+    /// The range, and this much below a stack.
+    pub fn reach(&self, below: u32) -> Range {
+        let below = if self.name == "[stack]" { below } else { 0 };
+        Range {
+            start: self.range.start.saturating_sub(below),
+            end: self.range.end,
+        }
+    }
+}
+
 /// A range that serialises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MapRange {

@@ -308,3 +308,18 @@ fn taken_ids_are_named() {
     assert!(leaders.clone().count() > 0);
     assert!(leaders.into_iter().all(|l| ids.contains(&l)), "{ids:?}");
 }
+
+/// Nothing lies where our own stack would grow, wherever the kernel has put it: above all that was dumped too.
+#[test]
+fn no_area_is_in_the_way_of_our_own_stack() {
+    for name in ["counter", "family", "forked"] {
+        let mut on = machine();
+        let stack = on.maps.iter_mut().find(|m| m.name == "[stack]");
+        let stack = &mut stack.expect("a stack").range;
+        (stack.start, stack.end) = (on.task_size - 0x2_1000, on.task_size);
+        let low = stack.start - (8 << 20);
+        for (_, p) in planned(&sample(name), &on).each() {
+            assert!(p.area.all.end <= low, "{name}: {:08x}", p.area.all.end);
+        }
+    }
+}

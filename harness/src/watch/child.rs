@@ -209,9 +209,7 @@ fn sought() -> io::Result<Vec<libc::pid_t>> {
         let text = os::read_small(&format!("/proc/{pid}/stat"));
         text.is_ok_and(|t| os::stat_fields(&t).nth(1) == Some(&own))
     };
-    let names = std::fs::read_dir("/proc")?
-        .flatten()
-        .map(|e| e.file_name());
+    let names = std::fs::read_dir("/proc")?.flatten().map(|e| e.file_name());
     Ok(names
         .filter_map(|n| n.to_str()?.parse().ok())
         .filter(ours)
@@ -285,7 +283,10 @@ mod tests {
         // Dead, it is one until it is waited for.
         let dead = super::sought().unwrap();
         child.wait().unwrap();
-        assert!(found.contains(&pid) && dead.contains(&pid), "{found:?} {dead:?}");
+        assert!(
+            found.contains(&pid) && dead.contains(&pid),
+            "{found:?} {dead:?}"
+        );
         assert!(!found.contains(&std::process::id().cast_signed()));
         assert!(!super::sought().unwrap().contains(&pid));
     }

@@ -62,7 +62,12 @@ impl Reports {
     /// The words of the exit routine, which has no room for more: its munmap failed with this, in the task of this pid.
     fn stayed(&self) -> Option<(i32, u32)> {
         let words = self.said.get(..12)?;
-        let word = |i: usize| words[4 * i..].first_chunk().copied().map(u32::from_le_bytes);
+        let word = |i: usize| {
+            words[4 * i..]
+                .first_chunk()
+                .copied()
+                .map(u32::from_le_bytes)
+        };
         (word(1)? == MUNMAP).then_some((word(0)?.cast_signed(), word(2)?))
     }
 

@@ -5,7 +5,7 @@ use armrest_images::VmaKind;
 
 use super::{Draft, Sketch};
 use crate::inherit::Kept;
-use crate::machine::OwnMap;
+use crate::machine::{OwnMap, STACK_ROOM};
 use crate::shm;
 use crate::space::{self, Space, page_up};
 use crate::types::{Area, BlobSizes, Refusal, RefusalKind, Tables};
@@ -21,7 +21,7 @@ impl Draft<'_> {
         let low = self.machine.mmap_min_addr.max(0x1_0000);
         let mut hard = Space::new(low, self.machine.task_size);
         for m in &self.machine.maps {
-            hard.take(m.range.into());
+            hard.take(m.reach(512 * PAGE_SIZE));
         }
         for v in &self.live.mm.vmas {
             // The kernel keeps a guard gap of 256 pages below a growing stack.
@@ -41,6 +41,9 @@ impl Draft<'_> {
             });
         }
         let mut soft = hard.clone();
+        for m in &self.machine.maps {
+            soft.take(m.reach(STACK_ROOM));
+        }
         for v in &self.live.mm.vmas {
             if v.grows_down {
                 soft.take(Range {

@@ -1,11 +1,11 @@
 // Makes calls of a restore fail, or kills the harness between them, one run for each, and looks at what is left.
 //
-//   fault MODE SAMPLE[+HOW] [PER [STEP]] -- armrest restore …
+//   fault MODE SAMPLE[+HOW] [PER [STEP or NUMBER]] -- armrest restore …
 //
 // blob     each call of the blob fails in turn (at most PER for each step, call, and leader or other thread); every step
 //          that makes calls must have failed once. Waits by futex that fail are repeated, and all goes well. Wake-ups
 //          are left alone: on a word that is there they cannot fail. STEP: of this step alone.
-// child    each call that the child makes before it enters the blob fails in turn
+// child    each call that the child makes before it enters the blob fails in turn; all calls of that NUMBER alone
 // harness  calls of the harness itself fail in turn: about PER of them, spread evenly
 // kill     the harness is killed while the child is at the first call of each step, and at calls of the child before
 // killself the harness is killed before and after calls of its own: about PER of them, and those that make things
@@ -960,7 +960,7 @@ static void mode_ordinary(enum where w, int per) {
         // Of a tree not the same calls of each process, but all kinds of calls.
         bool tree = w == IN_CHILD && expected > 1, kind = tree;
         for (int k = 0; k < i && kind; k++) kind = all[k].nr != all[i].nr;
-        if (!kind && !taken(tree ? (mine + 7 * all[i].pid) % of : mine, of, per)) continue;
+        if (only ? all[i].nr != (unsigned)atoi(only) : !kind && !taken(tree ? (mine + 7 * all[i].pid) % of : mine, of, per)) continue;
         // Neither fails: exit_group, rt_sigreturn.
         if (all[i].nr == 248 || all[i].nr == 173) continue;
         int error = i % (int)(sizeof ERRNO / sizeof *ERRNO);
