@@ -647,7 +647,7 @@ fn a_grown_log_is_named_and_can_be_accepted() {
         &Setup::default(),
         &[],
         96,
-        &[&words, "armrest: try: --allow-changed"],
+        &[&words, "or --allow-changed PATH"],
     );
     s.refused(
         &Setup::default(),

@@ -1176,6 +1176,12 @@ static void mode_child_signalled(int sign, int per) {
     if (sign == SIGSTOP && !well) bad("it never went well");
 }
 
+// Does this process come into the blob?
+static bool enters(const struct call *all, int count, int pid) {
+    for (int i = 0; i < count; i++) if (all[i].pid == pid) return true;
+    return false;
+}
+
 // Each process in turn is killed at calls of its own: the error names it, and nothing stays.
 static void mode_taskkill(int per) {
     int tried = 0, failed = 0, late = 0;
@@ -1197,8 +1203,9 @@ static void mode_taskkill(int per) {
             run.step = c->step, run.nr = run.op = 0, run.thread = false;
             once();
             tried++;
-            // Behind the gate the others may have run, and its end is its own affair.
-            bool own = w == IN_BLOB && c->step == 17;
+            // Behind the gate the others may have run, and its end is its own affair. So it is of one that only stands in
+            // for a leader that is gone, in its last call: it was ending.
+            bool own = w == IN_BLOB ? c->step == 17 : mine == of - 1 && !enters(calls[1], counts[1], c->pid);
             if (run.status == 0 && (own || !run.acted)) {
                 late++;
                 end_task();

@@ -211,12 +211,12 @@ stopped_there() {
     cat /tmp/verify
 }
 
-# goes_on NAME: a stopped sample runs, is ended, and says PASS.
+# goes_on NAME: a stopped sample runs for $run microseconds (half a second), is ended, and says PASS.
 goes_on() {
     pid=$(root_pid $1)
     log=/samples/run/$1/out.log
     kill -CONT $pid || return 1
-    usleep 500000
+    usleep ${run:-500000}
     kill -TERM $pid || return 1
     gone $pid || return 1
     tail -n 3 $log
