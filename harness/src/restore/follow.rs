@@ -115,7 +115,7 @@ impl Restore<'_> {
         // Looked at last: whoever died has said before what it had to say.
         if reports.take(Duration::ZERO)? || reports.said_anything() {
             reports.hear_out()?;
-            self.judge(reports, child, loaded, &[])?;
+            self.judge(reports, child, loaded)?;
         }
         match dead {
             None => Ok(()),
@@ -129,25 +129,18 @@ impl Restore<'_> {
         }
     }
 
-    /// What the report pipe said, of whichever task; `pids`: of all tasks, if one may have been entered.
+    /// What the report pipe said, of whichever task.
     pub(super) fn judge(
         &self,
         reports: &Reports,
         child: &mut Child,
         loaded: &[Loaded],
-        pids: &[libc::pid_t],
     ) -> Result<(), Error> {
         let of = |pid: u32| {
             let is = |m: &Member<'_>| m.live.threads.first().is_some_and(|t| t.tid == pid);
             self.members.iter().position(is)
         };
-        let at = match reports.reporter() {
-            Some(pid) => of(pid),
-            // The exit routine does not say whose it is.
-            None if reports.said_anything() => watch::who_gave_up(pids),
-            None => None,
-        };
-        let at = at.unwrap_or(0);
+        let at = reports.reporter().and_then(of).unwrap_or(0);
         let m = &self.members[at];
         reports.judge(m.task.pid, child, self.cp, &m.plan, &loaded[at])?;
         for (m, loaded) in self.members.iter().zip(loaded) {
@@ -169,11 +162,16 @@ impl Restore<'_> {
         if running.tracer.is_some() {
             return self.see_out(running, reports, made);
         }
-        let pids = running.pids();
         let child = &mut running.child;
-        let all = self.members.iter().map(|m| m.plan.read_by_blob()).sum();
-        watch::until_ended(&mut reports, all, &made.loaded, self.deadline, self.forward)?;
-        self.judge(&reports, child, &made.loaded, &pids)?;
+        let bar = self.bar();
+        watch::until_ended(
+            &mut reports,
+            &bar,
+            &made.loaded,
+            self.deadline,
+            self.forward,
+        )?;
+        self.judge(&reports, child, &made.loaded)?;
         std::thread::sleep(watch::LAST_CALLS);
         let others = running.others.iter_mut();
         for (m, child) in self.members.iter().zip([child].into_iter().chain(others)) {

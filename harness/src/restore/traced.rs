@@ -47,7 +47,7 @@ impl Restore<'_> {
         else {
             return Ok(());
         };
-        self.until_out((child, &pids), &mut reports, tracer, made)?;
+        self.until_out(child, &mut reports, tracer, made)?;
         let left = self.leave(tracer, &pids, notes);
         if let Some((_, how)) = tracer.ended().filter(|e| e.0 == child.pid()) {
             child.has_ended(how);
@@ -61,7 +61,7 @@ impl Restore<'_> {
 
     fn until_out(
         &self,
-        (child, pids): (&mut Child, &[libc::pid_t]),
+        child: &mut Child,
         reports: &mut Reports,
         tracer: &mut Tracer,
         made: &Made,
@@ -78,7 +78,7 @@ impl Restore<'_> {
             }
             let ended = reports.take(Duration::from_millis(u64::from(entered.is_none())))?;
             if ended && tracer.out() == threads {
-                return self.judge(reports, child, loaded, pids);
+                return self.judge(reports, child, loaded);
             }
             if reports.said_anything() || lost.is_some() {
                 if alone {
@@ -86,7 +86,7 @@ impl Restore<'_> {
                     tracer.give_up();
                 }
                 reports.hear_out()?;
-                self.judge(reports, child, loaded, pids)?;
+                self.judge(reports, child, loaded)?;
                 let end = lost.map(|l| l.1);
                 return Err(Error::Lost {
                     what: match lost {

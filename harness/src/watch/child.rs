@@ -248,22 +248,6 @@ fn state(pid: libc::pid_t) -> State {
     }
 }
 
-/// Which of these tasks ended as the exit routine ends one when a call of its fails: it is dead in a moment.
-pub fn who_gave_up(pids: &[libc::pid_t]) -> Option<usize> {
-    let gave_up = |pid: &libc::pid_t| {
-        state(*pid).dead() == Some(Ended::Exit(Report::EXIT_CODE.cast_signed()))
-    };
-    let start = Instant::now();
-    while pids.len() > 1 && start.elapsed() < Duration::from_millis(100) {
-        let at = pids.iter().position(gave_up);
-        if at.is_some() {
-            return at;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    None
-}
-
 /// Is a process dead, or gone?
 pub fn is_dead(pid: libc::pid_t) -> bool {
     state(pid) != State::Lives

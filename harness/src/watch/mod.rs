@@ -8,7 +8,7 @@ mod reports;
 mod time;
 
 pub use bar::Bar;
-pub use child::{Child, Ended, is_dead, who_gave_up};
+pub use child::{Child, Ended, is_dead};
 pub use entered::{LAST_CALLS, all_blocked, area_gone, until_running};
 pub use forward::Forward;
 pub use reports::{Reports, in_step, readable, until_ended};

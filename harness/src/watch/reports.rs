@@ -145,12 +145,11 @@ impl Reports {
 /// Wait until the report pipe ends: all tasks are being entered, if it ends without a report.
 pub fn until_ended(
     reports: &mut Reports,
-    pages: u64,
+    bar: &Bar,
     loaded: &[Loaded],
     deadline: Deadline,
     forward: &Forward,
 ) -> Result<(), Error> {
-    let bar = Bar::new(pages * 4096);
     while !reports.take(Duration::from_millis(50))? {
         forward.interrupted()?;
         deadline.check(|| in_step(loaded))?;
