@@ -374,10 +374,7 @@ pub fn set_limit(pid: libc::pid_t, resource: u32, (cur, max): (u64, u64)) -> io:
 /// Has this process ended, as far as /proc tells?
 fn ended(pid: libc::pid_t) -> bool {
     match os::read_small(&format!("/proc/{pid}/stat")) {
-        Ok(stat) => {
-            let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-            state.is_some_and(|s| s.starts_with(['Z', 'X']))
-        }
+        Ok(stat) => matches!(os::stat_fields(&stat).next(), Some("Z" | "X")),
         Err(e) => {
             e.kind() == io::ErrorKind::NotFound && std::path::Path::new("/proc/self").exists()
         }

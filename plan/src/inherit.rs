@@ -21,6 +21,7 @@ use crate::machine::{Machine, STACK_ROOM};
 use crate::space::Space;
 use crate::tree::{Act, Role, Tree};
 use crate::types::{Options, Tables};
+use crate::whole::lives;
 use crate::{consts, memory, mm, shm, u32_of};
 
 /// Advice that changes nothing about whose a page is: RANDOM, SEQUENTIAL, NOHUGEPAGE, DONTDUMP.
@@ -413,7 +414,7 @@ impl Slots {
         for m in &machine.maps {
             ours.take(m.reach(STACK_ROOM));
         }
-        let lives = || cp.tasks.iter().filter_map(|t| t.live.as_ref());
+        let lives = || lives(cp).map(|(_, l)| l);
         for l in lives().filter(|l| mm::way(l, machine) == 0) {
             // The way of our break to the checkpoint's.
             ours.take(Range {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use armrest_images::{Checkpoint, File, FileOwner, LiveTask, VmaKind};
 
 use crate::files::{Inherited, Make, facts};
+use crate::whole::lives;
 
 const SEAL_FUTURE_WRITE: u32 = 0x10;
 
@@ -106,7 +107,6 @@ pub fn plan(cp: &Checkpoint, makes: &[Make], given: &Inherited) -> Vec<Late> {
 
 /// Memory files that are mapped to write although they are sealed against future writes, with their seals.
 fn sealed(cp: &Checkpoint) -> BTreeMap<u32, u32> {
-    let lives = cp.tasks.iter().filter_map(|t| t.live.as_ref());
     let mapped = |live: &LiveTask| {
         let vmas = live.mm.vmas.iter();
         let inode = |v: &armrest_images::Vma| match v.kind {
@@ -115,9 +115,12 @@ fn sealed(cp: &Checkpoint) -> BTreeMap<u32, u32> {
         };
         vmas.filter_map(inode).collect::<Vec<_>>()
     };
-    let all = lives.flat_map(mapped).filter_map(|inode| {
-        let seals = cp.memfds.get(&inode)?.seals;
-        (seals & SEAL_FUTURE_WRITE != 0).then_some((inode, seals))
-    });
+    let all = lives(cp)
+        .map(|(_, l)| l)
+        .flat_map(mapped)
+        .filter_map(|inode| {
+            let seals = cp.memfds.get(&inode)?.seals;
+            (seals & SEAL_FUTURE_WRITE != 0).then_some((inode, seals))
+        });
     all.collect()
 }

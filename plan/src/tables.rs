@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use armrest_images::{Checkpoint, LiveTask, Task};
 
 use crate::tree::{Act, Node, Role};
+use crate::whole::lives;
 
 /// The tasks that have the same descriptor table as this one, itself included, in the order of the checkpoint.
 pub fn sharers(tasks: &[Task], task: usize) -> Vec<usize> {
@@ -25,9 +26,7 @@ pub fn sharers(tasks: &[Task], task: usize) -> Vec<usize> {
 /// The first task of each table: what is done with descriptors is done by it.
 pub fn holders(cp: &Checkpoint) -> impl Iterator<Item = (usize, &LiveTask)> {
     let mut seen = BTreeSet::new();
-    let all = cp.tasks.iter().enumerate();
-    let live = all.filter_map(|(i, t)| Some((i, t.live.as_ref()?)));
-    live.filter(move |(_, l)| seen.insert(l.files_id))
+    lives(cp).filter(move |(_, l)| seen.insert(l.files_id))
 }
 
 /// Mark the forks that share a table, and let processes part from tables that are not theirs. `tables`: the number of

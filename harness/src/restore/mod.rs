@@ -290,4 +290,10 @@ impl Restore<'_> {
     fn root(&self) -> &Member<'_> {
         &self.members[0]
     }
+
+    /// The member that is the task of this index, and its place among them: they are in the order of the tasks.
+    fn member(&self, index: usize) -> Option<(usize, &Member<'_>)> {
+        let at = self.members.binary_search_by_key(&index, |m| m.index);
+        at.ok().map(|at| (at, &self.members[at]))
+    }
 }

@@ -119,11 +119,10 @@ impl Restore<'_> {
             timens::for_children(then)?;
         }
         let become_task = |index: usize| -> std::convert::Infallible {
-            let Ok(at) = self.members.binary_search_by_key(&index, |m| m.index) else {
+            let Some((at, m)) = self.member(index) else {
                 // SAFETY: ends this child alone, without exit handlers.
                 unsafe { libc::_exit(task::FAILED) }
             };
-            let m = &self.members[at];
             let sharers = sharers(&self.cp.tasks, index);
             let reports = self
                 .members
@@ -153,8 +152,8 @@ impl Restore<'_> {
             }
             .run(&made.loaded[at])
         };
-        let inherit = |index: usize| match self.members.iter().find(|m| m.index == index) {
-            Some(m) => inherit::take(&m.plan.legacy, &pages),
+        let inherit = |index: usize| match self.member(index) {
+            Some((_, m)) => inherit::take(&m.plan.legacy, &pages),
             None => Ok(()),
         };
         let family = Family {
