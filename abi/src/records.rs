@@ -32,6 +32,14 @@ impl Range {
     pub const fn contains(self, other: Range) -> bool {
         self.start <= other.start && other.end <= self.end
     }
+    /// The bytes that lie in both; `None` if there are none.
+    pub fn meet(self, other: Range) -> Option<Range> {
+        let both = Range {
+            start: self.start.max(other.start),
+            end: self.end.min(other.end),
+        };
+        (!both.is_empty()).then_some(both)
+    }
 }
 
 /// `mremap(from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to)`: one whole mapping moved, as it is.
@@ -350,3 +358,34 @@ plain!(
 );
 // SAFETY: integers without padding.
 unsafe impl Plain for u32 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_meet_in_the_bytes_of_both() {
+        let r = |start, end| Range { start, end };
+        let rows = [
+            (r(2, 6), r(4, 9), Some(r(4, 6))),
+            (r(2, 9), r(4, 6), Some(r(4, 6))),
+            (r(2, 6), r(2, 6), Some(r(2, 6))),
+            // Side by side, apart, and empty ones.
+            (r(2, 4), r(4, 6), None),
+            (r(2, 3), r(4, 6), None),
+            (r(4, 4), r(2, 6), None),
+            (r(5, 3), r(2, 6), None),
+            (
+                r(0, u32::MAX),
+                r(u32::MAX - 1, u32::MAX),
+                Some(r(u32::MAX - 1, u32::MAX)),
+            ),
+        ];
+        for (a, b, both) in rows {
+            assert_eq!(a.meet(b), both, "{a:?} {b:?}");
+            assert_eq!(b.meet(a), both, "{b:?} {a:?}");
+            let whole = !a.is_empty() && !b.is_empty();
+            assert!(!whole || a.overlaps(b) == both.is_some(), "{a:?} {b:?}");
+        }
+    }
+}

@@ -120,11 +120,9 @@ impl Reader {
             let makers = &mut self.makers[..piece.len() as usize];
             read(&self.files, file, offset, makers)?;
             for child in children.iter_mut() {
-                while let Some(s) = child.span().copied().filter(|s| s.range.start < piece.end) {
-                    let part = Range {
-                        start: s.range.start.max(piece.start),
-                        end: s.range.end.min(piece.end),
-                    };
+                while let Some(s) = child.span().copied()
+                    && let Some(part) = s.range.meet(piece)
+                {
                     let (file, offset) = further(s.own, part.start - s.range.start);
                     let own = &mut self.own[..part.len() as usize];
                     read(&self.files, file, offset, own)?;

@@ -322,11 +322,11 @@ pub fn ipc(checkpoint: &Checkpoint) -> Vec<IpcRow> {
         }
     }
     let segments = checkpoint.segments.iter().map(|s| {
-        let mappings = attached.get(&s.id).copied().unwrap_or(0);
+        let mappings = attached.get(&s.perm.id).copied().unwrap_or(0);
         let locked = if s.locked { ", locked" } else { "" };
         let dest = if s.dest { ", marked for deletion" } else { "" };
         let what = format!("{} bytes, {mappings} mappings{locked}{dest}", s.size);
-        row("shm", &s.perm(), what)
+        row("shm", &s.perm, what)
     });
     let sets = checkpoint.semaphores.iter().map(|s| {
         let values: Vec<String> = s.values.iter().map(u16::to_string).collect();

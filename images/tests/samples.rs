@@ -102,7 +102,11 @@ fn memory_is_as_documented() {
 fn segments_are_as_documented() {
     let c = sample("sysvshm");
     assert!(c.own_ipc_namespace);
-    let sizes: Vec<_> = c.segments.iter().map(|s| (s.id, s.size, s.mode)).collect();
+    let sizes: Vec<_> = c
+        .segments
+        .iter()
+        .map(|s| (s.perm.id, s.size, s.perm.mode))
+        .collect();
     let want = [
         (0, 16384),
         (1, 12288),

@@ -41,12 +41,9 @@ struct Piece {
 impl Piece {
     /// The part of it that lies in `r`; `None` if there is none.
     fn within(self, r: Range) -> Option<Piece> {
-        let range = Range {
-            start: self.range.start.max(r.start),
-            end: self.range.end.min(r.end),
-        };
+        let range = self.range.meet(r)?;
         let offset = self.offset + u64::from(range.start - self.range.start);
-        (!range.is_empty()).then_some(Piece {
+        Some(Piece {
             range,
             offset,
             ..self
@@ -85,13 +82,7 @@ impl Alike {
     fn within(&self, task: usize, r: Range) -> Vec<Range> {
         let all = self.0.get(&task).map_or(&[][..], Vec::as_slice);
         let first = all.partition_point(|a| a.end <= r.start);
-        let inside = all[first..].iter().take_while(|a| a.start < r.end);
-        inside
-            .map(|a| Range {
-                start: a.start.max(r.start),
-                end: a.end.min(r.end),
-            })
-            .collect()
+        all[first..].iter().map_while(|a| a.meet(r)).collect()
     }
 }
 
@@ -278,14 +269,14 @@ fn without(pieces: &[Piece], ranges: &[Range]) -> Vec<Piece> {
                 start: at,
                 end: r.start,
             };
-            out.extend(p.within(gap).filter(|_| !gap.is_empty()));
+            out.extend(p.within(gap));
             at = r.end;
         }
         let rest = Range {
             start: at,
             end: p.range.end,
         };
-        out.extend(p.within(rest).filter(|_| !rest.is_empty()));
+        out.extend(p.within(rest));
     }
     out
 }

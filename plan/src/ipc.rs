@@ -144,7 +144,7 @@ pub fn needs(
         });
     };
     for s in cp.segments.iter().filter(|s| s.size > here.shmmax) {
-        let (id, size, max) = (s.id, s.size, here.shmmax);
+        let (id, size, max) = (s.perm.id, s.size, here.shmmax);
         no(
             format!("SysV segment {id}: {size} bytes, kernel.shmmax is {max}"),
             "kernel.shmmax",

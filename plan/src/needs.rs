@@ -5,6 +5,7 @@
 use armrest_images::{Checkpoint, Creds, File, LiveTask, Vma};
 
 use crate::machine::Rights;
+use crate::whole::lives;
 
 /// Fewer mappings than any machine allows: `vm.max_map_count` is not looked at for less. (A machine with a smaller limit
 /// has been told to: there the blob's `mmap2` fails, by name.)
@@ -30,7 +31,7 @@ impl<'a> Needs<'a> {
     }
 
     fn live(&self, which: impl Fn(&LiveTask) -> bool) -> bool {
-        self.any(|cp| cp.tasks.iter().filter_map(|t| t.live.as_ref()).any(&which))
+        self.any(|cp| lives(cp).any(|(_, l)| which(l)))
     }
 
     fn vma(&self, which: impl Fn(&Vma) -> bool) -> bool {

@@ -58,7 +58,7 @@ pub fn whole(cp: &Checkpoint, out: &mut Vec<Refusal>) {
     }
     for s in cp.segments.iter().filter(|s| s.hugetlb != 0) {
         no(
-            format!("SysV segment {}: huge pages", s.id),
+            format!("SysV segment {}: huge pages", s.perm.id),
             "this version does not restore it",
         );
     }

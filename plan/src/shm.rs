@@ -34,7 +34,7 @@ pub fn attachments(cp: &Checkpoint, vmas: &[Vma]) -> Vec<Attachment> {
         return Vec::new();
     }
     let mut groups: BTreeMap<(i64, u32), Attachment> = BTreeMap::new();
-    let segments: BTreeMap<u32, &Segment> = cp.segments.iter().map(|s| (s.id, s)).collect();
+    let segments: BTreeMap<u32, &Segment> = cp.segments.iter().map(|s| (s.perm.id, s)).collect();
     for (i, v) in vmas.iter().enumerate() {
         let VmaKind::SysV { shmid } = v.kind else {
             continue;
@@ -151,9 +151,9 @@ pub fn plan_shm(
         ));
     }
     for s in cp.segments.iter().filter(|s| s.dest) {
-        if let Some(a) = groups.iter().find(|a| a.shmid == s.id) {
+        if let Some(a) = groups.iter().find(|a| a.shmid == s.perm.id) {
             tables.removes.push(Remove {
-                shmid: i32_of(s.id),
+                shmid: i32_of(s.perm.id),
                 object: u32_of(a.vmas[0]),
             });
         }

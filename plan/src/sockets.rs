@@ -11,6 +11,7 @@ use armrest_images::{Checkpoint, File, LiveTask, Socket, SocketKind, SocketName,
 use crate::files::Inherited;
 use crate::machine::Machine;
 use crate::types::{Refusal, RefusalKind};
+use crate::whole::lives;
 
 /// One step. Sockets are file ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,8 +291,9 @@ pub fn refuse(cp: &Checkpoint, given: &Inherited, machine: &Machine, out: &mut V
         });
     };
     let unsupported = RefusalKind::Unsupported;
-    let lives = cp.tasks.iter().filter_map(|t| t.live.as_ref());
-    let jails = lives.filter(|l| crate::files::chroot(cp, l).is_some());
+    let jails = lives(cp)
+        .map(|(_, l)| l)
+        .filter(|l| crate::files::chroot(cp, l).is_some());
     let jailed: BTreeSet<u32> = jails.flat_map(|l| &l.fds).map(|f| f.file).collect();
     for (id, s) in &all {
         let who = crate::files::name(cp, *id);

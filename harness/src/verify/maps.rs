@@ -87,8 +87,8 @@ pub fn promised(cp: &Checkpoint, live: &LiveTask, v: &Vma, root: &str) -> Line {
             let key = cp
                 .segments
                 .iter()
-                .find(|s| s.id == shmid)
-                .map_or(0, |s| s.key);
+                .find(|s| s.perm.id == shmid)
+                .map_or(0, |s| s.perm.key);
             format!("/SYSV{key:08x} (deleted)")
         }
         VmaKind::Anon | VmaKind::Socket | VmaKind::AioRing | VmaKind::Plugin => String::new(),

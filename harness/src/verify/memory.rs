@@ -214,7 +214,7 @@ pub fn contents(
             VmaKind::SysV { shmid } => (
                 cp.segments
                     .iter()
-                    .find(|s| s.id == shmid)
+                    .find(|s| s.perm.id == shmid)
                     .map_or(&empty, |s| &s.pages),
                 i128::from(start) - i128::from(v.offset),
             ),

@@ -101,15 +101,21 @@ pub fn segments(cp: &Checkpoint, text: &str) -> Vec<Finding> {
             .iter()
             .filter_map(|t| t.live.as_ref())
             .flat_map(|l| &l.mm.vmas)
-            .filter(|v| v.kind == VmaKind::SysV { shmid: s.id })
+            .filter(|v| v.kind == VmaKind::SysV { shmid: s.perm.id })
             .count();
-        let mut perm = s.perm();
+        let mut perm = s.perm;
         perm.mode += u32::from(s.dest) * 0o1000 + u32::from(s.locked) * 0o2000;
         let more = [
             ("size", Weight::Differs, s.size.to_string()),
             ("nattch", Weight::Differs, attached.to_string()),
         ];
-        table.compare("shmid", &format!("SysV {}", s.id), &perm, &more, &mut out);
+        table.compare(
+            "shmid",
+            &format!("SysV {}", s.perm.id),
+            &perm,
+            &more,
+            &mut out,
+        );
     }
     out
 }
@@ -262,19 +268,19 @@ mod tests {
                 .mm
                 .vmas
                 .iter()
-                .filter(|v| v.kind == VmaKind::SysV { shmid: s.id })
+                .filter(|v| v.kind == VmaKind::SysV { shmid: s.perm.id })
                 .count();
-            let perms = s.mode + u32::from(s.dest) * 0o1000;
+            let perms = s.perm.mode + u32::from(s.dest) * 0o1000;
             format!(
                 "{} {} {perms:o} {} 1 2 {} {} {} {} {}\n",
-                s.key.cast_signed(),
-                s.id,
+                s.perm.key.cast_signed(),
+                s.perm.id,
                 s.size,
                 n + extra,
-                s.uid,
-                s.gid,
-                s.cuid,
-                s.cgid
+                s.perm.uid,
+                s.perm.gid,
+                s.perm.cuid,
+                s.perm.cgid
             )
         };
         let text: String = cp.segments.iter().map(|s| row(s, 0)).collect();

@@ -102,13 +102,10 @@ pub(super) fn segments(source: &mut Source<'_>, ns: Option<u32>) -> Result<Vec<S
             return Err(at.bad("size", size, "no size of a segment"));
         }
         Ok(Segment {
-            id: perm.id,
-            key: perm.key,
-            uid: perm.uid,
-            gid: perm.gid,
-            cuid: perm.cuid,
-            cgid: perm.cgid,
-            mode: perm.mode & 0o777,
+            perm: IpcPerm {
+                mode: perm.mode & 0o777,
+                ..perm
+            },
             dest: perm.mode & SHM_DEST != 0,
             locked: perm.mode & SHM_LOCKED != 0,
             size,

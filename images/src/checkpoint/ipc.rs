@@ -5,20 +5,8 @@ use super::PageMap;
 /// A SysV shared memory segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Id.
-    pub id: u32,
-    /// Key (0 = IPC_PRIVATE).
-    pub key: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Owning group.
-    pub gid: u32,
-    /// Creator.
-    pub cuid: u32,
-    /// Creating group.
-    pub cgid: u32,
-    /// Permission bits (0777).
-    pub mode: u32,
+    /// Id, key, owners and rights.
+    pub perm: IpcPerm,
     /// Marked for deletion.
     pub dest: bool,
     /// SHM_LOCKed.
@@ -29,21 +17,6 @@ pub struct Segment {
     pub hugetlb: u32,
     /// Contents; `addr` of a run is the byte offset.
     pub pages: PageMap,
-}
-
-impl Segment {
-    /// Id, key, owners and rights.
-    pub const fn perm(&self) -> IpcPerm {
-        IpcPerm {
-            id: self.id,
-            key: self.key,
-            uid: self.uid,
-            gid: self.gid,
-            cuid: self.cuid,
-            cgid: self.cgid,
-            mode: self.mode,
-        }
-    }
 }
 
 /// What all SysV objects have.

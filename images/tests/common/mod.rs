@@ -37,7 +37,7 @@ pub fn consistent(c: &Checkpoint) {
                 VmaKind::File { file } => assert!(c.files.contains_key(&file)),
                 VmaKind::Memfd { inode, .. } => assert!(c.memfds.contains_key(&inode)),
                 VmaKind::SysV { shmid } => {
-                    let segment = c.segments.iter().find(|s| s.id == shmid).unwrap();
+                    let segment = c.segments.iter().find(|s| s.perm.id == shmid).unwrap();
                     assert!(
                         v.offset + u64::from(v.range.size()) <= segment.size.next_multiple_of(4096)
                     );

@@ -347,7 +347,12 @@ impl Model {
             segments: cp
                 .segments
                 .iter()
-                .filter_map(|s| Some((i32::try_from(s.id).ok()?, crate::space::page_up(s.size)?)))
+                .filter_map(|s| {
+                    Some((
+                        i32::try_from(s.perm.id).ok()?,
+                        crate::space::page_up(s.size)?,
+                    ))
+                })
                 .collect(),
             removed: BTreeSet::new(),
             may_be_wx,

@@ -248,13 +248,12 @@ pub fn sysv(shmid: u32, base: u32, first: u32, pages: u32, prot: u32, read_only:
 
 pub fn segment(id: u32, pages: u32) -> Segment {
     Segment {
-        id,
-        key: 0x1000 + id,
-        uid: 0,
-        gid: 0,
-        cuid: 0,
-        cgid: 0,
-        mode: 0o600,
+        perm: IpcPerm {
+            id,
+            key: 0x1000 + id,
+            mode: 0o600,
+            ..IpcPerm::default()
+        },
         dest: false,
         locked: false,
         // Segments have sizes in bytes.
@@ -538,7 +537,7 @@ impl Placing {
             .segments
             .last()
             .filter(|s| again && s.size.div_ceil(PAGE64) == u64::from(pages))
-            .map(|s| s.id);
+            .map(|s| s.perm.id);
         let id = have.unwrap_or_else(|| {
             let id = u32::try_from(self.segments.len()).unwrap() * 3 + 2;
             self.segments.push(Segment {

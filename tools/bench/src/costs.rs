@@ -112,7 +112,7 @@ fn has_contents(runs: &[PageRun], start: u64, end: u64) -> bool {
 
 /// Parts of an attachment that no VMA covers any more.
 fn holes(cp: &Checkpoint, live: &LiveTask, shmid: u32, base: i64) -> u64 {
-    let Some(segment) = cp.segments.iter().find(|s| s.id == shmid) else {
+    let Some(segment) = cp.segments.iter().find(|s| s.perm.id == shmid) else {
         return 0;
     };
     let end = base + i64::try_from(segment.size.next_multiple_of(PAGE)).unwrap_or(0);

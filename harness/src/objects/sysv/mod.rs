@@ -151,10 +151,10 @@ impl SysV {
                 _ => None,
             })
             .collect();
-        for s in ascending(&cp.segments, |s| s.id) {
+        for s in ascending(&cp.segments, |s| s.perm.id) {
             go_on()?;
             // Marked and attached by nobody: it would be gone at once.
-            if !s.dest || attached.contains(&s.id) {
+            if !s.dest || attached.contains(&s.perm.id) {
                 shm::make(s, pages, &mut maker)?;
             }
         }

@@ -11,14 +11,13 @@ use crate::objects::memory::PagesFiles;
 use crate::os;
 
 pub(super) fn make(s: &Segment, pages: &PagesFiles, maker: &mut Maker<'_>) -> Result<(), Error> {
-    let perm = s.perm();
-    let what = words(Kind::Segment, &perm, &format!("{} bytes", s.size));
+    let what = words(Kind::Segment, &s.perm, &format!("{} bytes", s.size));
     let failed = |call: &str, e: &io::Error| wrong(&what, Kind::Segment, call, e);
     let size = usize::try_from(s.size).map_err(|_| Error::Machine {
         what: what.clone(),
         why: "larger than an address space".into(),
     })?;
-    let id = maker.create(Kind::Segment, &perm, size, s.hugetlb.cast_signed(), &what)?;
+    let id = maker.create(Kind::Segment, &s.perm, size, s.hugetlb.cast_signed(), &what)?;
     fill(s, id, size, pages).map_err(|f| match f {
         Fill::Call(call, e) => failed(call, &e),
         Fill::Pages(e) => e,
@@ -35,7 +34,7 @@ pub(super) fn make(s: &Segment, pages: &PagesFiles, maker: &mut Maker<'_>) -> Re
         // SAFETY: IPC_SET reads the structure that IPC_STAT filled.
         os::check(unsafe { libc::shmctl(id, libc::IPC_SET, &mut ds) }).map(drop)
     };
-    maker.finish(Kind::Segment, &perm, &what, set, now)
+    maker.finish(Kind::Segment, &s.perm, &what, set, now)
 }
 
 enum Fill {

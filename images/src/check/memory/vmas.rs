@@ -78,7 +78,11 @@ pub(super) fn vmas(
     }
     let known = Known {
         files: &checkpoint.files,
-        segments: checkpoint.segments.iter().map(|s| (s.id, s.size)).collect(),
+        segments: checkpoint
+            .segments
+            .iter()
+            .map(|s| (s.perm.id, s.size))
+            .collect(),
     };
     let (mut vmas, mut guards) = (Vec::with_capacity(entries.len()), Vec::new());
     let mut alike = Alike::default();
