@@ -122,6 +122,12 @@ fn troop8() {
     passes("troop8", 401, &[]);
 }
 
+/// A shell script: a pipeline, a job with traps and a child of its own, one that is blocked, one that has ended.
+#[test]
+fn script() {
+    passes("script", 401, &[]);
+}
+
 /// A server whose eight workers and one of their children have most of their memory in common with it.
 #[test]
 fn forked() {

@@ -50,6 +50,8 @@ fn every_task_of_a_tree_ends_with_its_own_memory() {
         ("troop8", emulator()),
         ("orphans", machine()),
         ("shared_table", machine()),
+        ("script", machine()),
+        ("script", emulator()),
     ] {
         let cp = sample(name);
         let f = planned(&cp, &on);

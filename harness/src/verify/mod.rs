@@ -391,7 +391,9 @@ impl Comparison<'_> {
                     seen.push(k.id);
                     let dir = format!("task/{}", k.id);
                     let text = p.text(&format!("{dir}/status"))?;
-                    out.extend(status::thread(live, t, &text));
+                    let call = p.text(&format!("{dir}/syscall"));
+                    let within = may && call.is_ok_and(|c| status::mask_of_a_call(&c));
+                    out.extend(status::thread(live, t, &text, within));
                     let stat = p.text(&format!("{dir}/stat"))?;
                     out.extend(identity::thread(self.cp, live, t, &text, &stat, last_cap));
                     let comm = p.text(&format!("{dir}/comm"))?;

@@ -35,23 +35,33 @@ fn queue(out: &mut Vec<Finding>, text: &str, name: &str, images: u64, timers: u6
         let why = format!("{images:016x} in the images, {task} in the task: a timer went off");
         out.push(found(Weight::Masked, name, why));
     } else {
-        sets(out, text, &[(name, images)]);
+        sets(out, Weight::Differs, text, &[(name, images)]);
     }
 }
 
-fn sets(out: &mut Vec<Finding>, text: &str, all: &[(&str, u64)]) {
+fn sets(out: &mut Vec<Finding>, weight: Weight, text: &str, all: &[(&str, u64)]) {
     for (name, images) in all {
         let task = key(text, &format!("{name}:")).unwrap_or("nothing");
         let images = format!("{images:016x}");
-        compare(out, Weight::Differs, *name, &*images, task);
+        compare(out, weight, *name, &*images, task);
     }
 }
 
-/// Compare what `/proc/PID/task/TID/status` says of a thread: its signal mask and private pending signals.
-pub fn thread(live: &LiveTask, t: &Thread, text: &str) -> Vec<Finding> {
+/// Whether a thread is in a call that has a signal mask of its own for its duration, by its `/proc/PID/syscall`.
+pub fn mask_of_a_call(syscall: &str) -> bool {
+    /// sigsuspend, rt_sigsuspend, pselect6, ppoll, epoll_pwait, pselect6_time64, ppoll_time64, epoll_pwait2.
+    const CALLS: [&str; 8] = ["72", "179", "335", "336", "346", "413", "414", "441"];
+    let number = syscall.split(' ').next();
+    number.is_some_and(|n| CALLS.contains(&n))
+}
+
+/// Compare what `/proc/PID/task/TID/status` says of a thread: its signal mask and private pending signals. Images hold the
+/// mask outside of a call; `within`: it went into one that has a mask of its own.
+pub fn thread(live: &LiveTask, t: &Thread, text: &str, within: bool) -> Vec<Finding> {
     let mut out = Vec::new();
     queue(&mut out, text, "SigPnd", pending(&t.pending), timers(live));
-    sets(&mut out, text, &[("SigBlk", t.sigmask)]);
+    let weight = if within { Weight::Ran } else { Weight::Differs };
+    sets(&mut out, weight, text, &[("SigBlk", t.sigmask)]);
     out
 }
 
@@ -81,7 +91,7 @@ pub fn status(task: &Task, live: &LiveTask, text: &str) -> Vec<Finding> {
         ("SigIgn", which(&|h| h == 1)),
         ("SigCgt", which(&|h| h > 1)),
     ];
-    sets(&mut out, text, &all);
+    sets(&mut out, Weight::Differs, text, &all);
     if let Some(umask) = live.umask {
         let task = key(text, "Umask:").unwrap_or("nothing");
         compare(
@@ -116,7 +126,7 @@ mod tests {
         let cp = load("counter");
         let look = |t: &str| {
             let mut all = status(&cp.tasks[0], live(&cp), t);
-            all.extend(thread(live(&cp), &live(&cp).threads[0], t));
+            all.extend(thread(live(&cp), &live(&cp).threads[0], t, false));
             all
         };
         let all = look("");
@@ -135,7 +145,21 @@ mod tests {
         assert_eq!(look(&text), []);
         let f = look(&text.replace("SigBlk:\t0", "SigBlk:\t8"));
         assert_eq!(f.len(), 1);
-        assert_eq!(f[0].what, "SigBlk");
+        assert_eq!((&*f[0].what, f[0].weight), ("SigBlk", Weight::Differs));
+        // A call that waits with a mask of its own.
+        let text = text.replace("SigBlk:\t0", "SigBlk:\t8");
+        let f = thread(live(&cp), &live(&cp).threads[0], &text, true);
+        assert_eq!((f.len(), f[0].weight), (1, Weight::Ran));
+    }
+
+    #[test]
+    fn calls_that_have_a_mask_of_their_own() {
+        assert!(mask_of_a_call(
+            "179 0xbea9e498 0x8 0x0 0x0 0x0 0x0 0xbea9e490 0x3b5a8"
+        ));
+        for other in ["17 0x0", "1790 0x0", "running", "-1 0xbea9e498 0x3b5a8", ""] {
+            assert!(!mask_of_a_call(other), "{other}");
+        }
     }
 
     #[test]

@@ -143,17 +143,17 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
             a.copy(&name, &dir)?;
         }
         fs::remove_dir_all(&derived)?;
-        // The libraries of `dyn` below their recorded paths.
-        let libraries = samples.join("images/dyn/root");
-        if libraries.is_dir() {
-            for entry in fs::read_dir(libraries)? {
+        // What else a sample needs at its recorded place: the libraries of `dyn`, the shell of `script`.
+        for sample in fs::read_dir(samples.join("images"))? {
+            let root = fs::read_dir(sample?.path().join("root"));
+            for entry in root.into_iter().flatten() {
                 let path = entry?.path();
                 if let Some(name) = path.file_name().and_then(|n| n.to_str()) {
                     a.copy(name, &path)?;
                 }
             }
-            a.link("lib", "usr/lib")?;
         }
+        a.link("lib", "usr/lib")?;
         let mode = match job {
             Job::Shell => "shell",
             Job::Tests(tests, _) => {
