@@ -98,6 +98,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Fault::Truncated`].
+    #[inline]
     pub fn bytes(&mut self, n: u64) -> Result<&'a [u8], Error> {
         let split = usize::try_from(n)
             .ok()
@@ -155,6 +156,7 @@ impl<'a> Reader<'a> {
         M::decode(bytes).map_err(|e| self.fault("", Fault::Damaged(e.to_string())))
     }
 
+    #[inline]
     fn framed_bytes(&mut self) -> Result<&'a [u8], Error> {
         let len = self.word()?;
         let bytes = self.bytes(u64::from(len))?;

@@ -90,6 +90,11 @@ struct Pair {
     vma: usize,
 }
 
+/// True if a VMA of this kind may be such a page.
+pub(crate) fn is_one(kind: VmaKind) -> bool {
+    matches!(kind, VmaKind::Sigpage | VmaKind::Vdso | VmaKind::Vvar)
+}
+
 /// `[vvar]` (in one piece or more) and `[vdso]` of ours, ascending: a group whose distances must stay, since the code
 /// finds its data relative to itself.
 fn own_group(machine: &Machine) -> Option<Vec<Range>> {

@@ -170,6 +170,7 @@ pub struct Tables {
     pub pieces: Vec<Move>,
     pub holes: Vec<Range>,
     pub removes: Vec<Remove>,
+    /// Ascending, and made by turns from the top down: see `args`.
     pub maps: Vec<Map>,
     pub iovecs: Vec<Iovec>,
     pub batches: Vec<Batch>,

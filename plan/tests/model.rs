@@ -6,6 +6,7 @@ use armrest_abi::Step;
 use armrest_blob::kernel::{Errno, nr};
 use armrest_images::{PageRun, Vma, VmaKind};
 use armrest_plan::model::{Model, Trouble, emulator, machine, prove};
+use armrest_plan::record::HostArgs;
 use armrest_plan::{Machine, Options, Plan, RefusalKind, plan};
 use common::*;
 use proptest::prelude::*;
@@ -131,7 +132,7 @@ fn many(n: u32) -> armrest_images::Checkpoint {
     checkpoint((0..n).map(vma).collect(), vec![], (0..n).map(run).collect())
 }
 
-/// Each second one from the top down, then the others: see `Turns` in plan/src/memory.rs. Rights from the top down too.
+/// Each second one from the top down, then the others: see `by_turns` in plan/src/args.rs. Rights from the top down too.
 #[test]
 fn mappings_are_made_in_the_order_that_is_cheapest_for_a_kernel() {
     for n in [1, 2, 9, 10] {
@@ -139,7 +140,9 @@ fn mappings_are_made_in_the_order_that_is_cheapest_for_a_kernel() {
         let at = |i: u32| 0x1000_0000 + i * 0x2000;
         let all = (0..n).map(at);
         let of = |odd: u32| all.clone().filter(move |a| a / 0x2000 % 2 == odd).rev();
-        let starts = p.tables.maps.iter().map(|m| m.start);
+        let host = HostArgs::of(&p).unwrap();
+        let args = host.args();
+        let starts = args.maps.iter().map(|m| m.start);
         assert!(starts.eq(of(0).chain(of(1))), "{n}");
         let starts = p.tables.protects.iter().map(|m| m.start);
         assert!(starts.eq(of(1)), "{n}: the read-only ones, once filled");

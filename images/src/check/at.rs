@@ -29,6 +29,10 @@ impl At {
             ..self.clone()
         }
     }
+    /// Another entry of the same image.
+    pub fn go_to(&mut self, n: usize) {
+        self.entry = Some(n);
+    }
     /// A member.
     pub fn sub(&self, name: &str) -> At {
         At {

@@ -198,9 +198,11 @@ impl<'a> Source<'a> {
         let mut here: Vec<PageRun> = Vec::new();
         let mut there: Vec<(usize, usize, u64, u32)> = Vec::new();
         let (mut end_before, mut need) = (0u64, 0u64);
+        let mut entry_at = at.entry(0);
         while let Some(e) = reader.entry_of(quick_entry)? {
             let n = reader.entry().unwrap_or_default();
-            let (addr, pages, in_parent) = check_run(&at.entry(n), &e, end_before, space, limit)?;
+            entry_at.go_to(n);
+            let (addr, pages, in_parent) = check_run(&entry_at, &e, end_before, space, limit)?;
             let size = u64::from(pages) * u64::from(PAGE);
             end_before = addr + size;
             if in_parent {

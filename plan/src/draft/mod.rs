@@ -187,8 +187,8 @@ impl<'a> Draft<'a> {
                 self.source(s);
             }
         }
-        let mut files: Vec<usize> = runs.iter().map(|r| r.file).collect();
-        files.dedup();
+        let of_one = runs.chunk_by(|a, b| a.file == b.file);
+        let mut files: Vec<usize> = of_one.map(|runs| runs[0].file).collect();
         files.sort_unstable();
         files.dedup();
         for f in files {
@@ -207,7 +207,8 @@ impl<'a> Draft<'a> {
             self.notes.push(lazy::note(&lazy, &self.cp.pages_files));
         }
         let kept = |i: usize| self.kept().binary_search_by_key(&i, |k| k.vma).is_ok();
-        let comes = |i: usize| self.kernel.moved.contains(&i) || kept(i);
+        let moved = |i: usize| kernel_pages::is_one(vmas[i].kind) && self.kernel.moved.contains(&i);
+        let comes = |i: usize| moved(i) || kept(i);
         memory::plan_maps(vmas, &filled, &comes, &self, &lazy, &mut tables);
         memory::plan_kept(vmas, self.kept(), &mut tables);
         memory::plan_fill(&runs, &|f| self.pages_fd(f), &mut tables);

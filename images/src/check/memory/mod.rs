@@ -149,9 +149,16 @@ fn covered(areas: &[(u64, u64)], start: u64, end: u64) -> bool {
 /// Every run must lie in mappings that can hold saved pages; it may span several.
 fn inside(file: &str, pages: &PageMap, vmas: &[Vma]) -> Result<(), Error> {
     let areas = areas(vmas, holds_pages);
+    let mut rest = &areas[..];
     for run in &pages.runs {
         let end = run.addr + u64::from(run.pages) * u64::from(PAGE);
-        if !covered(&areas, run.addr, end) {
+        // Both are ascending.
+        while let [first, behind @ ..] = rest
+            && first.1 <= run.addr
+        {
+            rest = behind;
+        }
+        if !rest.first().is_some_and(|a| a.0 <= run.addr && end <= a.1) {
             let fault = Fault::BadPagemap {
                 addr: run.addr,
                 pages: u64::from(run.pages),

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::super::at::{At, need};
 use super::super::files;
-use super::super::number::number;
+use super::super::number::{number, same};
 use super::{areas, covered};
 use crate::checkpoint::{AddrRange, Checkpoint, File, PAGE, Vma, VmaKind};
 use crate::error::{Error, Fault};
@@ -127,7 +127,10 @@ pub(super) fn vmas(
             },
         ));
     }
-    let areas = areas(&vmas, |_| true);
+    let areas = match guards.is_empty() {
+        true => Vec::new(),
+        false => areas(&vmas, |_| true),
+    };
     for (n, g) in &guards {
         if !covered(&areas, u64::from(g.start()), u64::from(g.end())) {
             let fault = Fault::BadVma {
@@ -147,22 +150,22 @@ struct Alike<'a> {
     /// What follows the range in an entry, and the VMA that had it; the last few.
     known: [Option<(&'a [u8], Vma)>; 4],
     next: usize,
-    /// The one that was found last.
-    last: usize,
+    /// The one that was found last, and the one before that.
+    found: [usize; 2],
 }
 
 impl<'a> Alike<'a> {
     /// The VMA of an entry, if all but its range is known and its range is in order behind `after`.
     fn find(&mut self, entry: &[u8], after: u32) -> Option<Vma> {
         let (start, end, rest) = leading_range(entry)?;
-        // The one behind the last first: two kinds often take turns.
-        let slots = (1..=self.known.len()).map(|n| (self.last + n) % self.known.len());
-        let is = |k: &(&[u8], Vma)| k.0 == rest;
-        let found = slots.filter_map(|n| Some((n, self.known[n].filter(is)?.1)));
-        let (slot, vma) = found.into_iter().next()?;
-        self.last = slot;
+        // Two kinds often take turns.
+        let [last, before] = self.found;
+        let slots = [before, last].into_iter().chain(0..self.known.len());
+        let mut known = slots.filter_map(|n| Some((n, self.known[n].as_ref()?)));
+        let (slot, (_, vma)) = known.find(|(_, (bytes, _))| same(bytes, rest))?;
+        self.found = [slot, last];
         let range = AddrRange::new(start, end)?;
-        (range.start() >= after && range.end() <= VECTORS).then_some(Vma { range, ..vma })
+        (range.start() >= after && range.end() <= VECTORS).then_some(Vma { range, ..*vma })
     }
 
     /// Keep what this entry says, unless it depends on the range whether that is right.
