@@ -3,7 +3,7 @@
 use crate::checkpoint::{File, FileOwner};
 
 /// Types of unix sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SocketKind {
     /// SOCK_STREAM.
     Stream,

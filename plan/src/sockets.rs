@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use armrest_images::{Checkpoint, File, LiveTask, Socket, SocketKind, SocketName, SocketState};
+use armrest_images::{Checkpoint, File, Socket, SocketKind, SocketName, SocketState};
 
 use crate::files::Inherited;
 use crate::machine::Machine;
@@ -95,6 +95,15 @@ fn made<'a>(cp: &'a Checkpoint, given: &Inherited) -> BTreeMap<u32, &'a Socket> 
     .collect()
 }
 
+/// All sockets by their number (the inode), the given ones too, with their file ids.
+fn numbered(cp: &Checkpoint) -> BTreeMap<u32, (u32, &Socket)> {
+    let all = cp.files.iter().filter_map(|(id, f)| match f {
+        File::Socket(s) => Some((s.ino, (*id, &**s))),
+        _ => None,
+    });
+    all.collect()
+}
+
 /// Files that are on their way through sockets, and are held by no descriptor otherwise perhaps.
 pub fn in_flight(cp: &Checkpoint, given: &Inherited) -> BTreeSet<u32> {
     let all = cp.packets.iter().filter(|(id, _)| !given.contains_key(*id));
@@ -104,12 +113,11 @@ pub fn in_flight(cp: &Checkpoint, given: &Inherited) -> BTreeSet<u32> {
         .collect()
 }
 
-/// Do `a` and `b` belong to the same name?
-fn same_name(a: &Socket, b: &Socket) -> bool {
-    match (&a.name, &b.name) {
-        (Some(SocketName::Abstract(a)), Some(SocketName::Abstract(b))) => a == b,
-        (Some(a), Some(b)) => a.path().is_some() && a.path() == b.path(),
-        _ => false,
+/// What a socket is reached by, as bytes: an abstract name begins with a zero, a path does not.
+fn address(s: &Socket) -> Option<Vec<u8>> {
+    match s.name.as_ref()? {
+        SocketName::Abstract(name) => Some([&[0], &name[..]].concat()),
+        name => Some(name.path()?.into_bytes()),
     }
 }
 
@@ -121,8 +129,9 @@ pub fn steps(cp: &Checkpoint, given: &Inherited) -> Vec<Step> {
         let id = *id_of.get(&s.peer)?;
         Some((id, *all.get(&id)?))
     };
+    let listening = listening(&all);
     let mut out = Vec::new();
-    let mut taken = Names::default();
+    let mut taken = BTreeSet::new();
     let (mut listens, mut connects, mut joins) = (Vec::new(), Vec::new(), Vec::new());
     let mut filled: BTreeMap<u32, Sender> = BTreeMap::new();
     let mut done = BTreeSet::new();
@@ -139,7 +148,9 @@ pub fn steps(cp: &Checkpoint, given: &Inherited) -> Vec<Step> {
                 done.insert(other);
                 filled.insert(*id, Sender::Peer(other));
                 filled.insert(other, Sender::Peer(*id));
-                let through = connected.then(|| through(&all, *id, s, other, p)).flatten();
+                let through = connected
+                    .then(|| through(&listening, (*id, s), (other, p)))
+                    .flatten();
                 match through {
                     Some((listening, client, server)) => {
                         out.push(Step::Single { file: client });
@@ -199,14 +210,18 @@ pub fn steps(cp: &Checkpoint, given: &Inherited) -> Vec<Step> {
         )
     });
     for (id, s) in named {
-        let hidden = !taken.take(s);
+        let gone = matches!(s.name, Some(SocketName::Path { deleted: true, .. }));
+        let hidden = gone || !taken.insert(address(s).unwrap_or_default());
         out.push(Step::Bind { file: *id, hidden });
     }
+    let mut coming: BTreeMap<u32, u32> = BTreeMap::new();
+    for c in &connects {
+        if let Step::Connect { to, .. } = c {
+            *coming.entry(*to).or_default() += 1;
+        }
+    }
     for file in listens {
-        let come = connects
-            .iter()
-            .filter(|c| matches!(c, Step::Connect { to, .. } if *to == file));
-        let come = u32::try_from(come.count()).unwrap_or(u32::MAX);
+        let come = coming.get(&file).copied().unwrap_or(0);
         let backlog = all.get(&file).map_or(0, |s| s.backlog);
         out.push(Step::Listen {
             file,
@@ -235,48 +250,62 @@ pub fn steps(cp: &Checkpoint, given: &Inherited) -> Vec<Step> {
     out
 }
 
-/// The listening socket that a pair of connected ones came about through: it, who connected, who was accepted.
-fn through(
-    all: &BTreeMap<u32, &Socket>,
-    a: u32,
-    sa: &Socket,
-    b: u32,
-    sb: &Socket,
-) -> Option<(u32, u32, u32)> {
-    all.iter()
-        .filter(|(_, l)| l.state == SocketState::Listening && l.kind == sa.kind)
-        .find_map(|(l, s)| match (same_name(s, sa), same_name(s, sb)) {
-            (false, true) => Some((*l, a, b)),
-            (true, false) => Some((*l, b, a)),
-            _ => None,
-        })
-}
-
-/// Who is connected to has to be so before it connects elsewhere.
-fn chains(mut joins: Vec<(u32, u32)>) -> Vec<Step> {
-    let mut out = Vec::new();
-    while !joins.is_empty() {
-        // Somebody whom nobody still has to join; itself apart.
-        let free = |j: &(u32, u32)| !joins.iter().any(|o| o.1 == j.0 && o.0 != j.0);
-        let next = joins.iter().position(free).unwrap_or(0);
-        let (file, to) = joins.remove(next);
-        out.push(Step::Join { file, to });
+/// Sockets that listen, by type and address; of several with the same, the first.
+fn listening(all: &BTreeMap<u32, &Socket>) -> BTreeMap<(SocketKind, Vec<u8>), u32> {
+    let mut out = BTreeMap::new();
+    for (id, s) in all
+        .iter()
+        .filter(|(_, s)| s.state == SocketState::Listening)
+    {
+        if let Some(address) = address(s) {
+            out.entry((s.kind, address)).or_insert(*id);
+        }
     }
     out
 }
 
-#[derive(Default)]
-struct Names(BTreeSet<Vec<u8>>);
+/// The listening socket that a pair of connected ones came about through: it, who connected, who was accepted.
+fn through(
+    listening: &BTreeMap<(SocketKind, Vec<u8>), u32>,
+    (a, sa): (u32, &Socket),
+    (b, sb): (u32, &Socket),
+) -> Option<(u32, u32, u32)> {
+    let (of_a, of_b) = (address(sa), address(sb));
+    if of_a == of_b {
+        return None;
+    }
+    // Who was accepted is named like the one that listened.
+    let find = |address: Option<Vec<u8>>| listening.get(&(sa.kind, address?)).copied();
+    let by_b = find(of_b).map(|l| (l, a, b));
+    let by_a = find(of_a).map(|l| (l, b, a));
+    by_a.into_iter().chain(by_b).min()
+}
 
-impl Names {
-    /// May this one have its name for all to see?
-    fn take(&mut self, s: &Socket) -> bool {
-        match &s.name {
-            Some(SocketName::Path { deleted: true, .. }) | None => false,
-            Some(SocketName::Abstract(name)) => self.0.insert([&[0], &name[..]].concat()),
-            Some(name) => self.0.insert(name.path().unwrap_or_default().into_bytes()),
+/// Who is connected to has to be so before it connects elsewhere. Otherwise in the order of `joins`.
+fn chains(joins: Vec<(u32, u32)>) -> Vec<Step> {
+    let place: BTreeMap<u32, usize> = joins.iter().map(|j| j.0).zip(0..).collect();
+    // How many still have to join each one; itself apart.
+    let mut awaited = vec![0usize; joins.len()];
+    let others = joins.iter().filter(|(file, to)| file != to);
+    for at in others.filter_map(|(_, to)| place.get(to)) {
+        awaited[*at] += 1;
+    }
+    let mut left: BTreeSet<usize> = (0..joins.len()).collect();
+    let mut free: BTreeSet<usize> = left.iter().copied().filter(|i| awaited[*i] == 0).collect();
+    let mut out = Vec::new();
+    // A circle has been refused; here one would be broken at its first.
+    while let Some(next) = free.pop_first().or_else(|| left.first().copied()) {
+        left.remove(&next);
+        let (file, to) = joins[next];
+        out.push(Step::Join { file, to });
+        if let Some(at) = place.get(&to).filter(|at| left.contains(at)) {
+            awaited[*at] -= 1;
+            if awaited[*at] == 0 {
+                free.insert(*at);
+            }
         }
     }
+    out
 }
 
 /// What cannot come back.
@@ -291,6 +320,7 @@ pub fn refuse(cp: &Checkpoint, given: &Inherited, machine: &Machine, out: &mut V
         });
     };
     let unsupported = RefusalKind::Unsupported;
+    let numbered = numbered(cp);
     let jails = lives(cp)
         .map(|(_, l)| l)
         .filter(|l| crate::files::chroot(cp, l).is_some());
@@ -331,7 +361,7 @@ pub fn refuse(cp: &Checkpoint, given: &Inherited, machine: &Machine, out: &mut V
         if s.peer == 0 {
             continue;
         }
-        match cp.socket(s.peer) {
+        match numbered.get(&s.peer) {
             None => no(
                 unsupported,
                 format!(
@@ -343,7 +373,7 @@ pub fn refuse(cp: &Checkpoint, given: &Inherited, machine: &Machine, out: &mut V
                     s.ino
                 ),
             ),
-            Some((peer, _)) if given.contains_key(&peer) => no(
+            Some((peer, _)) if given.contains_key(peer) => no(
                 unsupported,
                 format!("{who}: connected to socket {}, which is inherited", s.peer),
                 "give both of them, or none",
@@ -400,13 +430,15 @@ fn hidden(cp: &Checkpoint, given: &Inherited, machine: &Machine, no: No<'_>) {
 
 /// What is in flight alone is held by no number: what a task would do with it there cannot be done.
 fn flights(cp: &Checkpoint, given: &Inherited, no: &mut dyn FnMut(String, &str)) {
-    let lives = || cp.tasks.iter().filter_map(|t| t.live.as_ref());
-    let held = |id: u32| lives().any(|l: &LiveTask| l.fds.iter().any(|f| f.file == id));
+    let held: BTreeSet<u32> = lives(cp)
+        .flat_map(|(_, l)| &l.fds)
+        .map(|f| f.file)
+        .collect();
     for id in in_flight(cp, given) {
         let Some(file) = cp
             .files
             .get(&id)
-            .filter(|_| !held(id) && !given.contains_key(&id))
+            .filter(|_| !held.contains(&id) && !given.contains_key(&id))
         else {
             continue;
         };
@@ -434,6 +466,7 @@ pub fn notes(cp: &Checkpoint, given: &Inherited) -> Vec<String> {
         }
     };
     const SO_PASSCRED: u32 = 16;
+    let numbered = numbered(cp);
     let mut waiting: BTreeMap<u32, u32> = BTreeMap::new();
     for (id, s) in &all {
         if s.peer != 0 || s.state == SocketState::Connected {
@@ -451,8 +484,8 @@ pub fn notes(cp: &Checkpoint, given: &Inherited) -> Vec<String> {
         if !packets.is_empty() && (credentials || packets.iter().any(|p| p.sender.is_some())) {
             note("who sent what waits in a socket (SCM_CREDENTIALS) is not kept: pid 0".into());
         }
-        if cp
-            .socket(s.peer)
+        if numbered
+            .get(&s.peer)
             .is_some_and(|(_, p)| p.state == SocketState::Listening)
         {
             *waiting.entry(s.peer).or_default() += 1;

@@ -1,7 +1,7 @@
 //! Terminals: pseudo terminals with both ends in the checkpoint are made anew; one that lies outside of it is the
 //! caller's (`--shell-job`), or opened by its path, or refused by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_images::{Checkpoint, File, Modes, Terminal, TerminalKind};
 
@@ -70,11 +70,10 @@ pub struct Caller {
 /// Openings of terminals that the caller does not give.
 fn openings<'a>(
     cp: &'a Checkpoint,
-    given: &Inherited,
+    given: &'a Inherited,
 ) -> impl Iterator<Item = (u32, u32, &'a Terminal)> {
-    let given: Vec<u32> = given.keys().copied().collect();
     cp.files.iter().filter_map(move |(id, f)| match f {
-        File::Terminal(t) if !given.contains(id) => {
+        File::Terminal(t) if !given.contains_key(id) => {
             Some((*id, t.terminal, cp.terminals.get(&t.terminal)?))
         }
         _ => None,
@@ -97,12 +96,24 @@ pub fn plan(
         });
     };
     let later = "this version does not restore it";
+    let pids: BTreeSet<u32> = cp.tasks.iter().map(|t| t.pid).collect();
+    let groups: BTreeSet<u32> = cp.tasks.iter().map(|t| t.pgid).collect();
+    let alive = cp.tasks.iter().filter(|t| t.live.is_some());
+    let leaders: BTreeSet<u32> = alive.filter(|t| t.sid == t.pid).map(|t| t.pid).collect();
+    // By index; of several the first.
+    let mut slaves: BTreeMap<u32, (u32, &Terminal)> = BTreeMap::new();
+    for (id, terminal) in &cp.terminals {
+        if let TerminalKind::Slave(index) = terminal.kind {
+            slaves.entry(index).or_insert((*id, terminal));
+        }
+    }
+    let mut indices = BTreeSet::new();
     for (file, master, terminal) in openings(cp, given) {
         let TerminalKind::Master(index) = terminal.kind else {
             continue;
         };
         let who = crate::files::name(cp, file);
-        if t.ptys.iter().any(|p| p.index == index) {
+        if !indices.insert(index) {
             no(
                 format!("{who}: opened twice"),
                 "no kernel does that: the images are damaged",
@@ -112,14 +123,11 @@ pub fn plan(
         if let Some(m) = terminal.modes.filter(|m| m.line != 0) {
             no(format!("{who}: line discipline {}", m.line), later);
         }
-        let slave = cp
-            .terminals
-            .iter()
-            .find(|(_, t)| t.kind == TerminalKind::Slave(index));
+        let slave = slaves.get(&index);
         let pty = Pty {
             index,
             master,
-            slave: slave.map(|s| *s.0),
+            slave: slave.map(|s| s.0),
         };
         t.openings.insert(file, Opening::Master(t.ptys.len()));
         t.ptys.push(pty);
@@ -128,11 +136,7 @@ pub fn plan(
         if sid == 0 {
             continue;
         }
-        if !cp
-            .tasks
-            .iter()
-            .any(|t| t.pid == sid && t.sid == sid && t.live.is_some())
-        {
+        if !leaders.contains(&sid) {
             no(
                 format!("{who}: controls session {sid}, whose leader is not in the checkpoint"),
                 later,
@@ -145,18 +149,22 @@ pub fn plan(
             pgrp,
         });
     }
+    let other_ends: BTreeMap<u32, usize> = t
+        .ptys
+        .iter()
+        .zip(0..)
+        .filter_map(|(p, n)| Some((p.slave?, n)))
+        .collect();
+    // Of several that claim the same session, the first.
+    let controls: BTreeMap<u32, usize> = t.controls.iter().rev().map(|c| (c.sid, c.pty)).collect();
     for (file, id, terminal) in openings(cp, given) {
         let who = crate::files::name(cp, file);
         let own = match terminal.kind {
             TerminalKind::Master(_) => continue,
-            TerminalKind::Slave(_) => t
-                .ptys
-                .iter()
-                .position(|p| p.slave == Some(id))
-                .map(Opening::Slave),
+            TerminalKind::Slave(_) => other_ends.get(&id).copied().map(Opening::Slave),
             TerminalKind::Controlling => {
-                let control = t.controls.iter().find(|c| c.sid == terminal.sid);
-                control.map(|c| Opening::Controlling(c.pty))
+                let pty = controls.get(&terminal.sid).copied();
+                pty.map(Opening::Controlling)
             }
             TerminalKind::Console | TerminalKind::Virtual | TerminalKind::Serial
                 if terminal.sid == 0 =>
@@ -172,7 +180,7 @@ pub fn plan(
             }
             _ => None,
         };
-        let leader = cp.tasks.iter().any(|t| t.pid == terminal.sid);
+        let leader = pids.contains(&terminal.sid);
         match own {
             Some(own) => {
                 t.openings.insert(file, own);
@@ -187,8 +195,7 @@ pub fn plan(
             None if shell_job => {
                 t.openings.insert(file, Opening::Caller);
                 let caller = t.caller.get_or_insert_default();
-                let ours = cp.tasks.iter().any(|t| t.pgid == terminal.pgrp);
-                if ours {
+                if groups.contains(&terminal.pgrp) {
                     caller.pgrp = Some(terminal.pgrp);
                     caller.modes = caller.modes.or(terminal.modes);
                 }
@@ -205,8 +212,9 @@ pub fn plan(
 /// What comes back otherwise than it was.
 pub fn notes(cp: &Checkpoint, t: &Terminals) -> Vec<String> {
     let mut out = Vec::new();
+    let groups: BTreeSet<(u32, u32)> = cp.tasks.iter().map(|t| (t.pgid, t.sid)).collect();
     for c in &t.controls {
-        if !cp.tasks.iter().any(|t| t.pgid == c.pgrp && t.sid == c.sid) {
+        if !groups.contains(&(c.pgrp, c.sid)) {
             out.push(format!(
                 "terminal {}: its foreground group {} is gone: that of the session leader",
                 t.ptys.get(c.pty).map_or(0, |p| p.index),

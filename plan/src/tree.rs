@@ -198,12 +198,17 @@ pub fn tree_with(tasks: &[Task], tables: &[Option<u32>]) -> Result<Tree, Vec<Str
 
 struct Draft<'a> {
     tasks: &'a [Task],
+    /// Nodes by number.
     by_pid: BTreeMap<u32, usize>,
     nodes: Vec<Node>,
     /// Parent and session of each node, stand-ins included.
     places: Vec<(usize, u32)>,
     /// Acts that come before the node's own setsid.
     early: Vec<Vec<Act>>,
+    /// Numbers that something has, or names its group or session by.
+    taken: BTreeSet<u32>,
+    /// Of the numbers from here up to the highest none is free.
+    full_from: u32,
     bad: Vec<String>,
 }
 
@@ -224,6 +229,8 @@ impl<'a> Draft<'a> {
             places: tasks.iter().map(place).collect(),
             early: vec![Vec::new(); tasks.len()],
             by_pid,
+            taken: tasks.iter().flat_map(|t| [t.pid, t.pgid, t.sid]).collect(),
+            full_from: u32::MAX,
             bad: Vec::new(),
         }
     }
@@ -267,12 +274,17 @@ impl<'a> Draft<'a> {
     }
 
     fn task(&self, pid: u32) -> Option<&'a Task> {
-        self.by_pid.get(&pid).map(|i| &self.tasks[*i])
+        self.by_pid.get(&pid).and_then(|i| self.tasks.get(*i))
     }
 
     /// The session in which each task has to be born; `None` = any.
     fn born(&self) -> Vec<Option<u32>> {
         let mut born = vec![None; self.tasks.len()];
+        // Younger than the parent is every child that is looked at: the root's own place is its own.
+        let mut children: Vec<Vec<usize>> = vec![Vec::new(); self.tasks.len()];
+        for (i, (parent, _)) in self.places.iter().enumerate().filter(|(i, p)| *i > p.0) {
+            children[*parent].push(i);
+        }
         for (i, t) in self.tasks.iter().enumerate().rev() {
             if t.sid != t.pid {
                 born[i] = Some(t.sid);
@@ -280,9 +292,9 @@ impl<'a> Draft<'a> {
             }
             // It opens a session itself: before that it may have children in the one in which it was born.
             let parent = self.places[i].0;
-            let mut early: Vec<u32> = (i + 1..self.tasks.len())
-                .filter(|c| self.places[*c].0 == i)
-                .filter_map(|c| born[c])
+            let mut early: Vec<u32> = children[i]
+                .iter()
+                .filter_map(|c| born[*c])
                 .filter(|s| *s != t.pid)
                 // A child in the session of another descendant is that one's sibling.
                 .filter(|s| !self.by_pid.get(s).is_some_and(|l| self.is_ancestor(i, *l)))
@@ -380,11 +392,14 @@ impl<'a> Draft<'a> {
     fn stand_in(&mut self, pid: u32, parent: usize, session: u32) -> usize {
         self.nodes.push(Node::new(pid, Role::StandIn));
         self.places.push((parent, session));
-        self.nodes.len() - 1
+        let node = self.nodes.len() - 1;
+        self.by_pid.entry(pid).or_insert(node);
+        self.taken.insert(pid);
+        node
     }
 
     fn node(&self, pid: u32) -> Option<usize> {
-        self.nodes.iter().position(|n| n.pid == pid)
+        self.by_pid.get(&pid).copied()
     }
 
     fn is_ancestor(&self, of: usize, mut node: usize) -> bool {
@@ -398,16 +413,17 @@ impl<'a> Draft<'a> {
     }
 
     /// A number that nothing of the tree has: the one above the highest, or below the lowest if that is no pid.
-    fn free_pid(&self) -> u32 {
+    fn free_pid(&mut self) -> u32 {
         const PID_MAX: u32 = 32767;
-        let taken = |p: &u32| {
-            self.node(*p).is_none() && self.tasks.iter().all(|t| t.pgid != *p && t.sid != *p)
-        };
-        let highest = self.nodes.iter().map(|n| n.pid).max().unwrap_or(1);
-        (highest + 1..=PID_MAX)
-            .find(taken)
-            .or_else(|| (2..highest).rev().find(taken))
-            .unwrap_or(highest)
+        let free = |p: &u32| !self.taken.contains(p);
+        let highest = self.by_pid.last_key_value().map_or(1, |(pid, _)| *pid);
+        if let Some(above) = (highest + 1..=PID_MAX).find(free) {
+            return above;
+        }
+        let below = (2..highest.min(self.full_from)).rev().find(free);
+        // Whoever asks takes it.
+        self.full_from = below.unwrap_or(2);
+        below.unwrap_or(highest)
     }
 
     fn groups(&mut self) {

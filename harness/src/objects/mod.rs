@@ -20,10 +20,11 @@ pub mod tty;
 pub mod unix;
 pub mod watch;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use armrest_images::{Checkpoint, FileLock};
-use armrest_plan::tables::sharers;
+use armrest_images::{Checkpoint, FileLock, LiveTask};
+use armrest_plan::tables::holders;
 
 use crate::error::Error;
 use crate::os;
@@ -73,26 +74,34 @@ impl Objects {
 
     /// Take the locks that belong to descriptions, through any descriptor that is placed.
     pub fn lock(&self, cp: &Checkpoint, locks: &[FileLock]) -> Result<(), Error> {
+        if locks.is_empty() {
+            return Ok(());
+        }
+        // The first task of a table has its descriptors.
+        let holders: BTreeMap<u32, usize> =
+            holders(cp).map(|(task, l)| (l.files_id, task)).collect();
+        let lives = cp
+            .tasks
+            .iter()
+            .filter_map(|t| Some((t.pid, t.live.as_ref()?)));
+        let lives: BTreeMap<u32, &LiveTask> = lives.collect();
+        let placed = self.placed.iter().map(|p| ((p.task, p.to), p.index));
+        let placed: BTreeMap<(usize, u32), usize> = placed.collect();
+        let path = |l: &FileLock| {
+            let file = lives.get(&l.pid).and_then(|t| t.fd(l.fd));
+            file.map_or_else(String::new, |f| armrest_plan::files::name(cp, f.file))
+        };
         for l in locks {
-            // The first task of a table has its descriptors.
-            let of = cp.tasks.iter().position(|t| t.pid == l.pid);
-            let sharers = of.map_or(Vec::new(), |of| sharers(&cp.tasks, of));
-            let holds = |p: &&Placed| p.to == l.fd && sharers.first() == Some(&p.task);
-            let Some(p) = self.placed.iter().find(holds) else {
+            let table = lives.get(&l.pid).map(|live| live.files_id);
+            let task = table.and_then(|t| holders.get(&t));
+            let Some(&index) = task.and_then(|t| placed.get(&(*t, l.fd))) else {
                 return Err(Error::Internal {
                     what: format!("fd {} of pid {}: lock", l.fd, l.pid),
                     why: "nothing is placed there".into(),
                 });
             };
-            let path = cp
-                .tasks
-                .iter()
-                .filter(|t| t.pid == l.pid)
-                .filter_map(|t| t.live.as_ref()?.fds.iter().find(|f| f.fd == l.fd))
-                .map(|f| armrest_plan::files::name(cp, f.file))
-                .next();
-            lock::take(self.open[p.index].as_raw_fd(), l).map_err(|e| Error::Machine {
-                what: format!("fd {}: lock on {}", l.fd, path.unwrap_or_default()),
+            lock::take(self.open[index].as_raw_fd(), l).map_err(|e| Error::Machine {
+                what: format!("fd {}: lock on {}", l.fd, path(l)),
                 why: match e.raw_os_error() {
                     Some(libc::EAGAIN | libc::EACCES) => "another process holds one".into(),
                     _ => e.to_string(),

@@ -131,8 +131,7 @@ fn open_descriptors(
         let index = objects.keep(fd, above)?;
         for (task, number) in &m.at {
             let live = cp.tasks.get(*task).and_then(|t| t.live.as_ref());
-            let fds = live.map_or(&[][..], |l| &l.fds);
-            for f in fds.iter().filter(|f| f.fd == *number) {
+            if let Some(f) = live.and_then(|l| l.fd(*number)) {
                 objects.place(*task, index, f.fd, f.cloexec);
             }
         }

@@ -1,8 +1,10 @@
 //! Locks on files.
 
+use std::collections::BTreeMap;
+
 use super::at::{At, need};
 use super::source::Source;
-use crate::checkpoint::Task;
+use crate::checkpoint::{LiveTask, Task};
 use crate::error::Error;
 use crate::kinds::{FileLock, LockKind};
 use crate::{magic, proto};
@@ -12,6 +14,10 @@ pub(super) fn read(source: &mut Source<'_>, tasks: &[Task]) -> Result<Vec<FileLo
     let name = "filelocks.img";
     let file = At::file(name);
     let entries: Vec<proto::FileLock> = source.array(name, magic::FILE_LOCKS)?;
+    let lives: BTreeMap<u32, &LiveTask> = tasks
+        .iter()
+        .filter_map(|t| Some((t.pid, t.live.as_ref()?)))
+        .collect();
     let mut locks = Vec::new();
     for (n, e) in entries.into_iter().enumerate() {
         let at = file.entry(n);
@@ -35,17 +41,13 @@ pub(super) fn read(source: &mut Source<'_>, tasks: &[Task]) -> Result<Vec<FileLo
         if start.checked_add(len).is_none_or(|end| end > 1 << 63) {
             return Err(at.bad("len", len, "beyond the end of any file"));
         }
-        let table = u32::try_from(pid).ok().and_then(|p| {
-            let task = tasks.iter().find(|t| t.pid == p)?;
-            Some((p, task.live.as_ref()?))
-        });
-        let Some((pid, live)) = table else {
+        let table = u32::try_from(pid)
+            .ok()
+            .and_then(|p| lives.get_key_value(&p));
+        let Some((&pid, live)) = table else {
             return Err(at.dangling("pid", "task", pid.unsigned_abs()));
         };
-        let Some(fd) = u32::try_from(fd)
-            .ok()
-            .filter(|f| live.fds.iter().any(|d| d.fd == *f))
-        else {
+        let Some(fd) = u32::try_from(fd).ok().filter(|f| live.fd(*f).is_some()) else {
             return Err(at.dangling("fd", "descriptor", fd.unsigned_abs()));
         };
         locks.push(FileLock {

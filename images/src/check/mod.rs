@@ -17,7 +17,7 @@ mod source;
 mod task;
 mod terminals;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use at::{At, need};
 use source::Source;
@@ -131,19 +131,19 @@ fn descriptor_tables(source: &mut Source<'_>, checkpoint: &Checkpoint) -> Result
         .flatten()
         .flat_map(|p| &p.rights);
     used.extend(in_flight.copied());
+    used.extend(checkpoint.files.values().filter_map(|f| match f {
+        File::Reg(r) => match r.remap {
+            Some(Remap::Linked(id)) => Some(id),
+            _ => None,
+        },
+        _ => None,
+    }));
     let mut missing = None;
     for live in checkpoint.tasks.iter().filter_map(|t| t.live.as_ref()) {
         used.extend([live.mm.exe, live.cwd, live.root]);
         used.extend(live.fds.iter().map(|f| f.file));
         used.extend(live.mm.vmas.iter().filter_map(|v| match v.kind {
             VmaKind::File { file } | VmaKind::Memfd { file, .. } => Some(file),
-            _ => None,
-        }));
-        used.extend(checkpoint.files.values().filter_map(|f| match f {
-            File::Reg(r) => match r.remap {
-                Some(Remap::Linked(id)) => Some(id),
-                _ => None,
-            },
             _ => None,
         }));
         if live.fds.is_empty() {
@@ -283,14 +283,18 @@ fn tree(source: &mut Source<'_>) -> Result<Vec<Node>, Error> {
 }
 
 /// The object ids of all live tasks.
-struct AllIds(Vec<(u32, proto::Ids)>);
+struct AllIds {
+    by_pid: BTreeMap<u32, proto::Ids>,
+    /// Pid of the first task that lives.
+    first: Option<u32>,
+}
 
 impl AllIds {
     fn of(&self, pid: u32) -> Option<&proto::Ids> {
-        self.0.iter().find(|(p, _)| *p == pid).map(|(_, i)| i)
+        self.by_pid.get(&pid)
     }
     fn of_first(&self, which: impl Fn(&proto::Ids) -> Option<u32>) -> Option<u32> {
-        self.0.first().and_then(|(_, i)| which(i))
+        self.of(self.first?).and_then(which)
     }
     /// True if the first task's namespace is not the dumper's.
     fn own(
@@ -309,14 +313,15 @@ impl AllIds {
 }
 
 fn namespaces(source: &mut Source<'_>, tree: &[Node]) -> Result<AllIds, Error> {
-    let mut all = Vec::new();
-    for node in tree.iter().filter(|n| !n.dead) {
-        all.push((
-            node.pid,
-            source.one(&format!("ids-{}.img", node.pid), magic::IDS)?,
-        ));
+    let mut by_pid = BTreeMap::new();
+    let alive = || tree.iter().filter(|n| !n.dead).map(|n| n.pid);
+    for pid in alive() {
+        by_pid.insert(pid, source.one(&format!("ids-{pid}.img"), magic::IDS)?);
     }
-    Ok(AllIds(all))
+    Ok(AllIds {
+        by_pid,
+        first: alive().next(),
+    })
 }
 
 fn clocks(source: &mut Source<'_>, id: Option<u32>) -> Result<Option<Clocks>, Error> {

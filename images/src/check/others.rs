@@ -75,15 +75,15 @@ pub(super) fn named(
     ];
     for (name, which) in spaces {
         if ids
-            .0
-            .iter()
-            .any(|(_, i)| matches!((which(i), which(&root)), (Some(a), Some(b)) if a != b))
+            .by_pid
+            .values()
+            .any(|i| matches!((which(i), which(&root)), (Some(a), Some(b)) if a != b))
         {
             others.push(format!("{name} namespace of its own"));
         }
     }
     let first = ids.of_first(|i| i.ipc_ns_id);
-    if ids.0.iter().any(|(_, i)| i.ipc_ns_id != first) {
+    if ids.by_pid.values().any(|i| i.ipc_ns_id != first) {
         others.push("more than one ipc namespace".to_owned());
     }
     Ok(others)

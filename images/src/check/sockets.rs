@@ -1,6 +1,6 @@
 //! Unix sockets: what a message says of one, what waits in them, and who belongs to whom.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::at::{At, need};
 use super::files::owner;
@@ -299,17 +299,23 @@ pub(super) fn check(
 
 /// Connecting a datagram socket to one that is connected elsewhere fails, so no circle of three can have come about.
 fn circle(at: &At, all: &BTreeMap<u32, &Socket>) -> Result<(), Error> {
+    // By number: the first socket of the chain in which it was met. Every socket is met once.
+    let mut seen: BTreeMap<u32, u32> = BTreeMap::new();
     for s in all.values().filter(|s| s.kind == SocketKind::Datagram) {
-        let (mut seen, mut now) = (BTreeSet::new(), *s);
+        let mut now = *s;
         while let Some(peer) = all.get(&now.peer) {
             // A pair, or connected to itself: that is where a chain may end.
             if peer.peer == now.ino {
                 break;
             }
-            if !seen.insert(now.ino) {
-                return Err(at.dangling("usk.peer", "end of a chain of sockets", s.ino));
+            match seen.insert(now.ino, s.ino) {
+                None => now = peer,
+                Some(first) if first == s.ino => {
+                    return Err(at.dangling("usk.peer", "end of a chain of sockets", s.ino));
+                }
+                // The rest of the way has been gone.
+                Some(_) => break,
             }
-            now = peer;
         }
     }
     Ok(())

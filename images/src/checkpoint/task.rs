@@ -97,6 +97,14 @@ pub struct LiveTask {
     pub umask: Option<u32>,
 }
 
+impl LiveTask {
+    /// Its descriptor with this number.
+    pub fn fd(&self, number: u32) -> Option<&Fd> {
+        let at = self.fds.binary_search_by_key(&number, |f| f.fd);
+        at.ok().and_then(|i| self.fds.get(i))
+    }
+}
+
 /// A control group, as a line of `/proc/PID/cgroup` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {

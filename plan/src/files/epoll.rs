@@ -1,5 +1,7 @@
 //! Epoll sets: whose numbers their entries are.
 
+use std::collections::BTreeSet;
+
 use armrest_images::{Epoll, LiveTask};
 
 use crate::whole::Whole;
@@ -17,11 +19,9 @@ pub(super) fn filler(
     e: &Epoll,
 ) -> Result<usize, (String, &'static str)> {
     let cp = whole.cp;
-    // Sorted by number.
-    let at = |l: &LiveTask, fd: u32| {
-        let at = l.fds.binary_search_by_key(&fd, |f| f.fd);
-        at.ok().map(|i| l.fds[i].file)
-    };
+    let at = |l: &LiveTask, fd: u32| l.fd(fd).map(|f| f.file);
+    // Each once: entries may have the same number, and there may be many of both.
+    let numbers: BTreeSet<u32> = e.targets.iter().map(|t| t.fd).collect();
     let holders = || {
         let mut tasks: Vec<usize> = whole.held.holders(set).iter().map(|h| h.0).collect();
         tasks.dedup();
@@ -30,7 +30,7 @@ pub(super) fn filler(
             .filter_map(|i| Some((i, cp.tasks[i].live.as_ref()?)))
     };
     let mut tables = holders().filter_map(|(i, l)| {
-        let files: Option<Vec<u32>> = e.targets.iter().map(|t| at(l, t.fd)).collect();
+        let files: Option<Vec<u32>> = numbers.iter().map(|fd| at(l, *fd)).collect();
         Some((i, files?))
     });
     if let Some((first, files)) = tables.next() {
@@ -45,10 +45,10 @@ pub(super) fn filler(
             )),
         };
     }
-    let closed = holders().find_map(|(_, l)| e.targets.iter().find(|t| at(l, t.fd).is_none()));
-    match (closed, e.targets.first()) {
-        (Some(t), _) => Err((
-            format!("its epoll set watches descriptor {}, which is closed", t.fd),
+    let closed = holders().find_map(|(_, l)| numbers.iter().find(|fd| at(l, **fd).is_none()));
+    match (closed, numbers.first()) {
+        (Some(fd), _) => Err((
+            format!("its epoll set watches descriptor {fd}, which is closed"),
             "a duplicate of it is watched under a number that is gone",
         )),
         (None, Some(_)) => Err((

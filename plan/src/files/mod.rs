@@ -166,10 +166,8 @@ pub(crate) fn plan(whole: &Whole<'_>) -> FilesPlan {
 pub(crate) fn given_at(whole: &Whole<'_>, l: &FileLock) -> bool {
     let task = whole.held.tasks.get(&l.pid);
     let live = task.and_then(|i| whole.cp.tasks[*i].live.as_ref());
-    live.is_some_and(|live| {
-        let mut fds = live.fds.iter();
-        fds.any(|f| f.fd == l.fd && whole.given.contains_key(&f.file))
-    })
+    let fd = live.and_then(|live| live.fd(l.fd));
+    fd.is_some_and(|f| whole.given.contains_key(&f.file))
 }
 
 /// Every description's own acts are done once, by the first task that has it; an epoll set is filled by one whose

@@ -258,11 +258,7 @@ fn locks(whole: &Whole<'_>, pid: u32, live: &LiveTask, no: No<'_>) {
     let others: BTreeSet<&str> = others.flat_map(mapped).collect();
     let mapped = mapped(live);
     for l in locks {
-        let file = live
-            .fds
-            .iter()
-            .find(|f| f.fd == l.fd)
-            .and_then(|f| path(f.file));
+        let file = live.fd(l.fd).and_then(|f| path(f.file));
         let Some(file) = file else {
             no(
                 format!("fd {}: a lock on something that is no file", l.fd),

@@ -24,7 +24,7 @@ pub fn options() -> Options {
     }
 }
 
-fn reg(path: &str) -> File {
+pub fn reg(path: &str) -> File {
     File::Reg(RegFile {
         path: path.into(),
         flags: 0,
