@@ -43,8 +43,11 @@ impl Cli {
     pub fn from_words(words: Vec<OsString>) -> Result<Cli, clap::Error> {
         if words.get(1).is_some_and(|w| w == "restore") {
             let alone = RestoreOptions::augment_args(clap::Command::new("restore"));
-            let parsed = alone.try_get_matches_from(words.iter().skip(1));
-            if let Ok(options) = parsed.and_then(|m| RestoreOptions::from_arg_matches(&m)) {
+            // Freed with the process: it has a hundred small parts.
+            let mut alone = std::mem::ManuallyDrop::new(alone);
+            let parsed = alone.try_get_matches_from_mut(words.iter().skip(1));
+            let options = parsed.and_then(|mut m| RestoreOptions::from_arg_matches_mut(&mut m));
+            if let Ok(options) = options {
                 return Ok(Cli {
                     command: Command::Restore(Box::new(options)),
                 });

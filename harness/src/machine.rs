@@ -226,7 +226,8 @@ pub fn own_maps(text: &str) -> Vec<OwnMap> {
             let start = u32::from_str_radix(start, 16).ok()?;
             let end = u64::from_str_radix(end, 16).ok()?.min(0xffff_f000);
             // Rights, offset, device and inode have neither.
-            let name = rest.find(['/', '[']).map_or("", |at| &rest[at..]);
+            let begins = |b: u8| b == b'/' || b == b'[';
+            let name = rest.bytes().position(begins).map_or("", |at| &rest[at..]);
             Some(OwnMap {
                 range: MapRange {
                     start,

@@ -5,6 +5,8 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+pub use armrest_images::stat::{Stat, fstat};
+
 /// What a program has to do before it uses descriptors: the three standard ones are open, so that no other file gets their
 /// numbers, and a reader that goes away is an error of a write and not the end.
 pub fn begin() {
@@ -152,8 +154,8 @@ pub fn readlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
     String::from_utf8(buf).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// `fstat`: works on O_PATH descriptors too.
-pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<std::fs::Metadata> {
+/// What std tells of a file, times included, on O_PATH descriptors too. Without times [`fstat`] is cheaper.
+pub fn metadata(fd: BorrowedFd<'_>) -> io::Result<std::fs::Metadata> {
     // SAFETY: the descriptor is open; the file that is made of it is never dropped, so it stays the caller's.
     let file = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(fd.as_raw_fd()) });
     file.metadata()
@@ -257,8 +259,9 @@ pub fn read_small(path: &str) -> io::Result<String> {
     let mut bytes = vec![0; 4096];
     let n = io::Read::read(&mut std::fs::File::open(path)?, &mut bytes)?;
     bytes.truncate(n);
-    // The name of a process may be any bytes.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    // The name of a process may be any bytes; it seldom is.
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// A file of /proc that comes in pieces.
@@ -295,14 +298,31 @@ fn signals(path: &str, which: &str) -> Option<u64> {
 /// What stands after `key`, its colon included, in the text of a `/proc/PID/status`. The kernel escapes the ends of lines
 /// in a task's name, so no name can look like a field.
 pub fn status_field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
-    let end = |text: &str| text.bytes().position(|b| b == b'\n');
-    let mut rest = status;
+    let mut rest = status.as_bytes();
     loop {
-        if let Some(value) = rest.strip_prefix(key) {
-            return Some(value[..end(value).unwrap_or(value.len())].trim());
+        let found = find(rest, key.as_bytes())?;
+        let at = status.len() - rest.len() + found;
+        rest = &rest[found + key.len()..];
+        if at == 0 || status.as_bytes()[at - 1] == b'\n' {
+            let end = find(rest, b"\n").unwrap_or(rest.len());
+            let from = at + key.len();
+            return Some(status[from..from + end].trim());
         }
-        rest = &rest[end(rest)? + 1..];
     }
+}
+
+/// Where these bytes first are in others. By libc, which looks at several at once: a `status` has 1,500.
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    // SAFETY: both are readable for the lengths given.
+    let at = unsafe {
+        libc::memmem(
+            text.as_ptr().cast(),
+            text.len(),
+            what.as_ptr().cast(),
+            what.len(),
+        )
+    };
+    (!at.is_null()).then(|| at.addr() - text.as_ptr().addr())
 }
 
 /// The same, as a hexadecimal number.

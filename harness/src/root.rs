@@ -34,7 +34,7 @@ impl Root {
     pub fn open(root: Option<&Path>) -> io::Result<Root> {
         let path = root.unwrap_or(Path::new("/"));
         let dir = std::fs::File::open(path)?;
-        if !dir.metadata()?.is_dir() {
+        if !os::fstat(&dir)?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
         Ok(Root {
@@ -123,7 +123,7 @@ impl Root {
                 .ok_or(io::ErrorKind::NotFound)?;
             let fd = os::openat(here, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
             let meta = os::fstat(fd.as_fd())?;
-            if meta.file_type().is_symlink() {
+            if meta.is(libc::S_IFLNK) {
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(io::Error::from_raw_os_error(libc::ELOOP));
@@ -156,7 +156,7 @@ fn open_here(dir: &OwnedFd, name: &str, flags: i32) -> io::Result<OwnedFd> {
         return os::openat(dir.as_fd(), name, flags | libc::O_NOFOLLOW, 0);
     }
     let found = os::openat(dir.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    if os::fstat(found.as_fd())?.file_type().is_symlink() {
+    if os::fstat(found.as_fd())?.is(libc::S_IFLNK) {
         return Err(io::Error::from_raw_os_error(libc::ELOOP));
     }
     let through = format!("/proc/self/fd/{}", found.as_raw_fd());

@@ -78,6 +78,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Makes an error of a fault in the entry read last.
+    #[cold]
     pub fn fault(&self, field: &str, fault: Fault) -> Error {
         Error {
             place: Place {

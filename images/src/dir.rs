@@ -8,6 +8,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::stat::fstat;
+
 /// Largest image that is read whole (pages files are never).
 pub const MAX_IMAGE: u64 = 16 << 20;
 
@@ -118,7 +120,7 @@ impl FsDir {
             }
             Err(e) => return Err(e),
         };
-        let meta = file.metadata()?;
+        let meta = fstat(&file)?;
         if !meta.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

@@ -41,6 +41,7 @@ impl Error {
     pub const fn class(&self) -> Class {
         self.fault.class()
     }
+    #[cold]
     pub(crate) fn new(file: &str, fault: Fault) -> Error {
         Error {
             place: Place {

@@ -13,6 +13,7 @@ pub mod kinds;
 pub mod magic;
 pub mod proto;
 mod sockets;
+pub mod stat;
 pub mod stats;
 mod terminals;
 pub mod view;

@@ -395,9 +395,12 @@ fn found(dir: BorrowedFd<'_>, name: &str) -> io::Result<Option<Found>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let meta = os::fstat(fd.as_fd())?;
+    let meta = os::metadata(fd.as_fd())?;
     Ok(Some(Found {
-        node: node_of(&meta),
+        node: Node {
+            dev: meta.dev(),
+            ino: meta.ino(),
+        },
         uid: meta.uid(),
         ctime: u64::try_from(meta.ctime()).unwrap_or(0),
     }))
@@ -408,7 +411,7 @@ pub(super) fn node(dir: BorrowedFd<'_>, name: &str) -> io::Result<Option<Node>> 
     Ok(found(dir, name)?.map(|f| f.node))
 }
 
-pub(super) fn node_of(meta: &std::fs::Metadata) -> Node {
+pub(super) fn node_of(meta: &os::Stat) -> Node {
     Node {
         dev: meta.dev(),
         ino: meta.ino(),

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use armrest_images::RegFile;
 
@@ -71,7 +70,7 @@ impl Compare {
     }
 
     /// Compare a file with what the image says of it.
-    pub fn look(&mut self, file: &RegFile, meta: &std::fs::Metadata) {
+    pub fn look(&mut self, file: &RegFile, meta: &os::Stat) {
         let append = file.flags & libc::O_APPEND.cast_unsigned() != 0 && meta.is_file();
         let harmless = append.then_some("open for appending");
         if let Some(mode) = file.mode.filter(|m| (m ^ meta.mode()) & libc::S_IFMT != 0) {
@@ -132,7 +131,6 @@ pub fn open(
         .map_err(|e| failed(&file.path, who, &e))?;
     let meta = os::fstat(look.as_fd()).map_err(|e| failed(&file.path, who, &e))?;
     compare.look(file, &meta);
-    let kind = meta.file_type();
     if flags & libc::O_PATH != 0 {
         // The walk does not follow; a description that may follow is another.
         if compare.look_only || flags & libc::O_NOFOLLOW != 0 {
@@ -140,7 +138,10 @@ pub fn open(
         }
         return os::reopen(look.as_fd(), flags & !ONCE).map_err(|e| failed(&file.path, who, &e));
     }
-    if kind.is_fifo() || kind.is_socket() || kind.is_block_device() {
+    if [libc::S_IFIFO, libc::S_IFSOCK, libc::S_IFBLK]
+        .iter()
+        .any(|k| meta.is(*k))
+    {
         return Err(Error::BadPath {
             path: file.path.clone(),
             why: format!("{who}: not a regular file or character device now"),
@@ -159,7 +160,7 @@ pub fn open(
         .open_path(&file.path, flags & !ONCE | libc::O_NOCTTY)
         .map_err(|e| failed(&file.path, who, &e))?;
     let now = os::fstat(fd.as_fd()).map_err(|e| failed(&file.path, who, &e))?;
-    if (now.dev(), now.ino()) != (meta.dev(), meta.ino()) && !kind.is_char_device() {
+    if (now.dev(), now.ino()) != (meta.dev(), meta.ino()) && !meta.is(libc::S_IFCHR) {
         return Err(Error::BadPath {
             path: file.path.clone(),
             why: format!("{who}: replaced while it was opened"),

@@ -110,7 +110,7 @@ impl<'a> Maker<'a> {
             if matches!(made, File::Pipe(_)) {
                 // The pipe is the caller's; which end, and how, is the task's.
                 let kind = os::fstat(fd.as_fd()).map_err(|e| wrong(e.to_string()))?;
-                if !std::os::unix::fs::FileTypeExt::is_fifo(&kind.file_type()) {
+                if !kind.is(libc::S_IFIFO) {
                     return Err(wrong("is no pipe".into()));
                 }
                 let end = os::reopen(fd.as_fd(), flags & !NOT_KEPT | libc::O_NONBLOCK)
@@ -334,10 +334,7 @@ impl<'a> Maker<'a> {
     /// The FIFO that a path means, without opening it for use.
     fn open_fifo(&mut self, id: u32, who: &str) -> Result<OwnedFd, Error> {
         let fd = self.open(id, libc::O_PATH, who)?;
-        let is = os::fstat(fd.as_fd()).is_ok_and(|m| {
-            use std::os::unix::fs::FileTypeExt;
-            m.file_type().is_fifo() || self.look_only
-        });
+        let is = os::fstat(fd.as_fd()).is_ok_and(|m| m.is(libc::S_IFIFO) || self.look_only);
         if is {
             return Ok(fd);
         }

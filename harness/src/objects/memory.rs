@@ -10,6 +10,7 @@ use armrest_images::{Checkpoint, Memfd, PAGE, PageMap};
 
 use super::anonymous::anonymous;
 use crate::error::Error;
+use crate::os;
 
 /// What dumpers call the object behind anonymous shared memory.
 const ANONYMOUS: &str = "/dev/zero";
@@ -32,7 +33,7 @@ impl PagesFiles {
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
                 .map_err(|e| missing(&e))?;
-            let len = file.metadata().map_err(|e| missing(&e))?.len();
+            let len = os::fstat(&file).map_err(|e| missing(&e))?.len();
             if len != p.size {
                 return Err(Error::MissingFile {
                     path: path.display().to_string(),
@@ -95,7 +96,7 @@ impl PagesFiles {
             path: format!("memory object {name}").into(),
             source,
         };
-        let file = File::from(crate::os::memfd(name, &[], sealable).map_err(failed)?);
+        let file = File::from(os::memfd(name, &[], sealable).map_err(failed)?);
         self.fill(&file, map)?;
         // Contents come in whole pages: the size is set behind them.
         file.set_len(size).map_err(failed)?;

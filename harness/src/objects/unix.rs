@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use armrest_images::{Checkpoint, File, Packet, Socket, SocketKind, SocketName, SocketState};
 use armrest_plan::sockets::{Sender, Step, words};
@@ -419,7 +418,7 @@ fn free(root: &Root, path: &str, s: &Socket) -> Result<Place, Error> {
         Err(e) => return Err(failed(e)),
     };
     let meta = os::fstat(old.as_fd()).map_err(failed)?;
-    if !meta.file_type().is_socket() {
+    if !meta.is(libc::S_IFSOCK) {
         return Err(wrong("another file has its name now"));
     }
     // A socket of another type learns that somebody is there, and leaves no trace.

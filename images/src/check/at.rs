@@ -57,6 +57,7 @@ impl At {
         let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
         parts.join(".")
     }
+    #[cold]
     pub fn err(&self, field: &str, fault: Fault) -> Error {
         let place = Place {
             file: self.file.to_string(),
@@ -74,6 +75,7 @@ impl At {
         let value = self.req(field, value)?;
         u32::try_from(value).map_err(|_| self.bad(field, value, "more than 32 bits"))
     }
+    #[cold]
     pub fn bad(&self, field: &str, value: impl Into<u64>, why: &'static str) -> Error {
         self.err(
             field,
@@ -84,9 +86,11 @@ impl At {
         )
     }
     /// A value with bits that nobody knows.
+    #[cold]
     pub fn unknown(&self, field: &str, value: impl Into<u64>) -> Error {
         self.err(field, Fault::UnknownFlag(value.into()))
     }
+    #[cold]
     pub fn dangling(&self, field: &str, what: &'static str, id: impl Into<u64>) -> Error {
         self.err(
             field,
@@ -96,6 +100,7 @@ impl At {
             },
         )
     }
+    #[cold]
     pub fn twice(&self, what: &'static str, id: impl Into<u64>) -> Error {
         self.err(
             "",

@@ -79,8 +79,8 @@ impl<'a> Source<'a> {
     }
 
     fn read(&mut self, level: usize, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let shown = format!("{}{name}", prefix(level));
-        let bytes = self.level(level)?.read(name).map_err(|e| io(&shown, &e))?;
+        let shown = |e| io(&format!("{}{name}", prefix(level)), &e);
+        let bytes = self.level(level)?.read(name).map_err(shown)?;
         if let Some(b) = &bytes {
             self.bytes = self
                 .bytes
