@@ -42,6 +42,9 @@
 /* Where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second only filters of system calls are missing, and no task has run yet.  One word at this offset from the `Progress`, in a page that all tasks of the tree share: how many times the gate is open. The harness opens it for all by one store, so a death of the harness lets either all through or none. The blob waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports and the gate is shut. */
 #define ARMREST_GATE_OFFSET 0x1000u
 
+/* Behind the gate: a word that changes as long as somebody is there to open it. */
+#define ARMREST_BEAT_OFFSET 0x1004u
+
 /* Offset from the `Progress`, in the same page, of the word in which the blob says how many times it has come to the gate. */
 #define ARMREST_REACHED_OFFSET 0x10u
 
@@ -69,8 +72,11 @@
 /* Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once. */
 #define ARMREST_WANT_MM_SINGLES 0x100000u
 
-/* Wait twice at the gate (`GATE_OFFSET`): in the timers step before the first is armed, and in the enter step behind all but the filters. */
+/* Wait twice at the gate (`GATE_OFFSET`): in the timers step before the first is armed, and in the enter step behind everything but the way out. */
 #define ARMREST_WANT_GATE 0x200000u
+
+/* The second time the leader waits without a call, since its filters, which are in force by then, forbid those of a wait. It gives up when the word at `BEAT_OFFSET` has not changed for about a second of its own time: the gate, if it is not open, becomes 0 and stays shut. */
+#define ARMREST_WANT_SPIN 0x400000u
 
 /* Threads: they are made by `clone3` with `set_tid`. */
 #define ARMREST_WANT_SET_TID 0x80u
@@ -92,9 +98,6 @@
 
 /* Thread: `setpriority(nice)`. */
 #define ARMREST_WANT_NICE 0x1000u
-
-/* Creds: the leader's filters are for all threads (`SECCOMP_FILTER_FLAG_TSYNC`): it installs them while the others wait. */
-#define ARMREST_WANT_SEAL_ALL 0x2000u
 
 /* The steps of a restore in the order in which the blob takes them. */
 enum armrest_step {

@@ -86,7 +86,7 @@ pub mod nr {
 pub enum Stage {
     /// All threads are there, and each has registered what is its own.
     Register,
-    /// Each has the ids, the rights and the parent-death signal that it keeps.
+    /// Each has the ids, the rights and the parent-death signal that it keeps, and filters of its own.
     Ids,
     /// The leader says that all may go: the last moment at which no thread runs its own code.
     Go,
@@ -138,8 +138,8 @@ pub trait Kernel {
     /// The leader has come to the end of `stage`: wait for the others. Where they do not run at once, run them now:
     /// [`crate::threads_in_turn`].
     fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Self::Failure>;
-    /// Wait until the harness lets the tasks of a tree go on together, for the `time`-th time.
-    fn gate(&mut self, _time: u32) {}
+    /// Wait until the harness lets the tasks of a tree go on together, for the `time`-th time; `spins`: without a call.
+    fn gate(&mut self, _time: u32, _spins: bool) {}
     /// Show where the restore is. Costs no call.
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.

@@ -22,7 +22,6 @@ pub use heap::NoHeap;
 pub use run::Stop;
 pub use step::enter::Entry;
 
-use armrest_abi::want;
 use heap::Heap;
 use kernel::{Kernel, Stage};
 use run::Run;
@@ -52,13 +51,7 @@ pub fn restore<K: Kernel, H: Heap>(
     step::signals::run(run, args, tid)?;
     step::timers::run(run, args)?;
     step::creds::run(run, args)?;
-    let entry = step::enter::run(run, args)?;
-    if let Some(leader) = args.threads.first()
-        && leader.want & want::SEAL_ALL == 0
-    {
-        step::creds::seal(run, args, leader)?;
-    }
-    Ok(entry)
+    step::enter::run(run, args)
 }
 
 /// What thread number `row` of the table does in a stage; the leader has [`restore`].

@@ -2,13 +2,13 @@
 
 use crate::{report, threads};
 use armrest_abi::{
-    GATE_OFFSET, Progress, REACHED_OFFSET, Report, Step, ThreadArgs, bytes_of_slice,
+    BEAT_OFFSET, GATE_OFFSET, Progress, REACHED_OFFSET, Report, Step, ThreadArgs, bytes_of_slice,
 };
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
 use core::convert::Infallible;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use syscalls::raw::{syscall1, syscall6};
+use syscalls::raw::syscall6;
 
 /// For the panic handler, which is handed nothing: where to report, and which step runs.
 static REPORT_FD: AtomicI32 = AtomicI32::new(-1);
@@ -120,17 +120,25 @@ fn answer(result: u32) -> Res {
     }
 }
 
-/// A call on memory that is the blob's own.
+/// How often the gate is looked at without a call while the harness gives no sign of life.
+const SPINS: u32 = 1 << 27;
+
+/// A call on memory that is the blob's own. Whoever waits looks again after a while: so a wake-up may fail.
 pub fn futex(word_at: &AtomicU32, op: u32, value: u32) -> u32 {
     let at = core::ptr::from_ref(word_at).addr();
-    // SAFETY: the kernel reads the word, or does to it what other threads may do to an atomic at any time.
+    let time = match op {
+        threads::WAIT => threads::A_WHILE.as_ptr().addr(),
+        _ => 0,
+    };
+    // SAFETY: the kernel reads the word, or does to it what other threads may do to an atomic at any time, and reads the
+    // time.
     let result = unsafe {
         syscall6(
             nr::FUTEX as usize,
             at,
             (op | threads::PRIVATE) as usize,
             value as usize,
-            0,
+            time,
             at,
             threads::ADD_NOTHING as usize,
         )
@@ -189,31 +197,37 @@ impl Kernel for Raw {
         Ok(())
     }
 
-    fn gate(&mut self, time: u32) {
-        let word_at = |offset: u32| {
-            self.progress
-                .wrapping_byte_add(offset as usize)
-                .cast::<u32>()
-        };
-        let open = word_at(GATE_OFFSET);
+    fn gate(&mut self, time: u32, spins: bool) {
+        // SAFETY: the verify step has seen that these words lie in the area; nothing else is kept there. The harness and
+        // other tasks use them at the same time, hence atomic.
+        let [open, beat, reached] = [GATE_OFFSET, BEAT_OFFSET, REACHED_OFFSET].map(|offset| unsafe {
+            let at = self.progress.wrapping_byte_add(offset as usize);
+            AtomicU32::from_ptr(at.cast())
+        });
         // pollfd: descriptor, events, revents.
         let mut report = [self.report_fd.cast_unsigned(), 0];
-        let mut alone = false;
-        // SAFETY: the verify step has seen that both words lie in the area; nothing else is kept there. The harness writes
-        // and reads the same words, hence volatile.
-        unsafe { word_at(REACHED_OFFSET).write_volatile(time) };
-        // SAFETY: as above.
-        while unsafe { open.read_volatile() } < time {
+        let (mut alone, mut turns, mut heard) = (false, 0u32, 0);
+        reached.store(time, Ordering::Release);
+        while open.load(Ordering::Acquire) < time {
             // Who could open it was gone before it was looked at: nobody comes through.
             if alone {
                 exit_group();
             }
+            if spins {
+                let now = beat.load(Ordering::Relaxed);
+                turns = if now == heard { turns.wrapping_add(1) } else { 0 };
+                heard = now;
+                // About a second of this process's own time. Who gives up shuts the gate for all, if it is not open yet.
+                let shut = || open.compare_exchange(time - 1, 0, Ordering::AcqRel, Ordering::Acquire);
+                alone = turns > SPINS && shut().unwrap_or_else(|now| now) < time;
+                continue;
+            }
             // FUTEX_WAIT for a while; whatever it returns, the word is looked at again.
             let wait = Data {
                 arg: 3,
-                bytes: bytes_of_slice::<u32>(&[0, 300_000_000]),
+                bytes: bytes_of_slice(&threads::A_WHILE),
             };
-            let at = [word(open.addr()), 0, time.wrapping_sub(1), 0, 0, 0];
+            let at = [word(open.as_ptr().addr()), 0, time.wrapping_sub(1), 0, 0, 0];
             let _ = self.call(nr::FUTEX, at, Some(wait));
             // An error on the pipe: nobody reads it.
             let fds = self.place_of(&mut report[0]);
@@ -252,10 +266,12 @@ pub fn leave(args: &Args<'_>, t: &ThreadArgs) -> ! {
 
 /// End without a word.
 pub fn exit_group() -> ! {
-    loop {
-        // SAFETY: ends the process.
-        unsafe { syscall1(nr::EXIT_GROUP as usize, Report::EXIT_CODE as usize) };
+    unsafe extern "C" {
+        /// arch/arm/exit.S
+        fn armrest_end() -> !;
     }
+    // SAFETY: ends the process, whatever its state.
+    unsafe { armrest_end() }
 }
 
 /// A register's contents: lossless on the device, where `usize` has 32 bits.

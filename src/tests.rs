@@ -19,7 +19,7 @@ struct Recorder {
     /// Where all threads waited for each other.
     met: Vec<(usize, Stage)>,
     /// The gates: how many calls and meetings came before.
-    gates: Vec<(usize, usize, u32)>,
+    gates: Vec<(usize, usize, u32, bool)>,
     /// Fail the n-th call with this errno.
     fail: Option<(usize, u32)>,
     /// Return this from the n-th call.
@@ -74,8 +74,8 @@ impl Kernel for Recorder {
         self.met.push((self.calls.len(), stage));
         crate::threads_in_turn(self, args, stage)
     }
-    fn gate(&mut self, time: u32) {
-        self.gates.push((self.calls.len(), self.met.len(), time));
+    fn gate(&mut self, time: u32, spins: bool) {
+        self.gates.push((self.calls.len(), self.met.len(), time, spins));
     }
     fn progress(&mut self, progress: Progress) {
         self.shown.push(progress);
@@ -652,20 +652,20 @@ fn a_row_of_credentials_does_what_it_says_or_stops() {
 }
 
 #[test]
-fn filters_for_all_come_while_the_others_wait() {
+fn filters_come_last_in_each_thread_and_before_any_runs() {
     let mut c = case();
     with_threads(&mut c);
-    c.threads[0].want |= want::SEAL_ALL;
+    c.threads[1].want |= want::PDEATH;
+    (c.threads[1].cred, c.threads[1].seals) = (c.threads[0].cred + c.threads[0].creds, 1);
     let mut k = Recorder::default();
     c.run(&mut k).unwrap();
-    let seal = k.calls.iter().position(|c| c.1.0 == nr::SECCOMP).unwrap();
-    assert!(
-        k.met[1].0 <= seal && seal < k.met[2].0,
-        "{seal} {:?}",
-        k.met
-    );
-    let seals = k.calls.iter().filter(|c| c.1.0 == nr::SECCOMP).count();
-    assert_eq!(seals, 1);
+    let all = || k.calls.iter().enumerate();
+    let seals: Vec<usize> = all().filter(|c| c.1.1.0 == nr::SECCOMP).map(|c| c.0).collect();
+    let [thread, leader] = seals[..] else { panic!("{seals:?}") };
+    // The other's before it has met all with the rights that they keep; the leader's is the last call, while all wait.
+    assert!(k.met[1].0 < thread && k.met[1].1 == Stage::Ids, "{seals:?} {:?}", k.met);
+    assert_eq!(k.calls[thread - 1].1.1[0], PR_SET_PDEATHSIG);
+    assert_eq!((leader, k.met[2]), (k.calls.len() - 1, (k.calls.len(), Stage::Go)));
 }
 
 #[test]
@@ -1101,8 +1101,8 @@ fn threads_are_made_then_go_through_the_stages_together() {
     assert_eq!(stages, Stage::ALL);
     // All threads are there before signals and timers; the last meeting is the end.
     assert_eq!(k.calls[k.met[0].0 - 1].1.0, nr::CLONE);
-    // Only the leader's filter comes after it.
-    assert_eq!(k.met[3].0 + 1, k.calls.len());
+    // Nothing comes after it.
+    assert_eq!(k.met[3].0, k.calls.len());
 }
 
 #[test]
@@ -1177,18 +1177,24 @@ fn no_thread_goes_before_the_last_gate_and_little_comes_after_it() {
     c.fixed.progress = AREA.end - 0x2000;
     let mut k = Recorder::default();
     c.run(&mut k).unwrap();
-    let [(first, _, 1), (last, met, 2)] = k.gates[..] else {
+    let [(first, _, 1, false), (last, met, 2, false)] = k.gates[..] else {
         panic!("{:?}", k.gates)
     };
     // The timers are made, and none is armed.
     assert_eq!(k.calls[first].1.0, nr::SETITIMER);
     let armed = |c: &(Step, Call)| [nr::SETITIMER, nr::TIMER_SETTIME].contains(&c.1.0);
     assert!(!k.calls[..first].iter().any(armed));
-    // The others are still to be let go, and only filters come.
+    // The others are still to be let go, and nothing comes that could fail.
     assert_eq!(
         k.met[met..].iter().map(|m| m.1).collect::<Vec<_>>(),
         [Stage::Go, Stage::Last]
     );
-    assert!(k.calls[last..].iter().all(|c| c.1.0 == nr::SECCOMP));
-    assert_eq!(k.calls[last - 1].1.0, nr::FCNTL64);
+    assert_eq!(last, k.calls.len());
+    let end = [nr::FCNTL64, nr::SECCOMP];
+    assert_eq!([last - 2, last - 1].map(|n| k.calls[n].1.0), end);
+    // Where the filter forbids it, that wait makes no calls.
+    c.fixed.want |= want::SPIN;
+    let mut k = Recorder::default();
+    c.run(&mut k).unwrap();
+    assert_eq!(k.gates.iter().map(|g| (g.2, g.3)).collect::<Vec<_>>(), [(1, false), (2, true)]);
 }

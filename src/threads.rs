@@ -7,9 +7,12 @@ use armrest_blob::kernel::Stage;
 use armrest_blob::{Args, thread};
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-const WAIT: u32 = 0;
+/// FUTEX_WAIT.
+pub const WAIT: u32 = 0;
 const WAKE: u32 = 1;
 const WAKE_OP: u32 = 5;
+/// How long a wait is at most: a timespec of 0.3 s.
+pub static A_WHILE: [u32; 2] = [0, 300_000_000];
 /// FUTEX_PRIVATE_FLAG.
 pub const PRIVATE: u32 = 128;
 /// FUTEX_WAKE_OP: add 0; wake if the old value was 4095, which it never is.

@@ -19,7 +19,7 @@ pub use records::{
     Advise, Attach, Batch, CloneArgs, Cred, Flush, Iovec, Lock, Map, MmMap, Move, PosixTimer,
     Protect, Queued, Range, Remove, Timer, cred,
 };
-pub use report::{GATE_OFFSET, Progress, REACHED_OFFSET, Report, ReportKind, Step};
+pub use report::{BEAT_OFFSET, GATE_OFFSET, Progress, REACHED_OFFSET, Report, ReportKind, Step};
 pub use restore::{ARGS_MAGIC, RestoreArgs, Rows, Rseq, Table, ThreadArgs, want};
 
 /// Version of every structure in this crate. A blob refuses arguments of another version.

@@ -207,6 +207,8 @@ pub struct Progress {
 /// open. The harness opens it for all by one store, so a death of the harness lets either all through or none. The blob
 /// waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports and the gate is shut.
 pub const GATE_OFFSET: u32 = 4096;
+/// Behind the gate: a word that changes as long as somebody is there to open it.
+pub const BEAT_OFFSET: u32 = GATE_OFFSET + 4;
 
 /// Offset from the [`Progress`], in the same page, of the word in which the blob says how many times it has come to the gate.
 pub const REACHED_OFFSET: u32 = 16;

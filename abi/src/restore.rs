@@ -113,16 +113,18 @@ pub mod want {
     /// Mm: the fields of `mm` one by one (`PR_SET_MM_START_CODE` ...), where the kernel cannot take them at once.
     pub const MM_SINGLES: u32 = 1 << 20;
     /// Wait twice at the gate ([`crate::GATE_OFFSET`]): in the timers step before the first is armed, and in the enter step
-    /// behind all but the filters.
+    /// behind everything but the way out.
     pub const GATE: u32 = 1 << 21;
+    /// The second time the leader waits without a call, since its filters, which are in force by then, forbid those of a
+    /// wait. It gives up when the word at [`crate::BEAT_OFFSET`] has not changed for about a second of its own time: the
+    /// gate, if it is not open, becomes 0 and stays shut.
+    pub const SPIN: u32 = 1 << 22;
     /// Thread: `set_robust_list(robust_head, robust_len)`.
     pub const ROBUST: u32 = 1 << 8;
     /// Thread: `rseq(rseq)`.
     pub const RSEQ: u32 = 1 << 9;
     /// Creds, by each thread: `prctl(PR_SET_PDEATHSIG)`.
     pub const PDEATH: u32 = 1 << 10;
-    /// Creds: the leader's filters are for all threads (`SECCOMP_FILTER_FLAG_TSYNC`): it installs them while the others wait.
-    pub const SEAL_ALL: u32 = 1 << 13;
     /// Thread: `sched_setscheduler(policy, priority)`.
     pub const SCHED: u32 = 1 << 11;
     /// Thread: `setpriority(nice)`.

@@ -17,10 +17,11 @@
 @             r3 = address of the signal frame, 8-aligned, in this page
 @             [sp] = where the frame is copied to, in the task's memory; [sp, #4] = address of the svc behind
 @             `mov r7, #119` in the kernel's sigpage, or 0; [sp, #8] = the pid that the task has in the checkpoint
-@   out:      does not return: the task runs with the frame's registers; if a call fails, exit_group(112),
-@             and if that was munmap, three words to the report descriptor before: its result, 91, and that pid
+@   out:      does not return: the task runs with the frame's registers; if munmap fails, three words to the report
+@             descriptor (its result, 91, and that pid) and exit_group(112)
 @   clobbers: everything
 @ Uses no stack and no data once a call took both away (if munmap fails, none did). Position-independent.
+@ What close returns does not matter: the descriptor is gone whatever it says, and there is none to report to.
 @
 @ With a sigpage, this page goes too: r0 and r1 then name the whole area. The kernel's own code makes the last two calls:
 @ svc (munmap, as r7 says: the immediate is ignored), a Thumb pair that reads as an ARM svcle, mov r7, #173, svc. The
@@ -43,24 +44,27 @@ armrest_exit:
         bmi     0f
         mov     r7, #NR_close
         svc     #0
-        cmp     r0, #0
-        bne     1f
 0:      mov     sp, r5
         mov     r7, #NR_rt_sigreturn
         svc     #0                      @ does not come back
-1:      cmp     r7, #NR_munmap
-        bne     7f
-        ldr     r8, [sp, #8]
+1:      ldr     r8, [sp, #8]
         push    {r0, r7, r8}            @ in this order upwards
         mov     r0, r4
         mov     r1, sp
         mov     r2, #12
         mov     r7, #NR_write
         svc     #0
-7:      mov     r0, #EXIT_CODE
+@ armrest_end: the end of this process, without a word
+@   in:       nothing
+@   out:      does not return: exit_group(112), or SIGILL where a filter forbids that call and lets its caller live
+@   clobbers: everything
+        .global armrest_end
+        .hidden armrest_end
+armrest_end:
+        mov     r0, #EXIT_CODE
         mov     r7, #NR_exit_group
         svc     #0
-        b       1b
+        udf     #0
 2:      ldr     r8, [sp]
         mov     r6, r8
         add     r10, r3, #888           @ FRAME_SIZE
@@ -73,8 +77,6 @@ armrest_exit:
         bmi     4f
         mov     r7, #NR_close
         svc     #0
-        cmp     r0, #0
-        bne     1b
 4:      mov     sp, r8
         mov     r0, r10
         mov     r7, #NR_munmap
@@ -121,7 +123,7 @@ armrest_leave:
         svc     #0
         mov     r7, #NR_rt_sigreturn
         svc     #0                      @ does not come back
-        b       1b
+        b       armrest_end
         .size   armrest_leave, . - armrest_leave
 
         .section .note.GNU-stack, "", %progbits

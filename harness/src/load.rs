@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use armrest_abi::{
-    BLOB_MAGIC, BlobHeader, FRAME_OFFSET, PAGE_SIZE, Progress, REACHED_OFFSET, Range,
+    BEAT_OFFSET, BLOB_MAGIC, BlobHeader, FRAME_OFFSET, GATE_OFFSET, PAGE_SIZE, Progress, REACHED_OFFSET, Range,
 };
 use armrest_plan::{BlobSizes, Plan};
 
@@ -227,11 +227,19 @@ impl Loaded {
         word(self.progress + REACHED_OFFSET).load(Ordering::Acquire) >= time
     }
 
-    /// Let all tasks through the gate: one store to the page that they share, then the call that wakes them.
-    pub fn open_gate(&self, time: u32) {
+    /// Somebody is here who will open the gate: whoever waits without calls can see that alone.
+    pub fn beat(&self) {
+        word(self.gate + BEAT_OFFSET - GATE_OFFSET).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Let all tasks through the gate: one store to the page that they share, then the call that wakes them. False: one of
+    /// them has shut it, and nobody comes through.
+    #[must_use]
+    pub fn open_gate(&self, time: u32) -> bool {
         let open = word(self.gate);
-        open.store(time, Ordering::Release);
+        let was = open.compare_exchange(time - 1, time, Ordering::AcqRel, Ordering::Acquire);
         futex(open, libc::FUTEX_WAKE, i32::MAX.cast_unsigned(), None);
+        was.is_ok()
     }
 
     /// Jump into the blob. Only for the child that is to become the task; it does not come back.

@@ -1,6 +1,6 @@
 //! Who the threads were and what judges their calls: the rows of the table of credentials, thread by thread.
 
-use armrest_abi::{Cred, consts as c, cred, want};
+use armrest_abi::{Cred, consts as c, cred};
 use armrest_blob::kernel::nr;
 use armrest_images::{Checkpoint, LiveTask, SeccompFilter, Thread};
 
@@ -35,6 +35,8 @@ pub struct Identities {
     pub forbidden: Vec<u32>,
     /// The leader installs its filters for all threads.
     pub for_all: bool,
+    /// Filters of the leader forbid what it needs to wait at the gate: it waits without calls.
+    pub spins: bool,
 }
 
 impl Identities {
@@ -43,9 +45,6 @@ impl Identities {
         tables.creds.clone_from(&self.rows);
         for (row, [cred, creds, seals]) in tables.threads.iter_mut().zip(&self.threads) {
             (row.cred, row.creds, row.seals) = (*cred, *creds, *seals);
-        }
-        if let Some(leader) = tables.threads.first_mut().filter(|_| self.for_all) {
-            leader.want |= want::SEAL_ALL;
         }
     }
 }
@@ -76,6 +75,19 @@ fn shared(cp: &Checkpoint, live: &LiveTask) -> bool {
     !all.is_empty() && !others.is_empty() && others.iter().all(same)
 }
 
+/// True if the leader may not make the calls of a wait at the gate, or end itself there, once its filters are in force.
+fn cannot_wait(cp: &Checkpoint, live: &LiveTask) -> bool {
+    let forbids = |f: &&SeccompFilter| {
+        let mut calls = [nr::FUTEX, nr::POLL, nr::EXIT_GROUP].map(Call::any).into_iter();
+        calls.any(|call| seccomp::objection(&f.program, &call).is_some())
+    };
+    match live.threads.first().map(|t| t.seccomp) {
+        Some((1, _)) => true,
+        Some((2, Some(first))) => cp.filter_chain(first).iter().any(forbids),
+        _ => false,
+    }
+}
+
 /// What makes two threads take the same rows.
 type Key<'a> = (Option<&'a armrest_images::Creds>, (u32, Option<u32>), bool);
 
@@ -89,6 +101,7 @@ pub fn identities(
 ) -> Identities {
     let mut out = Identities {
         for_all: shared(cp, live),
+        spins: cannot_wait(cp, live),
         ..Identities::default()
     };
     let mut known: Vec<(Key<'_>, [u32; 3])> = Vec::new();
@@ -325,9 +338,6 @@ fn filters(
         };
         after.push(prctl(c::PR_SET_PDEATHSIG, t.pdeath));
         after.push(prctl(c::PR_SET_DUMPABLE, live.mm.dumpable.unwrap_or(1)));
-        if cp.tasks.len() > 1 || crate::late::any(cp) {
-            after.extend([nr::FUTEX, nr::POLL].map(Call::any));
-        }
         if cp
             .locks
             .iter()

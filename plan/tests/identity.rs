@@ -2,9 +2,10 @@
 
 mod common;
 
-use armrest_abi::consts as c;
+use armrest_abi::{consts as c, cred, want};
 use armrest_blob::kernel::CRED_CALLS;
 use armrest_images::{BpfInsn, Checkpoint, Creds, FsDir, SeccompFilter, SigAction, load};
+use armrest_plan::forest::forest;
 use armrest_plan::model::creds::Thread;
 use armrest_plan::model::{Trouble, machine, prove};
 use armrest_plan::record::record;
@@ -546,7 +547,8 @@ fn filters_of_all_threads_are_shared_again_and_others_are_copies() {
             .iter()
             .map(|tid| m.who.get(tid).map_or(0, |w| w.filters.len()))
             .collect();
-        (p.tables.threads[0].want >> 13 & 1 == 1, copies, counts)
+        let for_all = |c: &armrest_plan::CredCall| (c.cred.call, c.cred.args[1] & 1) == (cred::SECCOMP, 1);
+        (p.tables.creds.iter().any(for_all), copies, counts)
     };
     // Recorded with the leader, by a flag.
     let mut cp = with_filters(with_thread(checkpoint_of(someone())), &[132, 157]);
@@ -580,6 +582,34 @@ fn the_sample_of_filters_is_planned_and_proved() {
     let m = prove(&cp, &machine(), &p, Trouble::default()).unwrap_or_else(|s| panic!("{s:?}"));
     let filters = |tid: u32| m.who.get(&tid).map_or(0, |w| w.filters.len());
     assert_eq!([filters(2601), filters(2603), filters(2604)], [2, 0, 1]);
+}
+
+#[test]
+fn filters_are_there_before_the_last_gate_and_who_may_not_wait_there_spins() {
+    // A timer descriptor is armed at the gate, so a task alone has one.
+    let gated = |denied: &[u32]| {
+        let mut cp = with_filters(checkpoint_of(someone()), denied);
+        let p = plan(&cp, &machine(), &options()).unwrap();
+        assert_eq!(p.want & want::GATE, 0);
+        let mut other = cp.tasks[0].clone();
+        (other.pid, other.ppid) = (137, 136);
+        let live = other.live.as_mut().unwrap();
+        (live.threads[0].tid, live.threads[0].seccomp) = (137, (0, None));
+        cp.tasks.push(other);
+        let f = forest(&cp, &machine(), &options()).unwrap_or_else(|r| panic!("{r:#?}"));
+        let spins: Vec<bool> = f.each().map(|(_, p)| p.want & want::SPIN != 0).collect();
+        assert!(f.each().all(|(_, p)| p.want & want::GATE != 0));
+        // The model makes no call behind the gate, and those of a wait are judged too.
+        for (_, p) in f.each() {
+            prove(&cp, &machine(), p, Trouble::default()).unwrap();
+        }
+        spins
+    };
+    assert_eq!(gated(&[132]), [false, false]);
+    assert_eq!(gated(&[132, 240]), [true, false]);
+    assert_eq!(gated(&[168]), [true, false]);
+    // Who may not end itself does so by a fault.
+    assert_eq!(gated(&[248]), [true, false]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Creds: each thread becomes who it was, by the calls that the plan chose; then its parent-death signal and dumpable, which
 //! any change of ids resets.
 //!
-//! After everything that needs the restoring program's rights. Filters come later still ([`seal`]): they judge every call
-//! after them.
+//! After everything that needs the restoring program's rights. Filters come last in each thread ([`seal`]): they judge
+//! every call after them.
 
 use crate::args::{Args, Check};
 use crate::kernel::{Kernel, Stage};
@@ -43,7 +43,7 @@ pub(crate) fn ids<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadAr
     Ok(())
 }
 
-/// The filters of a thread: when all threads are who they were, and before nothing but the way out.
+/// The filters of a thread: before nothing but waits and the way out.
 pub(crate) fn seal<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>, t: &ThreadArgs) -> Done<K> {
     rows(run, args, t.cred.saturating_add(t.creds), t.seals)
 }

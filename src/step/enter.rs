@@ -1,6 +1,6 @@
 //! Enter: descriptors of the restore are closed, and what is left is told to the exit routine.
 //!
-//! Behind the last close come the record locks, then the gate. What a harness does for tasks that it shares descriptions
+//! Behind the last close come the record locks, then the filters, then the gate. What a harness does for tasks that it shares descriptions
 //! with (timers, owners, seals) it does while they wait there.
 //!
 //! The exit routine (arch/arm/exit.S) lies in the kept page and needs neither stack nor data: it removes the rest of
@@ -56,14 +56,12 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K, E
     let Some(leader) = args.threads.first() else {
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
     };
+    // For this thread, or for all of them, which wait.
+    creds::seal(run, args, leader)?;
     // Each task of a tree has the bond to its own parent, and none runs: a parent may end at once when it does. Nothing
-    // comes after this but filters and the way out.
+    // comes after this but the way out.
     if f.want & want::GATE != 0 {
-        run.k.gate(2);
-    }
-    // Filters for all: while the others wait.
-    if leader.want & want::SEAL_ALL != 0 {
-        creds::seal(run, args, leader)?;
+        run.k.gate(2, f.want & want::SPIN != 0);
     }
     run.meet(args, Stage::Go)?;
     // From here on nobody but the leader needs the area.

@@ -60,9 +60,11 @@ pub(crate) fn thread<K: Kernel>(k: &mut K, args: &Args<'_>, row: usize, stage: S
     let run = &mut Run::thread(k, row, t.tid, step);
     match stage {
         Stage::Register => registered(run, args, t),
-        Stage::Ids => creds::ids(run, args, t),
-        Stage::Go => Ok(()),
-        Stage::Last => creds::seal(run, args, t),
+        Stage::Ids => {
+            creds::ids(run, args, t)?;
+            creds::seal(run, args, t)
+        }
+        Stage::Go | Stage::Last => Ok(()),
     }
 }
 

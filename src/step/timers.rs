@@ -18,7 +18,7 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K> {
         make(run, args)?;
     }
     if args.fixed.want & want::GATE != 0 {
-        run.k.gate(1);
+        run.k.gate(1, false);
     }
     for (i, t) in args.timers.iter().enumerate() {
         run.row(i, Report::NO_OBJECT);

@@ -8,7 +8,7 @@ use crate::args::{Args, Check, Slice, number};
 use crate::kernel::Kernel;
 use crate::run::{Done, Run};
 use armrest_abi::{
-    Advise, Attach, Batch, GATE_OFFSET, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect,
+    Advise, Attach, BEAT_OFFSET, Batch, IOV_MAX, Iovec, Map, Move, PAGE_SIZE, Progress, Protect,
     Range, Report, ReportKind, Step, ThreadArgs, want,
 };
 use core::mem::offset_of;
@@ -156,7 +156,7 @@ fn area(args: &Args<'_>) -> Result<(), Check> {
     let shared = if f.want & want::GATE == 0 {
         PROGRESS_SIZE
     } else {
-        GATE_OFFSET + 4
+        BEAT_OFFSET + 4
     };
     let progress = Range {
         start: f.progress,

@@ -222,7 +222,13 @@ impl Restore<'_> {
         made: &Made,
     ) -> Result<(), Error> {
         // They share the gate: opened by way of one it is open to all.
-        let open = |time| made.loaded[0].open_gate(time);
+        let open = |time| {
+            let opened = made.loaded[0].open_gate(time);
+            opened.then_some(()).ok_or_else(|| Error::Lost {
+                what: "a task at the gate".into(),
+                why: "it gave up waiting".into(),
+            })
+        };
         self.until_at_gate(1, running, reports, made)?;
         for r in &self.forest.removes {
             // SAFETY: IPC_RMID takes no buffer.
@@ -232,12 +238,13 @@ impl Restore<'_> {
                     why: e.to_string(),
                 })?;
         }
-        open(1);
+        open(1)?;
         self.until_at_gate(2, running, reports, made)?;
+        made.loaded[0].beat();
         let late = std::mem::take(&mut running.late);
         late::act(self.cp, &late, &|o| self.id_now(running, o))?;
         running.through = true;
-        open(2);
+        open(2)?;
         Ok(())
     }
 
@@ -253,6 +260,8 @@ impl Restore<'_> {
         let bar = self.bar();
         let mut pace = Pace::default();
         while !made.loaded.iter().all(|l| l.at_gate(time)) {
+            // They share that word too.
+            made.loaded[0].beat();
             match &mut running.tracer {
                 // Each of their calls waits for us: more often than we look at anything else.
                 Some(tracer) => {

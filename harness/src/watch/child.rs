@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use armrest_abi::Report;
-
 use crate::error::Error;
 use crate::os;
 
@@ -33,16 +31,6 @@ impl Ended {
         match self {
             Ended::Exit(s) => s,
             Ended::Signal(s) => 128 + s,
-        }
-    }
-
-    /// In words, of a task that made no report. The exit routine reports all but one of its calls.
-    pub fn while_entered(self) -> String {
-        match self {
-            Ended::Exit(s) if s == Report::EXIT_CODE.cast_signed() => {
-                format!("exit status {s}: close of the report pipe failed")
-            }
-            end => end.words(),
         }
     }
 

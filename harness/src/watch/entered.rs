@@ -63,7 +63,7 @@ pub fn until_running(
                 Ended::Exit(s) if s != Report::EXIT_CODE.cast_signed() => Ok(()),
                 end => Err(Error::Lost {
                     what: format!("the task, pid {pid}, right after it was entered"),
-                    why: end.while_entered(),
+                    why: end.words(),
                 }),
             };
         }

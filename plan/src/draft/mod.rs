@@ -259,7 +259,7 @@ impl<'a> Draft<'a> {
             spaces: [roomy, hard],
             frames,
             lazy: lazy.iter().map(|m| u64::from(m.len / PAGE_SIZE)).sum(),
-            want: timer_bits | tid_bits,
+            want: timer_bits | tid_bits | if identities.spins { want::SPIN } else { 0 },
             report_fd,
             last_pid_fd,
             leaves,

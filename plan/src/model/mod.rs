@@ -268,6 +268,8 @@ pub struct Model {
     stale: BTreeSet<u32>,
     step: Step,
     entering: bool,
+    /// The last gate was open: nothing may be called any more that can fail.
+    ready: bool,
     /// Threads by id, the leader's first: what each has of its own.
     pub threads: BTreeMap<u32, Own>,
     /// Whose calls these are.
@@ -360,6 +362,7 @@ impl Model {
             stale: BTreeSet::new(),
             step: Step::Start,
             entering: false,
+            ready: false,
             threads: BTreeMap::new(),
             current: 0,
             expected: 0,
@@ -702,6 +705,7 @@ impl Kernel for Model {
         why
     }
     fn call(&mut self, n: u32, a: [u32; 6], data: Option<Data<'_>>) -> Res {
+        assert!(!self.ready || self.entering, "call {n} behind the last gate");
         let nth = self.calls;
         self.calls += 1;
         *self.counts.entry((self.step, n)).or_default() += 1;
@@ -786,6 +790,13 @@ impl Kernel for Model {
     }
     fn progress(&mut self, _progress: Progress) {
         assert!(!self.entering, "progress is shown after the area is gone");
+    }
+    fn gate(&mut self, time: u32, spins: bool) {
+        self.ready = time == 2;
+        for nr in [nr::FUTEX, nr::POLL].into_iter().filter(|_| !spins) {
+            // A filter that judges it panics there.
+            self.identity(nr, &[0; 6], None);
+        }
     }
     fn step(&mut self, step: Step) {
         assert!(step > self.step, "step {step:?} after {:?}", self.step);

@@ -47,6 +47,7 @@ pub fn header() -> String {
     number("NO_OBJECT", Report::NO_OBJECT, "NO_OBJECT");
     number("EXIT_CODE", Report::EXIT_CODE, "EXIT_CODE");
     number("GATE_OFFSET", abi::GATE_OFFSET, "GATE_OFFSET");
+    number("BEAT_OFFSET", abi::BEAT_OFFSET, "BEAT_OFFSET");
     number("REACHED_OFFSET", abi::REACHED_OFFSET, "REACHED_OFFSET");
     for (name, value) in WANTS {
         number(&format!("WANT_{name}"), *value, name);
@@ -62,7 +63,7 @@ macro_rules! wants {
     ($($name:ident)*) => { &[$((stringify!($name), want::$name)),*] };
 }
 /// The bits of `want`; a test counts them in the source.
-const WANTS: &[(&str, u32)] = wants!(OLD_RSEQ OLD_ROBUST MM_MAP THP_DISABLE DUMPABLE TIMER_IDS TIME64 MM_SINGLES GATE SET_TID LAST_PID ROBUST RSEQ PDEATH SCHED NICE SEAL_ALL);
+const WANTS: &[(&str, u32)] = wants!(OLD_RSEQ OLD_ROBUST MM_MAP THP_DISABLE DUMPABLE TIMER_IDS TIME64 MM_SINGLES GATE SPIN SET_TID LAST_PID ROBUST RSEQ PDEATH SCHED NICE);
 
 fn steps(out: &mut String, docs: &Docs) {
     let all = (0..)

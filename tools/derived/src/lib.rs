@@ -11,6 +11,7 @@
 //! | 1, 2 pages | b6f15000 2 pages | attached read-write |
 //! | 2, 3 pages | b6ee5000 3 pages | marked for deletion |
 
+mod filters;
 mod memory;
 
 use std::fs;
@@ -182,6 +183,12 @@ pub const ALL: &[Derived] = &[
                 regs.sp = Some(0xb67a_a040);
             });
         },
+    },
+    Derived {
+        name: "sealed",
+        of: "family",
+        what: "three tasks have filters of system calls, one of them such that forbid its waits",
+        change: filters::seal,
     },
     Derived {
         name: "at-its-end",
