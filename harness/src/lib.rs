@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod error;
 pub mod family;
+pub mod guard;
 pub mod hold;
 pub mod inherit;
 pub mod journal;

@@ -183,6 +183,21 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
+/// A descriptor that means the process of this number whatever becomes of the number (Linux 5.3).
+pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    owned(check_long(unsafe {
+        libc::syscall(libc::SYS_pidfd_open, pid, 0)
+    })?)
+}
+
+/// What a raw system call has made.
+pub fn owned(fd: usize) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Duplicate `fd` to the number `to` without close-on-exec.
 pub fn dup_to(fd: RawFd, to: RawFd, cloexec: bool) -> io::Result<()> {
     if fd == to {

@@ -385,7 +385,7 @@ fn ended(pid: libc::pid_t) -> bool {
 const NOFILE: u32 = 7;
 
 /// Close all descriptors from `first` to `last`, by `close_range` or, where that is missing, one by one.
-fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
+pub fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: this child uses none of them any more.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return Ok(());

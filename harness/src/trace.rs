@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use armrest_abi::Range;
 
 use crate::error::Error;
+use crate::guard::Guard;
 use crate::os;
 use crate::watch::Ended;
 
@@ -26,6 +27,7 @@ const GETVFPREGS: u32 = 27;
 const CONT: u32 = 7;
 const DETACH: u32 = 17;
 const SYSCALL: u32 = 24;
+const SETOPTIONS: u32 = 0x4200;
 const GETSIGINFO: u32 = 0x4202;
 const SEIZE: u32 = 0x4206;
 const INTERRUPT: u32 = 0x4207;
@@ -215,6 +217,8 @@ pub struct Tracer {
     processes: BTreeMap<libc::pid_t, Process>,
     /// A process that ended, and was waited for here.
     ended: Option<(libc::pid_t, Ended)>,
+    /// Who ends all of a tree if this process is killed while it lets them go.
+    guard: Option<Guard>,
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
@@ -346,7 +350,8 @@ impl Tracer {
     }
 
     /// End all processes. They are waited for elsewhere.
-    pub fn kill(&self) {
+    pub fn kill(&mut self) {
+        self.guard = None;
         for pid in self.processes.keys() {
             // SAFETY: numbers only; who is traced is reaped by nobody else before it is here.
             unsafe { libc::kill(*pid, libc::SIGKILL) };
@@ -517,9 +522,24 @@ impl Tracer {
         stop && os::pending_signals(pid).is_none_or(|p| p & bit(libc::SIGCONT) == 0)
     }
 
+    /// All is done but to let them go. One process ends or lives as a whole in any case; several are watched over.
+    ///
+    /// # Errors
+    /// That cannot be done.
+    pub fn ready(&mut self) -> Result<(), Error> {
+        if self.processes.len() > 1 {
+            let pids: Vec<libc::pid_t> = self.processes.keys().copied().collect();
+            self.guard = Some(Guard::post(&pids)?);
+        }
+        Ok(())
+    }
+
     /// Give all threads their masks back and let them go: into the program, or as stopped as they are. A thread that was
     /// killed meanwhile is nobody's concern.
-    pub fn release(self) {
+    ///
+    /// Until all can do without this process, each ends with it or by the guard. Then the guard is told; who has not been
+    /// let go of by then, the kernel lets go when this process ends.
+    pub fn release(mut self) {
         for (pid, process) in &self.processes {
             let lost = || os::pending_signals(*pid).is_some_and(|p| p & bit(libc::SIGCONT) == 0);
             if process.go_on && !process.held && lost() {
@@ -532,6 +552,10 @@ impl Tracer {
             if let Some((mask, _)) = thread.parked {
                 let _ = swap_mask(*tid, mask);
             }
+            let _ = ptrace(SETOPTIONS, *tid, 0, 0);
+        }
+        let _guard = self.guard.take().map(Guard::dismiss);
+        for tid in self.threads.keys() {
             let _ = ptrace(DETACH, *tid, 0, 0);
         }
     }

@@ -62,7 +62,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(tracer) = &self.tracer {
+        if let Some(tracer) = &mut self.tracer {
             tracer.kill();
         }
         let Some(board) = &self.board else { return };

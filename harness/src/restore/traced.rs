@@ -56,7 +56,7 @@ impl Restore<'_> {
         for (m, child) in self.members.iter().zip([child].into_iter().chain(others)) {
             watch::area_gone(child, &m.plan, self.machine.emulated)?;
         }
-        Ok(())
+        tracer.ready()
     }
 
     fn until_out(
@@ -95,7 +95,7 @@ impl Restore<'_> {
                     },
                     why: end
                         .or_else(|| child.wait_for(watch::ENTER_TIME))
-                        .map_or_else(|| "it went its own way".into(), Ended::while_entered),
+                        .map_or_else(|| "it went its own way".into(), Ended::words),
                 });
             }
             self.forward.interrupted()?;

@@ -2,7 +2,7 @@
 //! nothing: what waits is peeked at.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use armrest_images::{
     Checkpoint, File as ImageFile, LiveTask, Modes, Socket, SocketKind, SocketName, SocketState,
@@ -51,7 +51,7 @@ pub struct TerminalNow {
 /// Compare all sockets and terminals of a task. Where the kernel gives no copies of descriptors, nothing is compared.
 pub fn descriptors(cp: &Checkpoint, live: &LiveTask, pid: u32, ran: bool) -> Vec<Finding> {
     let mut out = Vec::new();
-    let Ok(task) = pidfd(pid) else { return out };
+    let Ok(task) = os::pidfd(pid) else { return out };
     for f in &live.fds {
         let what = format!("fd {}", f.fd);
         match cp.files.get(&f.file) {
@@ -246,22 +246,10 @@ fn terminal(
     out
 }
 
-fn pidfd(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    let fd = os::check_long(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    owned(fd)
-}
-
 fn copy(task: &OwnedFd, fd: u32) -> io::Result<OwnedFd> {
     // SAFETY: numbers only.
     let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, task.as_raw_fd(), fd, 0) };
-    owned(os::check_long(got)?)
-}
-
-fn owned(fd: usize) -> io::Result<OwnedFd> {
-    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
-    // SAFETY: the call that made it succeeded: open, and owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    os::owned(os::check_long(got)?)
 }
 
 fn option(fd: RawFd, number: libc::c_int) -> io::Result<u32> {
