@@ -200,10 +200,11 @@ impl Kernel for Raw {
     fn gate(&mut self, time: u32, spins: bool) {
         // SAFETY: the verify step has seen that these words lie in the area; nothing else is kept there. The harness and
         // other tasks use them at the same time, hence atomic.
-        let [open, beat, reached] = [GATE_OFFSET, BEAT_OFFSET, REACHED_OFFSET].map(|offset| unsafe {
-            let at = self.progress.wrapping_byte_add(offset as usize);
-            AtomicU32::from_ptr(at.cast())
-        });
+        let [open, beat, reached] =
+            [GATE_OFFSET, BEAT_OFFSET, REACHED_OFFSET].map(|offset| unsafe {
+                let at = self.progress.wrapping_byte_add(offset as usize);
+                AtomicU32::from_ptr(at.cast())
+            });
         // pollfd: descriptor, events, revents.
         let mut report = [self.report_fd.cast_unsigned(), 0];
         let (mut alone, mut turns, mut heard) = (false, 0u32, 0);
@@ -215,10 +216,15 @@ impl Kernel for Raw {
             }
             if spins {
                 let now = beat.load(Ordering::Relaxed);
-                turns = if now == heard { turns.wrapping_add(1) } else { 0 };
+                turns = if now == heard {
+                    turns.wrapping_add(1)
+                } else {
+                    0
+                };
                 heard = now;
                 // About a second of this process's own time. Who gives up shuts the gate for all, if it is not open yet.
-                let shut = || open.compare_exchange(time - 1, 0, Ordering::AcqRel, Ordering::Acquire);
+                let shut =
+                    || open.compare_exchange(time - 1, 0, Ordering::AcqRel, Ordering::Acquire);
                 alone = turns > SPINS && shut().unwrap_or_else(|now| now) < time;
                 continue;
             }

@@ -75,7 +75,8 @@ impl Kernel for Recorder {
         crate::threads_in_turn(self, args, stage)
     }
     fn gate(&mut self, time: u32, spins: bool) {
-        self.gates.push((self.calls.len(), self.met.len(), time, spins));
+        self.gates
+            .push((self.calls.len(), self.met.len(), time, spins));
     }
     fn progress(&mut self, progress: Progress) {
         self.shown.push(progress);
@@ -660,12 +661,24 @@ fn filters_come_last_in_each_thread_and_before_any_runs() {
     let mut k = Recorder::default();
     c.run(&mut k).unwrap();
     let all = || k.calls.iter().enumerate();
-    let seals: Vec<usize> = all().filter(|c| c.1.1.0 == nr::SECCOMP).map(|c| c.0).collect();
-    let [thread, leader] = seals[..] else { panic!("{seals:?}") };
+    let seals: Vec<usize> = all()
+        .filter(|c| c.1.1.0 == nr::SECCOMP)
+        .map(|c| c.0)
+        .collect();
+    let [thread, leader] = seals[..] else {
+        panic!("{seals:?}")
+    };
     // The other's before it has met all with the rights that they keep; the leader's is the last call, while all wait.
-    assert!(k.met[1].0 < thread && k.met[1].1 == Stage::Ids, "{seals:?} {:?}", k.met);
+    assert!(
+        k.met[1].0 < thread && k.met[1].1 == Stage::Ids,
+        "{seals:?} {:?}",
+        k.met
+    );
     assert_eq!(k.calls[thread - 1].1.1[0], PR_SET_PDEATHSIG);
-    assert_eq!((leader, k.met[2]), (k.calls.len() - 1, (k.calls.len(), Stage::Go)));
+    assert_eq!(
+        (leader, k.met[2]),
+        (k.calls.len() - 1, (k.calls.len(), Stage::Go))
+    );
 }
 
 #[test]
@@ -1196,5 +1209,8 @@ fn no_thread_goes_before_the_last_gate_and_little_comes_after_it() {
     c.fixed.want |= want::SPIN;
     let mut k = Recorder::default();
     c.run(&mut k).unwrap();
-    assert_eq!(k.gates.iter().map(|g| (g.2, g.3)).collect::<Vec<_>>(), [(1, false), (2, true)]);
+    assert_eq!(
+        k.gates.iter().map(|g| (g.2, g.3)).collect::<Vec<_>>(),
+        [(1, false), (2, true)]
+    );
 }

@@ -78,8 +78,13 @@ fn watch(mut line: UnixStream, pids: &[libc::pid_t]) {
     // SAFETY: cannot fail in a child that was just forked.
     unsafe { libc::setsid() };
     let own = line.as_raw_fd();
-    let rest = [(0, own - 1), (own + 1, i32::MAX)].into_iter().filter(|(first, last)| first <= last);
-    if rest.map(|(first, last)| close_between(first, last)).any(|done| done.is_err()) {
+    let rest = [(0, own - 1), (own + 1, i32::MAX)]
+        .into_iter()
+        .filter(|(first, last)| first <= last);
+    if rest
+        .map(|(first, last)| close_between(first, last))
+        .any(|done| done.is_err())
+    {
         return;
     }
     // Kernels before 5.3 know processes by their numbers alone.

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use armrest_abi::{
-    BEAT_OFFSET, BLOB_MAGIC, BlobHeader, FRAME_OFFSET, GATE_OFFSET, PAGE_SIZE, Progress, REACHED_OFFSET, Range,
+    BEAT_OFFSET, BLOB_MAGIC, BlobHeader, FRAME_OFFSET, GATE_OFFSET, PAGE_SIZE, Progress,
+    REACHED_OFFSET, Range,
 };
 use armrest_plan::{BlobSizes, Plan};
 

@@ -78,7 +78,9 @@ fn shared(cp: &Checkpoint, live: &LiveTask) -> bool {
 /// True if the leader may not make the calls of a wait at the gate, or end itself there, once its filters are in force.
 fn cannot_wait(cp: &Checkpoint, live: &LiveTask) -> bool {
     let forbids = |f: &&SeccompFilter| {
-        let mut calls = [nr::FUTEX, nr::POLL, nr::EXIT_GROUP].map(Call::any).into_iter();
+        let mut calls = [nr::FUTEX, nr::POLL, nr::EXIT_GROUP]
+            .map(Call::any)
+            .into_iter();
         calls.any(|call| seccomp::objection(&f.program, &call).is_some())
     };
     match live.threads.first().map(|t| t.seccomp) {

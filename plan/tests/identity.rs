@@ -547,7 +547,8 @@ fn filters_of_all_threads_are_shared_again_and_others_are_copies() {
             .iter()
             .map(|tid| m.who.get(tid).map_or(0, |w| w.filters.len()))
             .collect();
-        let for_all = |c: &armrest_plan::CredCall| (c.cred.call, c.cred.args[1] & 1) == (cred::SECCOMP, 1);
+        let for_all =
+            |c: &armrest_plan::CredCall| (c.cred.call, c.cred.args[1] & 1) == (cred::SECCOMP, 1);
         (p.tables.creds.iter().any(for_all), copies, counts)
     };
     // Recorded with the leader, by a flag.

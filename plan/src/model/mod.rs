@@ -705,7 +705,10 @@ impl Kernel for Model {
         why
     }
     fn call(&mut self, n: u32, a: [u32; 6], data: Option<Data<'_>>) -> Res {
-        assert!(!self.ready || self.entering, "call {n} behind the last gate");
+        assert!(
+            !self.ready || self.entering,
+            "call {n} behind the last gate"
+        );
         let nth = self.calls;
         self.calls += 1;
         *self.counts.entry((self.step, n)).or_default() += 1;

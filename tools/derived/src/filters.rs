@@ -42,7 +42,10 @@ pub(crate) fn seal(images: &Images) {
     let list = Seccomp {
         seccomp_filters: filters,
     };
-    images.write("seccomp.img", Writer::new(magic::SECCOMP).entry(&list).finish());
+    images.write(
+        "seccomp.img",
+        Writer::new(magic::SECCOMP).entry(&list).finish(),
+    );
     for (task, oldest) in [("175", 0), ("179", 1), ("183", 2)] {
         images.edit::<Core>(&format!("core-{task}.img"), magic::CORE, |c| {
             let thread = c[0].thread_core.as_mut().expect("thread");
