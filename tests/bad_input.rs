@@ -366,10 +366,7 @@ fn a_taken_pid() {
         return;
     }
     let s = Scratch::new("sysvsplit");
-    let setup = Setup {
-        before: "echo 135 > /proc/sys/kernel/ns_last_pid; sleep 300 & [ $! = 136 ]",
-        ..PLAIN
-    };
+    let setup = Setup::before("echo 135 > /proc/sys/kernel/ns_last_pid; sleep 300 & [ $! = 136 ]");
     let done = s.refused(
         &setup,
         &[],
@@ -390,7 +387,7 @@ fn a_taken_segment() {
     ] {
         let s = Scratch::new("sysvsplit");
         let done = s.refused(
-            &Setup { before, ..PLAIN },
+            &Setup::before(before),
             &[],
             99,
             &["armrest: ids: SysV segment ", "its id is in use"],
@@ -409,15 +406,7 @@ fn a_taken_segment() {
         .status()
         .is_ok_and(|s| s.success())
     {
-        s.refused(
-            &Setup {
-                before: take,
-                ..PLAIN
-            },
-            &[],
-            99,
-            &["its key is in use"],
-        );
+        s.refused(&Setup::before(take), &[], 99, &["its key is in use"]);
     } else {
         common::not_proved("taken SysV key: no perl to take one");
     }
@@ -436,10 +425,7 @@ fn no_permission_for_the_ids() {
         "--inh-caps",
         "-sys_admin,-checkpoint_restore",
     ];
-    let setup = Setup {
-        wrap: &wrap,
-        ..PLAIN
-    };
+    let setup = Setup::wrapped(&wrap);
     let s = Scratch::new("counter");
     s.refused(&setup, &[], 100, &["pid 136", "armrest: try: "]);
     let s = Scratch::new("sysvsplit");
@@ -466,10 +452,7 @@ fn no_namespaces() {
     ];
     let s = Scratch::new("counter");
     s.refused(
-        &Setup {
-            wrap: &wrap,
-            ..PLAIN
-        },
+        &Setup::wrapped(&wrap),
         &["--new-namespaces"],
         101,
         &["armrest: namespaces: unshare", "armrest: try: "],
@@ -496,10 +479,7 @@ fn a_full_disk() {
         let dir = s.dir().join("full");
         let args = [&args[..], &["-W", dir.to_str().unwrap()]].concat();
         s.refused(
-            &Setup {
-                before: full,
-                ..PLAIN
-            },
+            &Setup::before(full),
             &args,
             105,
             &["armrest: output: ", "No space left"],
@@ -517,20 +497,14 @@ fn a_read_only_place_for_the_log() {
     let images = s.images();
     let args = ["-o", "log", "-W", images.to_str().unwrap()];
     s.refused(
-        &Setup {
-            before: ro,
-            ..PLAIN
-        },
+        &Setup::before(ro),
         &args,
         105,
         &["armrest: output: ", "Read-only file system"],
     );
     let args = ["--pidfile", "pid", "-W", images.to_str().unwrap()];
     s.refused(
-        &Setup {
-            before: ro,
-            ..PLAIN
-        },
+        &Setup::before(ro),
         &args,
         105,
         &["armrest: output: ", "Read-only file system"],

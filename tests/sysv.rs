@@ -4,12 +4,6 @@ mod common;
 
 use common::{Scratch, Setup, not_proved, provable};
 
-const PLAIN: Setup<'static> = Setup {
-    before: "",
-    wrap: &[],
-    hold: false,
-};
-
 /// An id of each kind that somebody has: named, with the words that remove it, and the segments made before are gone.
 #[test]
 fn a_taken_set_and_a_taken_queue() {
@@ -29,7 +23,7 @@ fn a_taken_set_and_a_taken_queue() {
         ),
     ] {
         let s = Scratch::new("shm300");
-        let setup = Setup { before, ..PLAIN };
+        let setup = Setup::before(before);
         let done = s.refused(&setup, &[], 99, &[what, hint]);
         assert_eq!(done.json()["name"], "shm-taken");
         // It restores all the same with other ids; the program, which remembers the old ones, says so.
@@ -53,7 +47,7 @@ fn a_taken_key_of_a_set() {
     }
     let s = Scratch::new("shm300");
     let before = "echo 9 > /proc/sys/kernel/sem_next_id; perl -e 'semget(0x77, 1, 01600) // die'";
-    let setup = Setup { before, ..PLAIN };
+    let setup = Setup::before(before);
     s.refused(
         &setup,
         &[],
@@ -71,7 +65,7 @@ fn limits_of_the_namespace_of_others() {
     let s = Scratch::new("shm300");
     let before = "echo 16 > /proc/sys/kernel/msgmax && echo 4 32000 32 128 > /proc/sys/kernel/sem";
     s.refused(
-        &Setup { before, ..PLAIN },
+        &Setup::before(before),
         &[],
         102,
         &[

@@ -21,16 +21,20 @@ use crate::os;
 
 /// Bytes that are compared at once.
 const PIECE: u32 = 64 << 10;
+/// From how many bytes on the plan is asked first whether there will be anything to compare for.
+const MUCH: u64 = 16 << 20;
 /// How often a plan is made again because something of ours has come to lie in a place that it reserves.
 const TRIES: usize = 3;
 
 /// Compare the pages of each task with those of the one that it is forked from. `go_on` is asked again and again.
 ///
 /// # Errors
-/// A pages file cannot be read, or what `go_on` says.
+/// A pages file cannot be read, or what `go_on` says, or, if that is cheaper than to read, what the plan refuses anyway.
 pub fn compare(
     images: &Path,
     cp: &Checkpoint,
+    machine: &Machine,
+    options: &Options,
     go_on: &dyn Fn() -> Result<(), Error>,
 ) -> Result<Rc<Alike>, Error> {
     let mut alike = Alike::default();
@@ -45,6 +49,10 @@ pub fn compare(
     }
     if by_maker.is_empty() {
         return Ok(Rc::new(alike));
+    }
+    let spans = by_maker.values().flatten().flat_map(|c| &c.spans);
+    if spans.map(|s| u64::from(s.range.len())).sum::<u64>() > MUCH {
+        forest(cp, machine, options)?;
     }
     let most = u32::try_from(cp.pages_files.len()).unwrap_or(u32::MAX);
     os::raise_open_files(most.saturating_add(64)).map_err(|e| Error::Machine {
@@ -275,6 +283,7 @@ pub fn take(legacy: &Legacy, pages: &PagesFiles) -> Result<(), (String, io::Erro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use armrest_images::Shares;
     use std::cell::Cell;
     use std::fs::File;
     use std::io::Write;
@@ -357,6 +366,33 @@ mod tests {
         assert_eq!(a, [pages_range(100, 3), pages_range(104, 35)]);
         assert_eq!(b, [pages_range(105, 2), pages_range(108, 22)]);
         assert!(asked.get() >= 3, "asked {} times", asked.get());
+    }
+
+    /// With much to compare the plan is asked first: the pages files of this folder are not there.
+    #[test]
+    fn what_is_refused_anyway_is_refused_before_pages_are_read() {
+        let mut cp = crate::verify::testing::load("workers");
+        let last = cp.tasks.last().expect("a worker").clone();
+        cp.tasks.extend((1..80).map(|n| {
+            let mut t = last.clone();
+            t.pid += n;
+            let live = t.live.as_mut().expect("alive");
+            live.threads[0].tid += n;
+            live.files_id += n;
+            live.shares = Shares::default();
+            t
+        }));
+        let compared = |cp: &Checkpoint| {
+            let options = Options::default();
+            let nowhere = Path::new("/nowhere");
+            compare(nowhere, cp, &Machine::generic(), &options, &|| Ok(()))
+        };
+        let e = compared(&cp).expect_err("no files");
+        assert!(matches!(e, Error::MissingFile { .. }), "{e:?}");
+        let live = cp.tasks[1].live.as_mut().expect("alive");
+        live.fds[0].file = u32::MAX;
+        let e = compared(&cp).expect_err("no file");
+        assert!(matches!(e, Error::Refused(_)), "{e}");
     }
 
     #[test]

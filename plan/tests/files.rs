@@ -13,23 +13,8 @@ use armrest_plan::model::{Trouble, machine, prove};
 use armrest_plan::{CredData, Machine, plan};
 use common::*;
 
-/// A checkpoint of a task with these descriptions at these numbers; several numbers share one.
 fn with(all: Vec<(&[u32], File)>) -> Checkpoint {
-    let mut cp = checkpoint(vec![anon(0x2_0000, 4, 3)], vec![], vec![]);
-    let live = cp.tasks[0].live.as_mut().unwrap();
-    live.fds.clear();
-    for (id, (numbers, file)) in (100..).zip(all) {
-        cp.files.insert(id, file);
-        for fd in numbers {
-            live.fds.push(Fd {
-                fd: *fd,
-                cloexec: false,
-                file: id,
-            });
-        }
-    }
-    live.fds.sort_by_key(|f| f.fd);
-    cp
+    with_fds(all)
 }
 
 fn planned(cp: &Checkpoint) -> FilesPlan {

@@ -19,12 +19,7 @@ fn lazily() -> Options {
 }
 
 fn run(addr: u32, pages: u32, offset_pages: u64) -> PageRun {
-    PageRun {
-        addr: u64::from(addr),
-        pages,
-        file: 0,
-        offset: offset_pages * PAGE64,
-    }
+    page_run(addr.into(), pages, offset_pages * PAGE64)
 }
 
 fn proved(cp: &Checkpoint) -> (Plan, Model) {

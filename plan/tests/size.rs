@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use armrest_images::{
-    Checkpoint, Epoll, EpollTarget, Eventfd, Fd, File, FileLock, FileOwner, LockKind, Socket,
+    Checkpoint, Epoll, EpollTarget, Eventfd, File, FileLock, FileOwner, LockKind, Socket,
     SocketKind, SocketName, SocketOptions, SocketState, Task, TaskState, Terminal, TerminalFile,
     TerminalKind,
 };
@@ -66,17 +66,9 @@ fn socket(ino: usize, kind: SocketKind, state: SocketState, peer: usize, name: u
     }))
 }
 
-/// A task with these at descriptors 3 and up.
+/// These at descriptors 3 and up.
 fn with(files: impl IntoIterator<Item = File>) -> Checkpoint {
-    let mut cp = checkpoint(vec![anon(0x2_0000, 4, 3)], vec![], vec![]);
-    let live = cp.tasks[0].live.as_mut().expect("alive");
-    live.fds.clear();
-    for ((file, fd), made) in (100..).zip(3..).zip(files) {
-        cp.files.insert(file, made);
-        let cloexec = false;
-        live.fds.push(Fd { fd, cloexec, file });
-    }
-    cp
+    with_fds((3..).map(|fd| [fd]).zip(files))
 }
 
 fn steps(cp: &Checkpoint) -> Vec<Step> {

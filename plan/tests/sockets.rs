@@ -3,7 +3,7 @@
 mod common;
 
 use armrest_images::{
-    Checkpoint, Fd, File, FileOwner, Modes, Packet, Socket, SocketKind, SocketName, SocketOptions,
+    Checkpoint, File, FileOwner, Modes, Packet, Socket, SocketKind, SocketName, SocketOptions,
     SocketState, Terminal, TerminalFile, TerminalKind,
 };
 use armrest_plan::files::{Act, FilesPlan};
@@ -41,20 +41,9 @@ fn named(s: Socket, path: &str, deleted: bool) -> Socket {
     }
 }
 
-/// Files 100 and up at descriptors 3 and up.
+/// These at descriptors 3 and up.
 fn with(files: Vec<File>) -> Checkpoint {
-    let mut cp = checkpoint(vec![anon(0x2_0000, 4, 3)], vec![], vec![]);
-    let live = cp.tasks[0].live.as_mut().unwrap();
-    live.fds.clear();
-    for ((id, fd), file) in (100..).zip(3..).zip(files) {
-        cp.files.insert(id, file);
-        live.fds.push(Fd {
-            fd,
-            cloexec: false,
-            file: id,
-        });
-    }
-    cp
+    with_fds((3..).map(|fd| [fd]).zip(files))
 }
 
 fn sockets(all: Vec<Socket>) -> Checkpoint {

@@ -9,7 +9,7 @@ use armrest_plan::consts::{MADV_GUARD_INSTALL, MAP_HUGETLB};
 use armrest_plan::model::{Trouble, machine, prove};
 use armrest_plan::record::record;
 use armrest_plan::{HugePages, Machine, RefusalKind, plan, words};
-use common::{anon, checkpoint, options, range};
+use common::{anon, checkpoint, options, page_run, range};
 
 const HUGE: u32 = 0x4000_0000;
 
@@ -33,12 +33,7 @@ fn huge(bits: u32, pages: u32) -> Vma {
 }
 
 fn run(addr: u32, pages: u32) -> PageRun {
-    PageRun {
-        addr: u64::from(addr),
-        pages,
-        file: 0,
-        offset: 0,
-    }
+    page_run(addr.into(), pages, 0)
 }
 
 /// The refusals, in words.

@@ -345,6 +345,24 @@ pub struct Setup<'a> {
     pub hold: bool,
 }
 
+impl<'a> Setup<'a> {
+    /// Shell code before armrest, nothing else.
+    pub fn before(before: &'a str) -> Setup<'a> {
+        Setup {
+            before,
+            ..Setup::default()
+        }
+    }
+
+    /// Words in front of the command, nothing else.
+    pub fn wrapped(wrap: &'a [&'a str]) -> Setup<'a> {
+        Setup {
+            wrap,
+            ..Setup::default()
+        }
+    }
+}
+
 /// A run that has begun.
 pub struct Running<'a> {
     scratch: &'a Scratch,

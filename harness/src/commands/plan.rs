@@ -16,7 +16,6 @@ use armrest_plan::{Machine, Options, Plan, SourceKind, vma_name, words};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::rc::Rc;
 
 /// Everything that is printed.
 struct Report<'a> {
@@ -38,23 +37,20 @@ pub fn run(options: &PlanOptions) -> Result<i32, Error> {
     let cp = armrest_images::load_from(&options.images)?;
     let (machine, made_up) = this_machine(&armrest_plan::tree::ids(&cp))?;
     let (sizes, has_blob) = (load::sizes(), load::header().is_ok());
-    let alike = if options.lazy {
-        Rc::default()
-    } else {
-        inherit::compare(&options.images, &cp, &|| Ok(()))?
-    };
-    let wanted = Options {
+    let mut wanted = Options {
         any_pid: options.any_pid,
         any_ids: options.any_ids,
         inherit: Vec::new(),
         shell_job: options.shell_job,
         lazy: options.lazy,
-        alike,
         new_namespaces: options.new_namespaces,
         own_ipc: false,
         blob: sizes,
         ..Options::default()
     };
+    if !options.lazy {
+        wanted.alike = inherit::compare(&options.images, &cp, &machine, &wanted, &|| Ok(()))?;
+    }
     let forest = forest(&cp, &machine, &wanted)?;
     let look = options.root.is_some() || !made_up;
     let mut reports = Vec::new();

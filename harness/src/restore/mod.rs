@@ -113,7 +113,7 @@ fn here(
             forward.interrupted()?;
             deadline.check(|| "the comparison of pages".into())
         };
-        options.alike = inherit::compare(&o.images, cp, &go_on)?;
+        options.alike = inherit::compare(&o.images, cp, &machine, &options, &go_on)?;
         log.phase("compare");
     }
     let (mut forest, reserved) = inherit::planned(cp, &mut machine, &mut options)?;

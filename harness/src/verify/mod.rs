@@ -16,7 +16,7 @@ pub mod status;
 pub mod sysv;
 pub mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

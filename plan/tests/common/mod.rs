@@ -194,6 +194,25 @@ fn task(vmas: Vec<Vma>, runs: Vec<PageRun>) -> Task {
 }
 
 /// The live task of a checkpoint.
+/// A task with these descriptions, file ids 100 and up, at these numbers; several numbers share one.
+pub fn with_fds(all: impl IntoIterator<Item = (impl AsRef<[u32]>, File)>) -> Checkpoint {
+    let mut cp = checkpoint(vec![anon(0x2_0000, 4, 3)], vec![], vec![]);
+    let live = cp.tasks[0].live.as_mut().unwrap();
+    live.fds.clear();
+    for (file, (numbers, made)) in (100..).zip(all) {
+        cp.files.insert(file, made);
+        let cloexec = false;
+        let at = numbers.as_ref().iter();
+        live.fds.extend(at.map(|fd| Fd {
+            fd: *fd,
+            cloexec,
+            file,
+        }));
+    }
+    live.fds.sort_by_key(|f| f.fd);
+    cp
+}
+
 pub fn live(cp: &Checkpoint) -> &LiveTask {
     cp.tasks[0].live.as_ref().unwrap()
 }

@@ -315,12 +315,7 @@ fn instructions(all: &[Measured]) -> Result<String, Fail> {
             per(n, m.vmas),
         ]);
     }
-    let (base, bare, runs, full) = (
-        of("counter")?,
-        of("bare 10,000")?,
-        of("runs 10,000")?,
-        of("full 10,000")?,
-    );
+    let (base, bare, runs) = (of("counter")?, of("bare 10,000")?, of("runs 10,000")?);
     let (small, big) = (of("1 MiB")?, of("129 MiB")?);
     let many = u64::from(MANY);
     let less = |a: u64, b: u64| a.saturating_sub(b);
@@ -334,11 +329,6 @@ fn instructions(all: &[Measured]) -> Result<String, Fail> {
         "run of pages".to_owned(),
         per(less(runs, bare), many / 2),
         "(runs - bare) / 5,000".to_owned(),
-    ]);
-    each.row(&[
-        "VMA that must lose a right".to_owned(),
-        per(less(full, bare), many / 2),
-        "(full - bare) / 5,000".to_owned(),
     ]);
     each.row(&[
         "MiB in one run".to_owned(),
