@@ -60,29 +60,36 @@ pub fn plan_maps(
     {
         let from = lazy.partition_point(|m| m.vma < i);
         let to = lazy.partition_point(|m| m.vma <= i);
-        lazy::parts(
-            v,
-            lazy.get(from..to).unwrap_or(&[]),
-            |start, len, mapped| {
-                let fd =
-                    mapped.map_or_else(|| sources.backing(v), |m| Some(sources.pages_fd(m.file)));
-                let page_offset = match mapped {
-                    Some(m) => u64::from(m.page),
-                    None if fd.is_some() => v.offset / u64::from(PAGE_SIZE),
-                    None => 0,
-                };
-                let next = Map {
-                    start,
-                    len,
-                    prot: fill_prot(v.prot, filled[i] && mapped.is_none()),
-                    flags: map_flags(v, fd.is_some()),
-                    fd: fd.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
-                    object: u32_of(i),
-                    page_offset,
-                };
-                push_map(tables, next, v.prot);
-            },
-        );
+        let mapped = lazy.get(from..to).unwrap_or(&[]);
+        let backing = sources.backing(v);
+        let whole = Map {
+            start: v.range.start(),
+            len: v.range.size(),
+            prot: fill_prot(v.prot, filled[i]),
+            flags: map_flags(v, backing.is_some()),
+            fd: backing.map_or(-1, |f| i32::try_from(f).unwrap_or(-1)),
+            object: u32_of(i),
+            page_offset: backing.map_or(0, |_| v.offset / u64::from(PAGE_SIZE)),
+        };
+        if mapped.is_empty() {
+            push_map(tables, whole, v.prot);
+            continue;
+        }
+        lazy::parts(v, mapped, |start, len, mapped| {
+            let part = Map {
+                start,
+                len,
+                ..whole
+            };
+            let part = mapped.map_or(part, |m| Map {
+                prot: v.prot,
+                flags: map_flags(v, true),
+                fd: i32::try_from(sources.pages_fd(m.file)).unwrap_or(-1),
+                page_offset: m.page.into(),
+                ..part
+            });
+            push_map(tables, part, v.prot);
+        });
     }
 }
 
@@ -233,22 +240,14 @@ pub fn plan_fill(runs: &[PageRun], fd_of: &dyn Fn(usize) -> u32, tables: &mut Ta
             _ => i32::try_from(fd_of(run.file)).unwrap_or(-1),
         };
         of = Some((run.file, fd));
-        let (mut addr, mut offset) = (run.addr, run.offset);
-        let mut left = u64::from(run.pages) * u64::from(PAGE_SIZE);
-        while left > 0 {
+        let bytes = u64::from(run.pages) * u64::from(PAGE_SIZE);
+        let mut done = 0;
+        while done < bytes {
+            let left = bytes - done;
             let len = u32::try_from(left.min(u64::from(BATCH_BYTES))).unwrap_or(BATCH_BYTES);
-            push_iovec(
-                tables,
-                fd,
-                offset,
-                Iovec {
-                    base: u32::try_from(addr).unwrap_or(0),
-                    len,
-                },
-            );
-            addr += u64::from(len);
-            offset += u64::from(len);
-            left -= u64::from(len);
+            let base = u32::try_from(run.addr + done).unwrap_or(0);
+            push_iovec(tables, fd, run.offset + done, Iovec { base, len });
+            done += u64::from(len);
         }
     }
 }

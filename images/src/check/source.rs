@@ -381,11 +381,11 @@ fn quick_entry(mut bytes: &[u8]) -> Option<PagemapEntry> {
         let (tag, value, rest) = number(bytes)?;
         bytes = rest;
         match tag {
-            1 => e.vaddr = Some(value),
-            2 => e.compat_nr_pages = Some(u32::try_from(value).ok()?),
+            1 => e.vaddr = Some(value.into()),
+            2 => e.compat_nr_pages = Some(value),
             3 => e.in_parent = Some(value != 0),
-            4 => e.flags = Some(u32::try_from(value).ok()?),
-            5 => e.nr_pages = Some(value),
+            4 => e.flags = Some(value),
+            5 => e.nr_pages = Some(value.into()),
             _ => return None,
         }
     }

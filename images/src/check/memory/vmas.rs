@@ -164,7 +164,7 @@ impl<'a> Alike<'a> {
         let mut known = slots.filter_map(|n| Some((n, self.known[n].as_ref()?)));
         let (slot, (_, vma)) = known.find(|(_, (bytes, _))| same(bytes, rest))?;
         self.found = [slot, last];
-        let range = AddrRange::new(start, end)?;
+        let range = AddrRange::new(start.into(), end.into())?;
         (range.start() >= after && range.end() <= VECTORS).then_some(Vma { range, ..*vma })
     }
 
@@ -186,7 +186,7 @@ impl<'a> Alike<'a> {
 }
 
 /// Start and end of a VMA, where an entry begins with both, and the rest of the entry.
-fn leading_range(entry: &[u8]) -> Option<(u64, u64, &[u8])> {
+fn leading_range(entry: &[u8]) -> Option<(u32, u32, &[u8])> {
     let (1, start, rest) = number(entry)? else {
         return None;
     };
