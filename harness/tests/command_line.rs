@@ -49,6 +49,21 @@ fn every_help_fits_a_screen_and_has_examples() {
     }
 }
 
+/// The docs page has every option of restore, those too that its help has no room for.
+#[test]
+fn the_page_of_the_command_line_names_every_option() {
+    use armrest::cli::RestoreOptions;
+    use clap::Args;
+    let page = include_str!("../../docs/cli.md");
+    let restore = RestoreOptions::augment_args(clap::Command::new("restore"));
+    for option in restore.get_arguments().filter_map(|a| a.get_long()) {
+        // For tests alone.
+        if option != "pretend-without" {
+            assert!(page.contains(&format!("`--{option}")), "--{option}");
+        }
+    }
+}
+
 #[test]
 fn help_of_restore_names_every_option() {
     let text = out(&armrest(&["restore", "--help"]));
