@@ -34,6 +34,38 @@ fn socket(ino: u32, f: impl Fn(&mut proto::UnixSk), words: &str) {
     refused(&dir, words);
 }
 
+/// The dumper's entry for the other end of a connection that leaves the checkpoint is no socket of anybody's.
+#[test]
+fn what_is_outside_is_no_socket_of_the_checkpoint() {
+    let dir = sample("lent");
+    let sockets = |dir: &MemDir| {
+        let cp = load(dir)?;
+        let all = cp.files.into_values();
+        let of = |f| match f {
+            armrest_images::File::Socket(s) => Some((s.ino, s.peer)),
+            _ => None,
+        };
+        Ok::<Vec<_>, Error>(all.filter_map(of).collect())
+    };
+    assert_eq!(sockets(&dir).expect("it loads"), [(9863, 9862)]);
+    // Only just that entry.
+    let changes: [fn(&mut proto::UnixSk); 3] = [
+        |s| s.uflags = Some(0),
+        |s| s.kind = Some(1),
+        |s| s.peer = Some(9863),
+    ];
+    for f in changes {
+        let mut dir = sample("lent");
+        let change = |all: &mut Vec<proto::FileEntry>| {
+            let mut all = all.iter_mut().filter_map(|e| e.usk.as_mut());
+            f(all.find(|s| s.ino == Some(9862)).expect("the other end"));
+        };
+        let bytes = edit("files.img", &dir.files["files.img"], magic::FILES, change);
+        dir.put("files.img", bytes.unwrap());
+        assert_ne!(sockets(&dir).ok(), Some(vec![(9863, 9862)]));
+    }
+}
+
 #[test]
 fn sockets_that_cannot_be() {
     socket(10852, |s| s.ino = Some(0), "ino");

@@ -172,9 +172,10 @@ pub fn plan(
                 Some(Opening::Path)
             }
             TerminalKind::External => {
+                let given = outside_name(terminal).unwrap_or_else(|| "tty[RDEV:DEV]".into());
                 no(
                     format!("{who}: external to the checkpoint"),
-                    "give it: --inherit-fd fd[N]:tty[RDEV:DEV]",
+                    &format!("give it: --inherit-fd fd[N]:{given}"),
                 );
                 continue;
             }
@@ -207,6 +208,11 @@ pub fn plan(
         }
     }
     t
+}
+
+/// What criu calls a terminal outside: both numbers in hexadecimal. Nothing if the images do not tell its file system.
+pub(crate) fn outside_name(t: &Terminal) -> Option<String> {
+    t.dev.map(|dev| format!("tty[{:x}:{dev:x}]", t.rdev))
 }
 
 /// What comes back otherwise than it was.

@@ -45,12 +45,40 @@ fn names() -> Vec<String> {
     names
 }
 
+/// What a sample needs of the caller: of `lent` the other ends are outside.
+fn given(name: &str) -> Options {
+    let outside = ["tty[8800:13]", "unix[9863]", "pipe[9864]", "file[18:6]"];
+    let ids: &[&str] = if name == "lent" { &outside } else { &[] };
+    Options {
+        inherit: ids.iter().map(|id| (*id).to_owned()).collect(),
+        ..options()
+    }
+}
+
+#[test]
+fn what_is_outside_is_refused_unless_it_is_given() {
+    let cp = sample("lent");
+    let all = given("lent");
+    assert!(forest(&cp, &machine(), &all).is_ok());
+    for without in [0, 1, 3] {
+        let mut options = all.clone();
+        let id = options.inherit.remove(without);
+        let refused = forest(&cp, &machine(), &options).expect_err(&id).0;
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        let id = id.replace("unix[", "socket:[");
+        assert!(
+            refused[0].hint.ends_with(&format!("fd[N]:{id}")),
+            "{refused:?}"
+        );
+    }
+}
+
 #[test]
 fn every_task_of_every_sample_is_planned_and_proved() {
     for name in names() {
         let cp = sample(&name);
         let forest =
-            forest(&cp, &machine(), &options()).unwrap_or_else(|r| panic!("{name}: {r:#?}"));
+            forest(&cp, &machine(), &given(&name)).unwrap_or_else(|r| panic!("{name}: {r:#?}"));
         for (_, p) in forest.each() {
             prove(&cp, &machine(), p, Trouble::default())
                 .unwrap_or_else(|s| panic!("{name}, task {}: {s:?}", p.task));
@@ -65,7 +93,7 @@ fn what_an_emulator_cannot_restore_is_refused_by_name() {
     let refused: Vec<String> = names()
         .into_iter()
         .filter(
-            |name| match forest(&sample(name), &emulator(), &options()) {
+            |name| match forest(&sample(name), &emulator(), &given(name)) {
                 Ok(_) => false,
                 Err(r) => {
                     let named = |r: &Refusal| !r.what.is_empty() && !r.hint.is_empty();

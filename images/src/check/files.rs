@@ -140,6 +140,9 @@ pub(super) fn read(source: &mut Source<'_>) -> Result<BTreeMap<u32, File>, Error
                 let e = at.req("usk", e.usk)?;
                 let at = at.sub("usk");
                 same_id(&at, e.id, id)?;
+                if sockets::outside(&e) {
+                    continue;
+                }
                 File::Socket(Box::new(sockets::socket(&at, e)?))
             }
             TTY => {

@@ -19,6 +19,13 @@ const MAX_BUFFER: u32 = i32::MAX as u32;
 const MAX_RIGHTS: usize = 253;
 const SCM_RIGHTS: u32 = 1;
 
+/// What the dumper writes for the other end of a connection that leaves the checkpoint (`--external unix[INODE]`): no socket
+/// of any task, "listening" datagrams.
+pub(super) fn outside(e: &proto::UnixSk) -> bool {
+    const EXTERN: u32 = 1;
+    (e.uflags, e.state, e.kind, e.peer) == (Some(EXTERN), Some(10), Some(2), Some(0))
+}
+
 pub(super) fn socket(at: &At, e: proto::UnixSk) -> Result<Socket, Error> {
     let kind = need!(at, e.kind);
     let kind = match kind {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use armrest_images::{Checkpoint, File};
 
+use crate::terminals::outside_name;
 use crate::types::{Refusal, RefusalKind};
 use crate::whole::Held;
 
@@ -43,11 +44,10 @@ fn means(cp: &Checkpoint, file: &File, id: &str) -> bool {
             let forms = ["socket:[", "socket[", "unix["];
             forms.iter().any(|f| id == format!("{f}{}]", s.ino))
         }
-        // Both numbers in hexadecimal, as criu writes them.
-        File::Terminal(t) => cp.terminals.get(&t.terminal).is_some_and(|t| {
-            t.dev
-                .is_some_and(|dev| id == format!("tty[{:x}:{dev:x}]", t.rdev))
-        }),
+        File::Terminal(t) => {
+            let name = cp.terminals.get(&t.terminal).and_then(outside_name);
+            name.is_some_and(|name| name == id)
+        }
         File::Pipe(p) => id == format!("pipe[{}]", p.pipe) || id == format!("pipe:[{}]", p.pipe),
         // criu writes paths without the first slash.
         File::Reg(r) => r.path.trim_start_matches('/') == id.trim_start_matches('/'),

@@ -119,7 +119,7 @@ fn by_path(cp: &Checkpoint, who: &str, f: &armrest_images::RegFile, no: No<'_>) 
     if f.external {
         no(
             format!("{who}: {} is external to the checkpoint", f.path),
-            "give it: --inherit-fd fd[N]:ID",
+            &format!("give it: --inherit-fd fd[N]:{}", f.path),
         );
     }
     match f.remap {

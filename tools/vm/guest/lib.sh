@@ -80,11 +80,48 @@ restored() {
 # fresh NAME: restored, in an IPC namespace of its own: the ids are free, and some samples leave their segments behind.
 fresh() { unshare -i sh -eu -c '. /vm/lib.sh; restored "$1"' sh $1; }
 
+# lent [OPTION…]: restores the tree `lent` with a terminal, a unix socket, a pipe and a file of a process outside (the same
+# program, which answers), under other numbers than the task has; the file as it was, with a line of the program's. Wants a
+# PASS, and that all arrived outside.
+lent() {
+    put_files lent
+    rm -rf /tmp/outside
+    mkdir /tmp/outside
+    given='--inherit-fd fd[5]:pipe[9864]'
+    fd=3
+    for id in tty[8800:13] unix[9863] file[18:6]; do
+        given="$given --external $id --inherit-fd fd[$fd]:$id"
+        fd=$((fd == 4 ? 6 : fd + 1))
+    done
+    (
+        cd /tmp/outside
+        exec /samples/bin/lent lend sh -c 'exec 3<&10 4<&11 5>&12 6<&13 10<&- 11<&- 12<&- 13<&-; echo first >&6; "$@" >said 2>&1; echo $? >status' \
+            sh armrest restore -D /images/lent -d $given "$@"
+    ) &
+    outside=$!
+    for i in $(seq 300); do [ ! -s /tmp/outside/status ] || break; usleep 100000; done
+    cat /tmp/outside/said
+    [ $(cat /tmp/outside/status) = 0 ] || return 1
+    for pid in 403 404; do
+        [ "$(readlink /proc/$pid/fd/12)" = "$(sed -n 's/\(pipe\)\(.*\)/\1:\2/p' /tmp/outside/ids)" ] || return 1
+        [ "$(readlink /proc/$pid/fd/13)" = /tmp/outside/on-loan ] || return 1
+    done
+    kill -TERM 403
+    gone 403 || return 1
+    wait $outside || return 1
+    cat /tmp/outside/arrived
+    [ "$(sort /tmp/outside/arrived | tr '\n' ,)" = 'pipe child,pipe parent,socket child,socket parent,terminal child,terminal parent,' ] || return 1
+    tail -n 3 /samples/run/lent/out.log
+    [ "$(tail -n 1 /samples/run/lent/out.log)" = PASS ]
+}
+
 # sample NAME: restored unless armrest refuses it by name, and then it must PASS. What is listed in `restored` must not
 # be refused again. 77: refused.
 sample() {
     # CLOCK_MONOTONIC of the checkpoint is not kept.
     later_than 20
+    # What is outside has to be given.
+    [ $1 != lent ] || { lent; return; }
     put_files $1
     status=0
     armrest restore -D /images/$1 --new-namespaces --dry-run >/tmp/dry 2>&1 || status=$?
