@@ -18,7 +18,7 @@ use crate::restore::open::Dirs;
 
 /// Status of a child that failed here; its words went to the report pipe.
 pub const FAILED: i32 = 113;
-/// Limits that the restore itself could hit: set from outside once the task is entered (AS, DATA, STACK, MEMLOCK; NPROC
+/// Limits that the restore itself could hit: set from outside at the last gate, or once the task is entered (AS, DATA, STACK, MEMLOCK; NPROC
 /// for its threads, SIGPENDING for what waits, NICE and RTPRIO for their scheduling).
 pub const LATE_LIMITS: [u32; 8] = [9, 2, 3, 8, 6, 11, 13, 14];
 

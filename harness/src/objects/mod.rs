@@ -63,8 +63,8 @@ impl Objects {
         let above = i32::try_from(above).unwrap_or(i32::MAX);
         // SAFETY: numbers only; the duplicate is a new descriptor.
         let up = os::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) })
-            .map_err(|e| Error::Internal {
-                what: "F_DUPFD_CLOEXEC".into(),
+            .map_err(|e| Error::Machine {
+                what: format!("a descriptor with a number from {above} on (F_DUPFD_CLOEXEC)"),
                 why: e.to_string(),
             })?;
         // SAFETY: just made, owned by nobody else.

@@ -9,6 +9,7 @@ use armrest_plan::tree::Role;
 
 use super::make::Made;
 use super::start::Running;
+use super::say;
 use super::{Member, Restore};
 use crate::error::Error;
 use crate::family::{Board, Stage};
@@ -243,6 +244,9 @@ impl Restore<'_> {
         made.loaded[0].beat();
         let late = std::mem::take(&mut running.late);
         late::act(self.cp, &late, &|o| self.id_now(running, o))?;
+        // While they wait nobody waits for them: the numbers are theirs.
+        let said = say::late_limits(running, made);
+        running.notes.extend(said);
         running.through = true;
         open(2)?;
         Ok(())

@@ -12,8 +12,7 @@ use super::start::Running;
 use super::{Member, Restore};
 use crate::error::Error;
 use crate::summary::{Log, PidFile};
-use crate::task::{self, Allowed};
-use crate::watch::Child;
+use crate::task;
 
 impl Restore<'_> {
     pub(super) fn say_dry_run(&self, log: &mut Log) -> Result<(), Error> {
@@ -34,12 +33,12 @@ impl Restore<'_> {
         made: &Made,
     ) -> Result<serde_json::Value, Error> {
         let pid = running.child.pid();
-        let others = running.others.iter();
-        let all = [&running.child].into_iter().chain(others);
-        let late = all
-            .zip(&made.allowed)
-            .flat_map(|(child, allowed)| late_limits(child, allowed))
-            .collect();
+        // Held by a tracer, or else our own child, which nobody else waits for: the number is its own.
+        let late = if self.gated() {
+            Vec::new()
+        } else {
+            late_limits(running, made)
+        };
         if let Some(p) = pidfile {
             p.fill(pid, running.tracer.is_some())?;
         }
@@ -162,21 +161,22 @@ impl Restore<'_> {
     }
 }
 
-/// Limits that the restore itself might have hit. The task runs already: what cannot be set is said.
-fn late_limits(child: &Child, allowed: &Allowed) -> Vec<String> {
-    let late = allowed
-        .limits
-        .iter()
-        .filter(|l| task::LATE_LIMITS.contains(&l.0));
-    late.filter_map(
-        |(resource, limit)| match task::set_limit(child.pid(), *resource, *limit) {
-            Err(e) if e.raw_os_error() != Some(libc::ESRCH) => {
-                Some(format!("resource limit {resource} could not be set: {e}"))
+/// Limits that the restore itself might have hit, of all tasks. It is through with all that they could hinder: what cannot
+/// be set is said.
+pub(super) fn late_limits(running: &Running, made: &Made) -> Vec<String> {
+    let mut said = Vec::new();
+    for (pid, allowed) in running.pids().into_iter().zip(&made.allowed) {
+        let limits = allowed.limits.iter();
+        for (resource, limit) in limits.filter(|l| task::LATE_LIMITS.contains(&l.0)) {
+            match task::set_limit(pid, *resource, *limit) {
+                Err(e) if e.raw_os_error() != Some(libc::ESRCH) => said.push(format!(
+                    "resource limit {resource} could not be set: {e}"
+                )),
+                _ => {}
             }
-            _ => None,
-        },
-    )
-    .collect()
+        }
+    }
+    said
 }
 
 /// Descriptors, those of a table that several have once.

@@ -1,6 +1,7 @@
 //! A real ARMv7 kernel in qemu-system-arm: `vm test`, `vm run`, `vm shell`. See docs/vm.md.
 
 mod bench;
+mod boot;
 mod cpio;
 mod list;
 mod machine;
@@ -178,7 +179,11 @@ fn test(words: &[&str]) -> Result<ExitCode, String> {
         "running {} tests on a real ARMv7 kernel, {jobs} at a time",
         chosen.len()
     );
-    let results = run_all(&places, &chosen, jobs, verbose);
+    let host = boot::Host::now();
+    let (mut results, boots) = run_all(&places, &chosen, jobs, verbose);
+    let (outcome, how) = boot::judge(&host, jobs, &boots);
+    println!("test {} ... {how}", boot::TEST);
+    results.push((boot::TEST.to_owned(), outcome));
     let count_of = |what: Outcome| results.iter().filter(|r| r.1 == what).count();
     let failed: Vec<&str> = results
         .iter()
@@ -210,20 +215,27 @@ const PATIENCE: u64 = 3;
 type Test = (String, u64, String);
 
 /// Runs the tests in so many machines. Each takes the next one when it has done one; those that may take longest go first.
-fn run_all(places: &Places, chosen: &[Test], jobs: usize, verbose: bool) -> Vec<(String, Outcome)> {
+/// And how long each took to its first test.
+fn run_all(
+    places: &Places,
+    chosen: &[Test],
+    jobs: usize,
+    verbose: bool,
+) -> (Vec<(String, Outcome)>, Vec<Duration>) {
+    let boots = Mutex::new(Vec::new());
     let mut order: Vec<&Test> = chosen.iter().collect();
     order.sort_by_key(|t| std::cmp::Reverse(t.1));
     let queue = Mutex::new(VecDeque::from(order));
-    let mut machines = Vec::new();
-    for number in 0..jobs {
-        match Machine::boot(places, &Job::Tests(chosen, number)) {
-            Ok(machine) => machines.push(machine),
-            Err(e) => println!("vm: no machine: {}", e.trim_end()),
-        }
-    }
+    let (queue, boots_of) = (&queue, &boots);
     let mut results: Vec<_> = std::thread::scope(|scope| {
-        let run = |machine| scope.spawn(|| watch(machine, &queue, verbose));
-        let all: Vec<_> = machines.iter_mut().map(run).collect();
+        let mut all = Vec::new();
+        for number in 0..jobs {
+            match Machine::boot(places, &Job::Tests(chosen, number)) {
+                // At once: the next one takes a while to come.
+                Ok(mut m) => all.push(scope.spawn(move || watch(&mut m, queue, boots_of, verbose))),
+                Err(e) => println!("vm: no machine: {}", e.trim_end()),
+            }
+        }
         all.into_iter()
             .flat_map(|t| t.join().unwrap_or_default())
             .collect()
@@ -234,7 +246,7 @@ fn run_all(places: &Places, chosen: &[Test], jobs: usize, verbose: bool) -> Vec<
             results.push((name.clone(), Outcome::Bad));
         }
     }
-    results
+    (results, boots.into_inner().unwrap_or_default())
 }
 
 /// What became of a test.
@@ -255,6 +267,7 @@ const REFUSED: &str = "77";
 fn watch(
     machine: &mut Machine,
     queue: &Mutex<VecDeque<&Test>>,
+    boots: &Mutex<Vec<Duration>>,
     verbose: bool,
 ) -> Vec<(String, Outcome)> {
     let mut results: Vec<(String, Outcome)> = Vec::new();
@@ -276,7 +289,13 @@ fn watch(
                 .collect::<Vec<_>>()
                 .as_slice()
             {
-                ["ready"] => println!("booted in {:.1} s", machine.age().as_secs_f32()),
+                ["ready"] => {
+                    let age = machine.age();
+                    println!("booted in {:.1} s", age.as_secs_f32());
+                    if let Ok(mut all) = boots.lock() {
+                        all.push(age);
+                    }
+                }
                 ["next"] => {
                     let next = queue.lock().ok().and_then(|mut q| q.pop_front());
                     begun = next.map(|t| (t, Instant::now()));
