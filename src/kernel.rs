@@ -140,6 +140,8 @@ pub trait Kernel {
     fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Self::Failure>;
     /// Wait until the harness lets the tasks of a tree go on together, for the `time`-th time; `spins`: without a call.
     fn gate(&mut self, _time: u32, _spins: bool) {}
+    /// Copy a thread's signal frame to where it is loaded from, if that is in the task's own memory.
+    fn place_frame(&mut self, _t: &ThreadArgs) {}
     /// Show where the restore is. Costs no call.
     fn progress(&mut self, progress: Progress);
     /// A step begins: a place for recorders to mark their records.

@@ -2,7 +2,8 @@
 
 use crate::{report, threads};
 use armrest_abi::{
-    BEAT_OFFSET, GATE_OFFSET, Progress, REACHED_OFFSET, Report, Step, ThreadArgs, bytes_of_slice,
+    BEAT_OFFSET, FRAME_SIZE, GATE_OFFSET, Progress, REACHED_OFFSET, Report, Step, ThreadArgs,
+    bytes_of_slice,
 };
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
@@ -80,7 +81,6 @@ impl Raw {
                 len: u32,
                 report_fd: i32,
                 frame: u32,
-                to: u32,
                 svc: u32,
                 pid: u32,
             ) -> !;
@@ -92,8 +92,7 @@ impl Raw {
                 e.unmap.start,
                 e.unmap.len(),
                 e.report_fd,
-                e.frame,
-                e.exit[0],
+                placed(e.frame, e.exit[0]),
                 e.exit[1],
                 PID.load(Ordering::Relaxed),
             )
@@ -241,6 +240,17 @@ impl Kernel for Raw {
         }
     }
 
+    fn place_frame(&mut self, t: &ThreadArgs) {
+        let words = |at: u32| core::ptr::with_exposed_provenance_mut::<u32>(at as usize);
+        if t.exit_frame != 0 {
+            // SAFETY: the verify step has seen that the one lies in the area and the other outside of it, both aligned; that
+            // is memory of the task where the plan has found room, and nobody else uses it before the task runs.
+            unsafe {
+                words(t.frame).copy_to_nonoverlapping(words(t.exit_frame), FRAME_SIZE as usize / 4);
+            }
+        }
+    }
+
     fn place_of(&mut self, word: &mut u32) -> u32 {
         u32::try_from(core::ptr::from_mut(word).expose_provenance()).unwrap_or(0)
     }
@@ -263,11 +273,17 @@ impl Kernel for Raw {
 pub fn leave(args: &Args<'_>, t: &ThreadArgs) -> ! {
     unsafe extern "C" {
         /// arch/arm/exit.S
-        fn armrest_leave(frame: u32, to: u32, svc: u32, left: &AtomicU32) -> !;
+        fn armrest_leave(frame: u32, svc: u32, left: &AtomicU32) -> !;
     }
-    // SAFETY: the routine lies in the kept page. It writes the frame where the plan has found room for it, and uses
-    // nothing of the area once its one call has counted this thread out.
-    unsafe { armrest_leave(t.frame, t.exit_frame, args.fixed.exit_svc, threads::left()) }
+    let frame = placed(t.frame, t.exit_frame);
+    // SAFETY: the routine lies in the kept page, and uses nothing of the area once its one call has counted this thread
+    // out.
+    unsafe { armrest_leave(frame, args.fixed.exit_svc, threads::left()) }
+}
+
+/// Where a frame lies when its thread leaves.
+fn placed(frame: u32, exit_frame: u32) -> u32 {
+    if exit_frame == 0 { frame } else { exit_frame }
 }
 
 /// End without a word.

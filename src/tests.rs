@@ -20,6 +20,8 @@ struct Recorder {
     met: Vec<(usize, Stage)>,
     /// The gates: how many calls and meetings came before.
     gates: Vec<(usize, usize, u32, bool)>,
+    /// Threads whose frames were placed, and the gates before.
+    frames: Vec<(u32, usize)>,
     /// Fail the n-th call with this errno.
     fail: Option<(usize, u32)>,
     /// Return this from the n-th call.
@@ -73,6 +75,9 @@ impl Kernel for Recorder {
     fn meet(&mut self, args: &Args<'_>, stage: Stage) -> Result<(), Stop> {
         self.met.push((self.calls.len(), stage));
         crate::threads_in_turn(self, args, stage)
+    }
+    fn place_frame(&mut self, t: &ThreadArgs) {
+        self.frames.push((t.tid, self.gates.len()));
     }
     fn gate(&mut self, time: u32, spins: bool) {
         self.gates
@@ -1203,6 +1208,7 @@ fn no_thread_goes_before_the_last_gate_and_little_comes_after_it() {
         [Stage::Go, Stage::Last]
     );
     assert_eq!(last, k.calls.len());
+    assert_eq!(k.frames, [(43, 1), (45, 1), (42, 1)]);
     let end = [nr::FCNTL64, nr::SECCOMP];
     assert_eq!([last - 2, last - 1].map(|n| k.calls[n].1.0), end);
     // Where the filter forbids it, that wait makes no calls.

@@ -14,9 +14,9 @@
 @ armrest_exit
 @   in:       r0 = start and r1 = bytes of what is unmapped: everything of ours but this page
 @             r2 = report descriptor to close, none if negative
-@             r3 = address of the signal frame, 8-aligned, in this page
-@             [sp] = where the frame is copied to, in the task's memory; [sp, #4] = address of the svc behind
-@             `mov r7, #119` in the kernel's sigpage, or 0; [sp, #8] = the pid that the task has in the checkpoint
+@             r3 = address of the signal frame, 8-aligned, in this page or, with a sigpage, in the task's memory
+@             [sp] = address of the svc behind `mov r7, #119` in the kernel's sigpage, or 0; [sp, #4] = the pid that the
+@             task has in the checkpoint
 @   out:      does not return: the task runs with the frame's registers; if munmap fails, three words to the report
 @             descriptor (its result, 91, and that pid) and exit_group(112)
 @   clobbers: everything
@@ -33,7 +33,7 @@
 armrest_exit:
         mov     r4, r2
         mov     r5, r3
-        ldr     r9, [sp, #4]
+        ldr     r9, [sp]
         cmp     r9, #0
         bne     2f
         mov     r7, #NR_munmap
@@ -47,7 +47,7 @@ armrest_exit:
 0:      mov     sp, r5
         mov     r7, #NR_rt_sigreturn
         svc     #0                      @ does not come back
-1:      ldr     r8, [sp, #8]
+1:      ldr     r8, [sp, #4]
         push    {r0, r7, r8}            @ in this order upwards
         mov     r0, r4
         mov     r1, sp
@@ -65,19 +65,12 @@ armrest_end:
         mov     r7, #NR_exit_group
         svc     #0
         udf     #0
-2:      ldr     r8, [sp]
-        mov     r6, r8
-        add     r10, r3, #888           @ FRAME_SIZE
-3:      ldr     ip, [r3], #4
-        str     ip, [r6], #4
-        cmp     r3, r10
-        bne     3b
-        mov     r10, r0
+2:      mov     r10, r0
         movs    r0, r4
         bmi     4f
         mov     r7, #NR_close
         svc     #0
-4:      mov     sp, r8
+4:      mov     sp, r5
         mov     r0, r10
         mov     r7, #NR_munmap
         cmp     r7, #0                  @ greater: LE is false
@@ -85,10 +78,9 @@ armrest_end:
         .size   armrest_exit, . - armrest_exit
 
 @ armrest_leave: how every thread but the leader leaves
-@   in:       r0 = address of its signal frame, 8-aligned
-@             r1 = where the frame is copied to, in the task's memory; 0 = it is used where it is, in this page
-@             r2 = address of the svc in the kernel's sigpage as above, or 0: this page stays
-@             r3 = address of the word that counts the threads that have not left
+@   in:       r0 = address of its signal frame, 8-aligned, in the task's memory or, without a sigpage, in this page
+@             r1 = address of the svc in the kernel's sigpage as above, or 0: this page stays
+@             r2 = address of the word that counts the threads that have not left
 @   out:      does not return: the thread runs with the frame's registers
 @   clobbers: everything
 @ The kernel counts it out: futex(word + 4, FUTEX_WAKE_OP, 1, 1, word, add -1 and wake if it was 1). When the word has
@@ -100,17 +92,9 @@ armrest_end:
         .type   armrest_leave, %function
 armrest_leave:
         mov     sp, r0
-        cmp     r1, #0
-        beq     6f
-        mov     sp, r1
-        add     r6, r0, #888            @ FRAME_SIZE
-5:      ldr     ip, [r0], #4
-        str     ip, [r1], #4
-        cmp     r0, r6
-        bne     5b
-6:      mov     r6, r2
-        mov     r4, r3
-        add     r0, r3, #4              @ where nobody waits
+        mov     r6, r1
+        mov     r4, r2
+        add     r0, r2, #4              @ where nobody waits
         mov     r1, #WAKE_OP_PRIVATE
         mov     r2, #1
         mov     r3, #1

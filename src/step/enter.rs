@@ -56,6 +56,8 @@ pub(crate) fn run<K: Kernel>(run: &mut Run<'_, K>, args: &Args<'_>) -> Done<K, E
     let Some(leader) = args.threads.first() else {
         return Err(run.stop(ReportKind::BadArgs, Check::Threads.number()));
     };
+    // Memory may be short: then here, not when others run.
+    run.k.place_frame(leader);
     // For this thread, or for all of them, which wait.
     creds::seal(run, args, leader)?;
     // Each task of a tree has the bond to its own parent, and none runs: a parent may end at once when it does. Nothing

@@ -62,6 +62,7 @@ pub(crate) fn thread<K: Kernel>(k: &mut K, args: &Args<'_>, row: usize, stage: S
         Stage::Register => registered(run, args, t),
         Stage::Ids => {
             creds::ids(run, args, t)?;
+            run.k.place_frame(t);
             creds::seal(run, args, t)
         }
         Stage::Go | Stage::Last => Ok(()),

@@ -8,8 +8,8 @@ use armrest_images::{FileOwner, Task};
 use armrest_plan::tree::Role;
 
 use super::make::Made;
-use super::start::Running;
 use super::say;
+use super::start::Running;
 use super::{Member, Restore};
 use crate::error::Error;
 use crate::family::{Board, Stage};

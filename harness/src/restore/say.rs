@@ -169,9 +169,9 @@ pub(super) fn late_limits(running: &Running, made: &Made) -> Vec<String> {
         let limits = allowed.limits.iter();
         for (resource, limit) in limits.filter(|l| task::LATE_LIMITS.contains(&l.0)) {
             match task::set_limit(pid, *resource, *limit) {
-                Err(e) if e.raw_os_error() != Some(libc::ESRCH) => said.push(format!(
-                    "resource limit {resource} could not be set: {e}"
-                )),
+                Err(e) if e.raw_os_error() != Some(libc::ESRCH) => {
+                    said.push(format!("resource limit {resource} could not be set: {e}"))
+                }
                 _ => {}
             }
         }

@@ -20,7 +20,7 @@ pub use threads::Own;
 use std::collections::{BTreeMap, BTreeSet};
 
 use armrest_abi::consts as c;
-use armrest_abi::{PAGE_SIZE, Progress, Range, Step};
+use armrest_abi::{PAGE_SIZE, Progress, Range, Step, ThreadArgs};
 use armrest_blob::kernel::{Data, Errno, Kernel, Res, Stage, nr};
 use armrest_blob::{Args, Entry, Stop};
 use armrest_images::{Checkpoint, LiveTask};
@@ -268,6 +268,8 @@ pub struct Model {
     stale: BTreeSet<u32>,
     step: Step,
     entering: bool,
+    /// Threads whose frames lie where they are loaded from.
+    placed: BTreeSet<u32>,
     /// The last gate was open: nothing may be called any more that can fail.
     ready: bool,
     /// Threads by id, the leader's first: what each has of its own.
@@ -362,6 +364,7 @@ impl Model {
             stale: BTreeSet::new(),
             step: Step::Start,
             entering: false,
+            placed: BTreeSet::new(),
             ready: false,
             threads: BTreeMap::new(),
             current: 0,
@@ -620,6 +623,10 @@ impl Model {
             "frame {:x}",
             entry.frame
         );
+        assert!(
+            self.placed.contains(&self.pid),
+            "the leader's frame is not placed"
+        );
         assert_eq!(
             self.left, self.expected,
             "the leader leaves before the others have"
@@ -793,6 +800,10 @@ impl Kernel for Model {
     }
     fn progress(&mut self, _progress: Progress) {
         assert!(!self.entering, "progress is shown after the area is gone");
+    }
+    fn place_frame(&mut self, t: &ThreadArgs) {
+        self.frame_goes(t);
+        self.placed.insert(t.tid);
     }
     fn gate(&mut self, time: u32, spins: bool) {
         self.ready = time == 2;

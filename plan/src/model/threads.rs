@@ -119,10 +119,7 @@ impl Model {
 
     /// The frame must be readable when the area is gone: in the task's own writable memory, or in the kept page.
     fn leave(&mut self, args: &Args<'_>, t: &ThreadArgs) {
-        let frame = Range {
-            start: t.exit_frame,
-            end: t.exit_frame + armrest_abi::FRAME_SIZE,
-        };
+        assert!(self.placed.contains(&t.tid), "its frame is not placed");
         if t.exit_frame == 0 {
             let there = Range {
                 start: t.frame,
@@ -131,18 +128,28 @@ impl Model {
             assert!(args.fixed.exit_svc == 0);
             // A tracer takes the area away when all are out.
             assert!(self.keep.contains(there) || self.first.suspended);
-        } else {
-            assert!(
-                self.covered(frame) && !frame.overlaps(self.own),
-                "{frame:x?}"
-            );
-            let writable = |s: &u32| self.areas[s].prot & c::PROT_WRITE != 0;
-            assert!(
-                self.in_range(frame).iter().all(writable),
-                "the frame {frame:x?} cannot be written"
-            );
         }
         self.left += 1;
+    }
+
+    /// A frame that is copied goes to writable memory of the task.
+    pub(super) fn frame_goes(&self, t: &ThreadArgs) {
+        if t.exit_frame == 0 {
+            return;
+        }
+        let frame = Range {
+            start: t.exit_frame,
+            end: t.exit_frame + armrest_abi::FRAME_SIZE,
+        };
+        assert!(
+            self.covered(frame) && !frame.overlaps(self.own),
+            "{frame:x?}"
+        );
+        let writable = |s: &u32| self.areas[s].prot & c::PROT_WRITE != 0;
+        assert!(
+            self.in_range(frame).iter().all(writable),
+            "the frame {frame:x?} cannot be written"
+        );
     }
 
     /// Calls that change what the caller has of its own.

@@ -35,14 +35,19 @@ pub fn judge(host: &Host, machines: usize, boots: &[Duration]) -> (Outcome, Stri
     };
     let cores = u16::try_from(host.cores).unwrap_or(u16::MAX);
     if boots.len() < machines {
-        return (Outcome::Bad, format!("FAILED ({seconds}; a machine did not boot)"));
+        return (
+            Outcome::Bad,
+            format!("FAILED ({seconds}; a machine did not boot)"),
+        );
     }
     if slowest <= MOST {
         return (Outcome::Good, format!("ok ({seconds})"));
     }
     if machines > host.cores || host.load >= f32::from(cores) {
         let load = host.load;
-        let how = format!("ignored: *** NOT JUDGED ({seconds}): load {load} on {cores} cores before the start ***");
+        let how = format!(
+            "ignored: *** NOT JUDGED ({seconds}): load {load} on {cores} cores before the start ***"
+        );
         return (Outcome::Refused, how);
     }
     (Outcome::Bad, format!("FAILED: {seconds} to the first test"))
