@@ -91,4 +91,46 @@ fn packages_hold_what_was_built() {
             "{at}"
         );
     }
+    unit(&data);
+}
+
+/// The unit in the package: systemd reads every line of it, and finds what it runs. The machine starts its program by it
+/// (tools/vm/guest/tests/unit), with systemd or without.
+fn unit(data: &Path) {
+    let units = data.join("etc/systemd/system");
+    std::fs::create_dir_all(&units).unwrap();
+    let unit = units.join("armrest@.service");
+    let text =
+        std::fs::read_to_string(data.join("usr/share/doc/armrest/examples/armrest@.service"))
+            .unwrap();
+    // What the system has: `rm`, and the targets that every unit stands between.
+    for target in ["sysinit", "basic", "shutdown", "local-fs"] {
+        let text = format!("[Unit]\nDescription={target}\n");
+        std::fs::write(units.join(format!("{target}.target")), text).unwrap();
+    }
+    std::fs::create_dir(data.join("bin")).unwrap();
+    std::fs::copy(data.join("usr/bin/armrest"), data.join("bin/rm")).unwrap();
+    let verify = |text: &str| {
+        std::fs::write(&unit, text).unwrap();
+        Command::new("systemd-analyze")
+            .args(["verify", "--man=no", "armrest@counter.service"])
+            .arg(format!("--root={}", data.display()))
+            .output()
+            .map(|out| (out.status.success(), out.stderr.is_empty(), out))
+    };
+    let Ok((good, silent, out)) = verify(&text) else {
+        eprintln!("systemd-analyze is not here: the unit was not shown to systemd");
+        return;
+    };
+    assert!(good && silent, "{out:?}");
+    // It would tell.
+    for (right, wrong) in [
+        ("Restart=no", "Restrat=no"),
+        ("Type=forking", "Type=frking"),
+        ("=/usr/bin/armrest restore", "=/usr/bin/armrst restore"),
+    ] {
+        assert!(text.contains(right));
+        let (good, silent, out) = verify(&text.replace(right, wrong)).unwrap();
+        assert!(!(good && silent), "{wrong}: {out:?}");
+    }
 }

@@ -123,6 +123,8 @@ fn initramfs(places: &Places, found: &Packages, nonce: &str, job: &Job) -> Resul
         a.device("dev/null", 0o666, 1, 3)?;
         a.file("init", 0o755, &fs::read(guest.join("init"))?)?;
         a.file("vm/lib.sh", 0o644, &fs::read(guest.join("lib.sh"))?)?;
+        let unit = fs::read(places.root.join("dist/armrest@.service"))?;
+        a.file("vm/armrest@.service", 0o644, &unit)?;
         a.file("vm/restored", 0o644, &fs::read(guest.join("restored"))?)?;
         a.file("vm/nonce", 0o644, nonce.as_bytes())?;
         a.file("bin/busybox", 0o755, &fs::read(&found.busybox)?)?;
