@@ -25,7 +25,7 @@ use crate::whole::lives;
 use crate::{consts, memory, mm, shm, u32_of};
 
 /// Advice that changes nothing about whose a page is: RANDOM, SEQUENTIAL, NOHUGEPAGE, DONTDUMP.
-const PLAIN_ADVICE: u64 = 1 << 1 | 1 << 2 | 1 << 15 | 1 << 16;
+const PLAIN_ADVICE: u32 = 1 << 1 | 1 << 2 | 1 << 15 | 1 << 16;
 
 /// How many VMAs that do not fit beside the others are given a search of their own.
 const MOST_SEARCHES: usize = 16;

@@ -178,7 +178,7 @@ fn map_flags(v: &Vma, backed: bool) -> u32 {
         flags |= consts::MAP_ANONYMOUS;
     }
     if let Some(log2) = v.hugetlb.filter(|_| !backed) {
-        flags |= consts::MAP_HUGETLB | log2 << consts::MAP_HUGE_SHIFT;
+        flags |= consts::MAP_HUGETLB | u32::from(log2) << consts::MAP_HUGE_SHIFT;
     }
     if v.grows_down {
         flags |= consts::MAP_GROWSDOWN;
@@ -294,7 +294,7 @@ fn locked_unreadable(v: &Vma) -> bool {
 pub fn plan_advice(vmas: &[Vma], known: &dyn Fn(u32) -> bool, tables: &mut Tables) -> Vec<String> {
     let mut lost = Vec::new();
     for (i, v) in vmas.iter().enumerate() {
-        let most = if v.madv == 0 { 0 } else { 64 };
+        let most = if v.madv == 0 { 0 } else { u32::BITS };
         for advice in (0..most).filter(|b| v.madv >> b & 1 != 0) {
             if known(advice) {
                 tables.advises.push(Advise {

@@ -18,7 +18,7 @@ fn size_of(v: &Vma, machine: &Machine) -> Option<u32> {
             .iter()
             .find(|h| h.default)
             .map(|h| h.log2),
-        log2 => Some(log2),
+        log2 => Some(log2.into()),
     }
 }
 

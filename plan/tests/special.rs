@@ -25,7 +25,7 @@ fn huge_machine(free: u64) -> Machine {
     }
 }
 
-fn huge(bits: u32, pages: u32) -> Vma {
+fn huge(bits: u8, pages: u32) -> Vma {
     Vma {
         hugetlb: Some(bits),
         ..anon(HUGE, pages, 3)
@@ -71,7 +71,7 @@ fn huge_pages_are_asked_for_by_size_and_filled() {
         let machine = huge_machine(2);
         let p = plan(&cp, &machine, &options()).unwrap();
         let map = p.tables.maps.iter().find(|m| m.start == HUGE).unwrap();
-        assert_eq!(map.flags & !0x3f, MAP_HUGETLB | bits << 26);
+        assert_eq!(map.flags & !0x3f, MAP_HUGETLB | u32::from(bits) << 26);
         let m = prove(&cp, &machine, &p, Trouble::default()).unwrap();
         assert_eq!(m.areas[&HUGE].huge, Some(21));
     }

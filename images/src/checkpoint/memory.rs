@@ -164,15 +164,15 @@ pub struct Vma {
     /// MAP_NORESERVE.
     pub noreserve: bool,
     /// MAP_HUGETLB with log2 of the page size (0 = default size).
-    pub hugetlb: Option<u32>,
+    pub hugetlb: Option<u8>,
     /// MAP_DROPPABLE.
     pub droppable: bool,
     /// Marked as heap.
     pub heap: bool,
     /// madvise bits: bit number = advice.
-    pub madv: u64,
+    pub madv: u32,
     /// Access mode of the file behind it: 0 RDONLY, 1 WRONLY, 2 RDWR.
-    pub access: Option<u32>,
+    pub access: Option<u8>,
     /// Byte offset in the file or segment.
     pub offset: u64,
 }

@@ -126,7 +126,7 @@ fn source_of(v: &Vma, anon_sizes: &BTreeMap<u64, u64>) -> Option<SourceKind> {
             };
             Some(SourceKind::File {
                 file,
-                access: v.access.unwrap_or(assumed),
+                access: v.access.map_or(assumed, u32::from),
             })
         }
         VmaKind::Memfd { inode, .. } => Some(SourceKind::Memfd { inode }),

@@ -134,11 +134,13 @@ fn wanted(cp: &Checkpoint, machine: &Machine, live: &LiveTask, m: &Model) -> Vec
             noreserve: v.noreserve && !sysv,
             huge: v.hugetlb.map(|bits| {
                 let default = machine.huge_pages.iter().find(|h| h.default);
-                default.filter(|_| bits == 0).map_or(bits, |h| h.log2)
+                default
+                    .filter(|_| bits == 0)
+                    .map_or(bits.into(), |h| h.log2)
             }),
             // The kernel cannot be made to lock inaccessible SysV memory without an error: the plan says so.
             locked: v.locked && !(sysv && v.prot == 0),
-            advice: v.madv & known,
+            advice: u64::from(v.madv) & known,
             read_only: read_only.contains(&i),
         };
         join(&mut out, shown);

@@ -290,7 +290,7 @@ pub struct Plain {
     pub what: Backing,
     pub noreserve: bool,
     pub locked: bool,
-    pub madv: u64,
+    pub madv: u32,
     pub present: Vec<(u32, u32, usize)>,
 }
 
@@ -302,7 +302,7 @@ pub enum Backing {
         file: u32,
         page: u32,
         shared: bool,
-        access: Option<u32>,
+        access: Option<u8>,
     },
     Memfd {
         page: u32,
@@ -349,7 +349,7 @@ fn backing() -> impl Strategy<Value = Backing> {
     prop_oneof![
         6 => Just(Backing::Anon),
         1 => Just(Backing::Stack),
-        3 => (1u32..5, page(), any::<bool>(), proptest::option::of(Just(2u32)))
+        3 => (1u32..5, page(), any::<bool>(), proptest::option::of(Just(2u8)))
             .prop_map(|(file, page, shared, access)| Backing::File { file, page, shared, access }),
         1 => (page(), any::<bool>()).prop_map(|(page, shared)| Backing::Memfd { page, shared }),
         1 => (0u32..64).prop_map(|page| Backing::AnonShared { page }),
@@ -358,7 +358,7 @@ fn backing() -> impl Strategy<Value = Backing> {
 
 fn plain() -> impl Strategy<Value = Plain> {
     let present = proptest::collection::vec((0u32..4, 1u32..5, 0usize..2), 0..4);
-    let madv = prop_oneof![4 => Just(0u64), 1 => Just(1 << 16), 1 => Just(1 << 10 | 1 << 12), 1 => Just(1 << 25)];
+    let madv = prop_oneof![4 => Just(0u32), 1 => Just(1 << 16), 1 => Just(1 << 10 | 1 << 12), 1 => Just(1 << 25)];
     (
         1u32..9,
         prot(),

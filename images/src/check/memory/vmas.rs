@@ -52,7 +52,7 @@ mod flag {
 }
 
 /// madvise advices that are recorded.
-const MADV: u64 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18;
+const MADV: u32 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18;
 
 /// What mappings may refer to.
 struct Known<'a> {
@@ -238,20 +238,23 @@ fn vma(at: &At, e: &proto::VmaEntry, range: AddrRange, known: &Known<'_>) -> Res
     if bits & !status::KNOWN != 0 {
         return Err(at.unknown("status", bits));
     }
-    let huge_bits = flags >> 26;
+    // Six bits.
+    let [_, _, _, high] = flags.to_le_bytes();
+    let huge_bits = high >> 2;
     if flags & !(flag::KNOWN | 0xfc00_0000) != 0 || (flags & flag::HUGETLB == 0 && huge_bits != 0) {
         return Err(at.unknown("flags", flags));
     }
     if prot > 7 {
         return Err(at.unknown("prot", prot));
     }
-    let madv = e.madv.unwrap_or(0);
-    if madv & !MADV != 0 {
-        return Err(at.unknown("madv", madv));
-    }
-    if e.fdflags.is_some_and(|f| f > 2) {
-        return Err(at.unknown("fdflags", e.fdflags.unwrap_or(0)));
-    }
+    let advice = e.madv.unwrap_or(0);
+    let madv = u32::try_from(advice).ok().filter(|bits| bits & !MADV == 0);
+    let madv = madv.ok_or_else(|| at.unknown("madv", advice))?;
+    let access = match e.fdflags.map(|f| (f, u8::try_from(f))) {
+        None => None,
+        Some((_, Ok(mode @ 0..=2))) => Some(mode),
+        Some((f, _)) => return Err(at.unknown("fdflags", f)),
+    };
     if !offset.is_multiple_of(u64::from(PAGE)) {
         return Err(at.bad("pgoff", offset, "not page-aligned"));
     }
@@ -287,7 +290,7 @@ fn vma(at: &At, e: &proto::VmaEntry, range: AddrRange, known: &Known<'_>) -> Res
         droppable: sharing == flag::DROPPABLE,
         heap: bits & status::HEAP != 0,
         madv,
-        access: e.fdflags,
+        access,
         offset: if has_offset { offset } else { 0 },
     };
     if let VmaKind::SysV { shmid } = kind {
