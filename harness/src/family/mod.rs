@@ -5,6 +5,7 @@
 //! none if something went wrong: then everybody is killed. Whoever loses the harness ends by itself.
 
 mod board;
+mod heap;
 
 pub use board::{Board, Stage};
 
@@ -85,6 +86,10 @@ impl Family<'_> {
         }
         if n.reaper {
             reaper(true).map_err(named("PR_SET_CHILD_SUBREAPER"))?;
+        }
+        if node == 0 && self.board.is_some() && !self.machine.emulated {
+            // Without it each fork costs more, and nothing else changes.
+            let _ = heap::into_file();
         }
         if let Role::Task(task) = n.role {
             (self.inherit)(task)?;
