@@ -14,6 +14,7 @@ use armrest_plan::inherit::{Alike, Legacy, Question, Span, joined, questions};
 use armrest_plan::{Machine, Options};
 
 use crate::error::Error;
+use crate::hand::Hand;
 use crate::load::{self, pointer};
 use crate::machine;
 use crate::objects::memory::PagesFiles;
@@ -243,7 +244,7 @@ fn reserve(r: Range, fixed: libc::c_int) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel says, in which call.
-pub fn take(legacy: &Legacy, pages: &PagesFiles) -> Result<(), (String, io::Error)> {
+pub fn take(legacy: &Legacy, pages: &PagesFiles, hand: &Hand) -> Result<(), (String, io::Error)> {
     let named = |what: &'static str| move |e: io::Error| (what.to_owned(), e);
     for r in &legacy.leaves {
         reserve(*r, libc::MAP_FIXED).map_err(named("giving back inherited memory"))?;
@@ -264,13 +265,15 @@ pub fn take(legacy: &Legacy, pages: &PagesFiles) -> Result<(), (String, io::Erro
     }
     for b in &legacy.batches {
         let file = usize::try_from(b.fd).ok().and_then(|f| pages.0.get(f));
+        let file = file.map(|(_, f)| hand.take(f)).transpose();
+        let file = file.map_err(named("a pages file"))?;
         let rows = legacy.iovecs.iter().skip(b.first as usize);
         let mut offset = b.offset;
         for v in rows.take(b.count as usize) {
             // SAFETY: writable memory of the kept VMAs, mapped above or by a maker; nobody else refers to it.
             let to = unsafe { std::slice::from_raw_parts_mut(pointer(v.base), v.len as usize) };
-            let read = match file {
-                Some((_, f)) => f.read_exact_at(to, offset),
+            let read = match &file {
+                Some(f) => f.as_file().read_exact_at(to, offset),
                 None => Err(io::ErrorKind::NotFound.into()),
             };
             read.map_err(named("reading memory for children"))?;

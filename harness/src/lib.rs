@@ -7,6 +7,7 @@ pub mod commands;
 pub mod error;
 pub mod family;
 pub mod guard;
+pub mod hand;
 pub mod hold;
 pub mod inherit;
 pub mod journal;

@@ -5,7 +5,7 @@
 //! keeps one place free, and each process builds its own area there.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -78,7 +78,7 @@ struct Common {
 }
 
 impl Common {
-    fn new(plans: &[&Plan]) -> Result<Common, Error> {
+    fn new(plans: &[&Plan], memory: OwnedFd) -> Result<Common, Error> {
         let fail = |what: String, e: &io::Error| Error::Machine {
             what,
             why: e.to_string(),
@@ -91,7 +91,6 @@ impl Common {
         };
         let pages = |e: &io::Error| fail("memory that the tasks of a tree share".into(), e);
         let len = page(plans.len() + 1);
-        let memory = os::memfd("armrest-tree", &[], false).map_err(|e| pages(&e))?;
         let memory = std::fs::File::from(memory);
         memory.set_len(len.into()).map_err(|e| pages(&e))?;
         let memory = OwnedFd::from(memory);
@@ -175,11 +174,12 @@ impl Loaded {
     }
 
     /// The areas of all tasks of a tree, which their processes map: each has but its own, however many there are.
+    /// `memory`: an empty file for what they share.
     ///
     /// # Errors
     /// Something lies there, or what the kernel says.
-    pub fn of_tree(plans: &[&Plan]) -> Result<Vec<Loaded>, Error> {
-        let common = Rc::new(Common::new(plans)?);
+    pub fn of_tree(plans: &[&Plan], memory: OwnedFd) -> Result<Vec<Loaded>, Error> {
+        let common = Rc::new(Common::new(plans, memory)?);
         let one = |(i, plan): (usize, &&Plan)| {
             let mut loaded = Loaded::new(plan)?;
             loaded.gate = common.here.start;
@@ -188,6 +188,13 @@ impl Loaded {
             Ok(loaded)
         };
         plans.iter().enumerate().map(one).collect()
+    }
+
+    /// The descriptor that the processes of a tree need to map theirs.
+    pub fn memory(&self) -> Option<RawFd> {
+        self.of
+            .as_ref()
+            .map(|(common, _)| common.memory.as_raw_fd())
     }
 
     /// In the process of a task of a tree: map and fill its area, where the harness has kept the place free. Nothing is

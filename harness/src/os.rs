@@ -156,9 +156,29 @@ pub fn readlinkat(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
 
 /// What std tells of a file, times included, on O_PATH descriptors too. Without times [`fstat`] is cheaper.
 pub fn metadata(fd: BorrowedFd<'_>) -> io::Result<std::fs::Metadata> {
-    // SAFETY: the descriptor is open; the file that is made of it is never dropped, so it stays the caller's.
-    let file = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(fd.as_raw_fd()) });
-    file.metadata()
+    as_file(fd).metadata()
+}
+
+/// A descriptor as a file, which stays whose it is.
+pub fn as_file(fd: BorrowedFd<'_>) -> ManuallyDrop<std::fs::File> {
+    // SAFETY: the descriptor is open; the file that is made of it is never dropped.
+    ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(fd.as_raw_fd()) })
+}
+
+/// A copy of a descriptor, close-on-exec, at the lowest free number from `above` on.
+pub fn dup_above(fd: BorrowedFd<'_>, above: u32) -> io::Result<OwnedFd> {
+    let above = i32::try_from(above).unwrap_or(i32::MAX);
+    // SAFETY: numbers only; the duplicate is a new descriptor.
+    let up = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) })?;
+    // SAFETY: just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(up) })
+}
+
+/// What that process has open under this number, here (Linux 5.6).
+pub fn pidfd_getfd(process: &OwnedFd, number: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    owned(check_long(got)?)
 }
 
 /// An anonymous memory file with these bytes; `sealable` allows seals later (MFD_ALLOW_SEALING).

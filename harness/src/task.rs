@@ -4,15 +4,16 @@
 //! `_exit`.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use armrest_images::{Checkpoint, LiveTask, Task};
 use armrest_plan::Plan;
 
 use crate::family::Stage;
+use crate::hand::Hand;
 use crate::journal::Journal;
 use crate::load::{Loaded, write_raw};
-use crate::objects::{Objects, Placed, acts, tty};
+use crate::objects::{Objects, acts, tty};
 use crate::os;
 use crate::restore::open::Dirs;
 
@@ -32,6 +33,8 @@ pub struct Becoming<'a> {
     pub live: &'a LiveTask,
     /// The plan.
     pub plan: &'a Plan,
+    /// How it comes by what is open.
+    pub hand: &'a Hand,
     /// Open things.
     pub objects: &'a Objects,
     /// The checkpoint: what its descriptors were.
@@ -58,16 +61,11 @@ pub struct Becoming<'a> {
 impl Becoming<'_> {
     /// Become the task. Does not return.
     pub fn run(&self, loaded: &Loaded) -> ! {
-        let mut placed = false;
+        let mut told = self.report.as_raw_fd();
         let prepared = loaded.fill(self.plan);
-        if let Err((what, e)) = prepared.and_then(|()| self.prepare(&mut placed)) {
+        if let Err((what, e)) = prepared.and_then(|()| self.prepare(&mut told)) {
             let words = format!("pid {}: {what}: {e}\n", self.task.pid);
-            // Until it is placed its number may be another's, and afterwards the one that it had.
-            if placed {
-                write_raw(&self.plan.report_fd.cast_signed(), words.as_bytes());
-            } else {
-                write_raw(self.report, words.as_bytes());
-            }
+            write_raw(&told, words.as_bytes());
             // SAFETY: ends this child without running the parent's exit handlers.
             unsafe { libc::_exit(FAILED) }
         }
@@ -88,7 +86,7 @@ impl Becoming<'_> {
         }
     }
 
-    fn prepare(&self, placed: &mut bool) -> Result<(), (String, io::Error)> {
+    fn prepare(&self, told: &mut RawFd) -> Result<(), (String, io::Error)> {
         let named = |what: &'static str| move |e: io::Error| (what.to_owned(), e);
         // The blob ends the bond of a parent's death; from then on this process may outlive the harness, with all that was made for it.
         self.journal.claim().map_err(named("journal"))?;
@@ -109,7 +107,7 @@ impl Becoming<'_> {
         // Behind a root of its own there may be no /proc.
         self.directories()
             .map_err(named("working directory and root"))?;
-        self.descriptors(placed).map_err(named("descriptors"))?;
+        self.descriptors(told).map_err(named("descriptors"))?;
         self.acts()?;
         self.limits().map_err(named("resource limits"))?;
         self.grow_brk().map_err(named("brk"))
@@ -118,6 +116,7 @@ impl Becoming<'_> {
     /// Root first: the working directory may lie outside of it.
     fn directories(&self) -> io::Result<()> {
         if let Some(root) = &self.dirs.root {
+            let root = self.hand.take(root)?;
             // SAFETY: numbers, and a constant that ends with NUL.
             unsafe {
                 os::check(libc::fchdir(root.as_raw_fd()))?;
@@ -125,6 +124,7 @@ impl Becoming<'_> {
             }
         }
         if let Some(cwd) = &self.dirs.cwd {
+            let cwd = self.hand.take(cwd)?;
             // SAFETY: numbers only.
             os::check(unsafe { libc::fchdir(cwd.as_raw_fd()) })?;
         }
@@ -155,7 +155,8 @@ impl Becoming<'_> {
         };
         let controls = t.controls.iter().zip(&self.objects.controls);
         for (c, index) in controls.filter(|(c, _)| c.sid == self.task.pid) {
-            tty::take(self.objects.open[*index].as_raw_fd(), group(c.pgrp))?;
+            let fd = self.hand.take(&self.objects.open[*index])?;
+            tty::take(fd.as_raw_fd(), group(c.pgrp))?;
         }
         match (&t.caller, self.lent) {
             (Some(caller), Some(lent)) => {
@@ -202,44 +203,46 @@ impl Becoming<'_> {
         Ok(())
     }
 
-    /// The descriptor table becomes the task's, by itself or by the first of those that share it; `placed`: the report pipe
-    /// lies at its own number.
-    fn descriptors(&self, placed: &mut bool) -> io::Result<()> {
+    /// The descriptor table becomes the task's, by itself or by the first of those that share it; `told`: where the report
+    /// pipe lies.
+    fn descriptors(&self, told: &mut RawFd) -> io::Result<()> {
         (self.meet)(Stage::Idle);
         if self.sharers.first().is_some_and(|s| s.0 == self.index) {
-            self.fill_table(placed)?;
+            self.fill_table(told)?;
         }
         (self.meet)(Stage::Placed);
-        *placed = true;
+        *told = self.plan.report_fd.cast_signed();
         Ok(())
     }
 
     /// Put every descriptor at its number and close all others.
-    fn fill_table(&self, placed: &mut bool) -> io::Result<()> {
+    fn fill_table(&self, told: &mut RawFd) -> io::Result<()> {
         let number = |fd: u32| i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidInput);
+        let placed = || {
+            let sharers = self.sharers.iter();
+            sharers.flat_map(|(index, _)| self.objects.placed_in(*index))
+        };
+        let reports = self.sharers.iter().map(|(_, report)| *report);
+        // What is still needed lies above all targets: placing cannot overwrite it.
+        let above = placed().map(|p| p.to).chain(reports.clone()).max();
+        let above = above.unwrap_or(0) + 1;
+        let report = os::dup_above(self.report.as_fd(), above)?.into_raw_fd();
+        *told = report;
+        self.hand.step_aside(above)?;
         let mut wanted: Vec<RawFd> = Vec::new();
-        // The report pipe was kept above all targets too: placing cannot overwrite what is still to be placed.
-        let ours = |p: &&Placed| self.sharers.iter().any(|(index, _)| p.task == *index);
-        for p in self.objects.placed.iter().filter(ours) {
+        for p in placed() {
             let to = number(p.to)?;
-            os::dup_to(self.objects.open[p.index].as_raw_fd(), to, p.cloexec)?;
+            let fd = self.hand.take(&self.objects.open[p.index])?;
+            fd.place(to, p.cloexec)?;
             wanted.push(to);
         }
-        for (_, report) in self.sharers {
-            let to = number(*report)?;
-            os::dup_to(self.report.as_raw_fd(), to, false)?;
+        for to in reports {
+            let to = number(to)?;
+            os::dup_to(report, to, false)?;
             wanted.push(to);
         }
-        *placed = true;
-        wanted.sort_unstable();
-        let mut next = 0;
-        for keep in wanted.into_iter().chain([i32::MAX]) {
-            if keep > next {
-                close_between(next, keep - 1)?;
-            }
-            next = keep.saturating_add(1);
-        }
-        Ok(())
+        *told = self.plan.report_fd.cast_signed();
+        close_all_but(wanted)
     }
 
     fn limits(&self) -> io::Result<()> {
@@ -383,6 +386,22 @@ fn ended(pid: libc::pid_t) -> bool {
 
 /// Number of RLIMIT_NOFILE.
 const NOFILE: u32 = 7;
+
+/// Close all descriptors of this process but these.
+///
+/// # Errors
+/// What the kernel says.
+pub fn close_all_but(mut keep: Vec<RawFd>) -> io::Result<()> {
+    keep.sort_unstable();
+    let mut next = 0;
+    for keep in keep.into_iter().chain([i32::MAX]) {
+        if keep > next {
+            close_between(next, keep - 1)?;
+        }
+        next = keep.saturating_add(1);
+    }
+    Ok(())
+}
 
 /// Close all descriptors from `first` to `last`, by `close_range` or, where that is missing, one by one.
 pub fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {

@@ -55,7 +55,7 @@ impl Stage {
 #[derive(Debug)]
 pub struct Board {
     words: Words,
-    stages: usize,
+    stages: Vec<Stage>,
     nodes: usize,
 }
 
@@ -65,8 +65,8 @@ impl Board {
     /// # Errors
     /// No memory.
     pub fn new(tree: &Tree) -> Result<Board, Error> {
-        let (stages, nodes) = (Stage::of(tree).len(), tree.nodes.len());
-        let words = Words::new(1 + stages + nodes).map_err(|e| Error::Machine {
+        let (stages, nodes) = (Stage::of(tree), tree.nodes.len());
+        let words = Words::new(1 + stages.len() + nodes).map_err(|e| Error::Machine {
             what: "memory for the processes of a tree".into(),
             why: e.to_string(),
         })?;
@@ -88,7 +88,7 @@ impl Board {
 
     /// The pid of a node as it is now; 0 = not born.
     pub fn pid(&self, node: usize) -> &AtomicU32 {
-        self.words.get(1 + self.stages + node)
+        self.words.get(1 + self.stages.len() + node)
     }
 
     /// A node is born: said by whoever knows first, itself or its maker.
@@ -110,11 +110,16 @@ impl Board {
             .collect()
     }
 
-    /// Come to a stage of `tree`, and wait until it is open.
-    pub fn come(&self, tree: &Tree, stage: Stage, harness: libc::pid_t) {
-        if let Some(i) = Stage::of(tree).iter().position(|s| *s == stage) {
+    /// Come to a stage, if the tree has it, and wait until it is open.
+    pub fn come(&self, stage: Stage, harness: libc::pid_t) {
+        if let Some(i) = self.stages.iter().position(|s| *s == stage) {
             self.meet(i, harness);
         }
+    }
+
+    /// All stages, in order.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
     }
 
     pub(super) fn meet(&self, stage: usize, harness: libc::pid_t) {

@@ -46,6 +46,8 @@ pub struct Family<'a> {
     pub held: Option<&'a Held>,
     /// Where the root waits for a byte: until then the harness is about to trace it, or the emulator is not settled.
     pub go: Option<&'a OwnedFd>,
+    /// What the root does before all: give up what was inherited.
+    pub prepare: &'a dyn Fn() -> io::Result<()>,
     /// What a process does with the memory that it is born with, before it has children: that of the task of this index.
     pub inherit: &'a dyn Fn(usize) -> Result<(), (String, io::Error)>,
     /// What a process does once it is in its place: it becomes the task of this index, and does not return.
@@ -87,9 +89,12 @@ impl Family<'_> {
         if n.reaper {
             reaper(true).map_err(named("PR_SET_CHILD_SUBREAPER"))?;
         }
-        if node == 0 && self.board.is_some() && !self.machine.emulated {
-            // Without it each fork costs more, and nothing else changes.
-            let _ = heap::into_file();
+        if node == 0 {
+            (self.prepare)().map_err(named("closing descriptors"))?;
+            if self.board.is_some() && !self.machine.emulated {
+                // Without it each fork costs more, and nothing else changes.
+                let _ = heap::into_file();
+            }
         }
         if let Role::Task(task) = n.role {
             (self.inherit)(task)?;
@@ -115,9 +120,9 @@ impl Family<'_> {
             self.group_alone(n).map_err(named("setpgid"))?;
             self.settle(n);
         };
-        let mut stages = (0..).zip(Stage::of(self.tree));
+        let mut stages = 0..board.stages().len();
         let mut meet = || {
-            if let Some((i, _)) = stages.next() {
+            if let Some(i) = stages.next() {
                 board.meet(i, self.harness);
             }
         };

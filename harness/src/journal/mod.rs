@@ -39,7 +39,7 @@ mod text;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -227,6 +227,11 @@ impl Journal {
         let start = clean::start_time(pid).ok_or(io::ErrorKind::NotFound)?;
         w.file
             .write_all(Line::Task { pid, start }.to_string().as_bytes())
+    }
+
+    /// The descriptor that [`Journal::claim`] needs.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        Some(self.written.borrow().as_ref()?.file.as_raw_fd())
     }
 
     /// As long as this process lives, everything in the journal is its own.

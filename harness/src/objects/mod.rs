@@ -21,7 +21,7 @@ pub mod unix;
 pub mod watch;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use armrest_images::{Checkpoint, FileLock, LiveTask};
 use armrest_plan::tables::holders;
@@ -60,15 +60,11 @@ pub struct Objects {
 impl Objects {
     /// Keep `fd` at a number of at least `above`, so that placing another descriptor cannot overwrite it. Its index.
     pub fn keep(&mut self, fd: OwnedFd, above: u32) -> Result<usize, Error> {
-        let above = i32::try_from(above).unwrap_or(i32::MAX);
-        // SAFETY: numbers only; the duplicate is a new descriptor.
-        let up = os::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) })
-            .map_err(|e| Error::Machine {
-                what: format!("a descriptor with a number from {above} on (F_DUPFD_CLOEXEC)"),
-                why: e.to_string(),
-            })?;
-        // SAFETY: just made, owned by nobody else.
-        self.open.push(unsafe { OwnedFd::from_raw_fd(up) });
+        let up = os::dup_above(fd.as_fd(), above).map_err(|e| Error::Machine {
+            what: format!("a descriptor with a number from {above} on (F_DUPFD_CLOEXEC)"),
+            why: e.to_string(),
+        })?;
+        self.open.push(up);
         Ok(self.open.len() - 1)
     }
 
@@ -109,6 +105,18 @@ impl Objects {
             })?;
         }
         Ok(())
+    }
+
+    /// The descriptors of a task, once [`Objects::sort`] was called.
+    pub fn placed_in(&self, task: usize) -> &[Placed] {
+        let from = self.placed.partition_point(|p| p.task < task);
+        let to = self.placed.partition_point(|p| p.task <= task);
+        &self.placed[from..to]
+    }
+
+    /// All is placed: each task's together.
+    pub fn sort(&mut self) {
+        self.placed.sort_by_key(|p| p.task);
     }
 
     /// Place an open description at a number of a task.

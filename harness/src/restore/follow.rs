@@ -231,6 +231,8 @@ impl Restore<'_> {
             })
         };
         self.until_at_gate(1, running, reports, made)?;
+        // All have what is theirs.
+        running.stock = None;
         for r in &self.forest.removes {
             // SAFETY: IPC_RMID takes no buffer.
             os::check(unsafe { libc::shmctl(r.shmid, libc::IPC_RMID, std::ptr::null_mut()) })

@@ -28,7 +28,7 @@ pub(super) struct Made {
 
 impl Restore<'_> {
     /// Make what outlives this process and lies outside the task: segments; and the bootstrap area.
-    pub(super) fn make(&mut self, opened: &Opened) -> Result<Made, Error> {
+    pub(super) fn make(&mut self, opened: &mut Opened) -> Result<Made, Error> {
         let cap_eff = self.machine.cap_eff;
         let allowed = self.members.iter().map(|m| {
             Allowed::new(m.live, cap_eff).map_err(|e| Error::Machine {
@@ -57,9 +57,10 @@ impl Restore<'_> {
         notes.extend(renumbered(&sysv));
         notes.append(&mut sysv.notes);
         notes.extend(opened.objects.notes.iter().cloned());
-        let loaded = match self.members.as_slice() {
-            [one] if !self.gated() => vec![Loaded::alone(&one.plan)?],
-            all => Loaded::of_tree(&all.iter().map(|m| &m.plan).collect::<Vec<_>>())?,
+        let plans: Vec<_> = self.members.iter().map(|m| &m.plan).collect();
+        let loaded = match opened.kept.memory.take() {
+            Some(memory) => Loaded::of_tree(&plans, memory)?,
+            None => vec![Loaded::alone(plans[0])?],
         };
         Ok(Made {
             allowed,

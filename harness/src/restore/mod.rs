@@ -119,10 +119,16 @@ fn here(
     let (mut forest, reserved) = inherit::planned(cp, &mut machine, &mut options)?;
     let plans = std::mem::take(&mut forest.plans);
     log.phase("plan");
+    let members = members(cp, plans)?;
+    let mut places = vec![None; cp.tasks.len()];
+    for (at, m) in members.iter().enumerate() {
+        places[m.index] = Some(at);
+    }
     let mut restore = Restore {
         o,
         cp,
-        members: members(cp, plans)?,
+        members,
+        places,
         forest,
         machine,
         as_init,
@@ -133,13 +139,13 @@ fn here(
     for w in restore.warnings() {
         log.line(0, &format!("warning: {w}"))?;
     }
-    let opened = restore.open(log)?;
+    let mut opened = restore.open(log)?;
     log.phase("open");
     if o.dry_run {
         restore.say_dry_run(log)?;
         return Ok(0);
     }
-    let mut made = restore.make(&opened)?;
+    let mut made = restore.make(&mut opened)?;
     log.phase("make");
     let mut running = restore.start(opened, &mut made)?;
     log.phase("fork");
@@ -246,6 +252,8 @@ struct Restore<'a> {
     cp: &'a Checkpoint,
     /// The tasks that live, the root first.
     members: Vec<Member<'a>>,
+    /// The place among them of each task of the checkpoint.
+    places: Vec<Option<usize>>,
     /// How they are made; its plans are with the members.
     forest: Forest,
     machine: Machine,
@@ -291,9 +299,9 @@ impl Restore<'_> {
         &self.members[0]
     }
 
-    /// The member that is the task of this index, and its place among them: they are in the order of the tasks.
+    /// The member that is the task of this index, and its place among them.
     fn member(&self, index: usize) -> Option<(usize, &Member<'_>)> {
-        let at = self.members.binary_search_by_key(&index, |m| m.index);
-        at.ok().map(|at| (at, &self.members[at]))
+        let at = (*self.places.get(index)?)?;
+        Some((at, &self.members[at]))
     }
 }

@@ -1,6 +1,7 @@
 //! Stage 1: open everything that the tasks will own or map, and compare it with the images.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use armrest_plan::{Plan, SourceKind};
 
 use super::{Member, Restore};
 use crate::error::Error;
+use crate::hand::Hand;
 use crate::objects::Objects;
 use crate::objects::file::Compare;
 use crate::objects::ghost::Links;
@@ -27,14 +29,44 @@ pub(super) struct Opened {
     pub(super) dirs: Vec<Dirs>,
     pub(super) links: Links,
     pub(super) notes: Vec<String>,
-    /// The first descriptor number that the task does not use.
-    pub(super) above: u32,
+    pub(super) kept: Kept,
+}
+
+/// Descriptors that all processes of a tree keep while they become tasks. They are opened first, so that their numbers are
+/// low: a fork copies a table up to the highest.
+pub(super) struct Kept {
+    /// The report pipe: read, write.
+    pub(super) report: (OwnedFd, OwnedFd),
+    /// How they come by what they have for themselves.
+    pub(super) hand: Hand,
+    /// What becomes the memory that they share.
+    pub(super) memory: Option<OwnedFd>,
+}
+
+impl Kept {
+    fn new(restore: &Restore<'_>) -> Result<Kept, Error> {
+        let failed = |what: &str, e: io::Error| Error::Machine {
+            what: what.into(),
+            why: e.to_string(),
+        };
+        let memory = || {
+            os::memfd("armrest-tree", &[], false)
+                .map_err(|e| failed("memory that the tasks of a tree share", e))
+        };
+        let many = restore.forest.tree.nodes.len() > 1;
+        Ok(Kept {
+            report: os::pipe().map_err(|e| failed("report pipe", e))?,
+            hand: Hand::new(many && !restore.machine.emulated),
+            memory: restore.gated().then(memory).transpose()?,
+        })
+    }
 }
 
 impl Restore<'_> {
     /// Open everything that the task will own or map, and compare it with the images. Nothing is touched.
     pub(super) fn open(&self, log: &mut Log) -> Result<Opened, Error> {
         let (o, cp) = (self.o, self.cp);
+        let kept = Kept::new(self)?;
         let root = Root::open(o.root.as_deref()).map_err(|e| Error::MissingFile {
             path: o
                 .root
@@ -94,13 +126,14 @@ impl Restore<'_> {
         if !o.dry_run {
             objects.lock(cp, &self.root().plan.files.locks)?;
         }
+        objects.sort();
         Ok(Opened {
             objects,
             pages,
             dirs,
             links,
             notes,
-            above,
+            kept,
         })
     }
 }

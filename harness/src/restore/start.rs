@@ -1,19 +1,21 @@
 //! Stage 3: fork the root, which makes the others and becomes its task.
 
+use std::collections::BTreeMap;
 use std::fs::File as OsFile;
-use std::os::fd::OwnedFd;
-
-use armrest_plan::tables::sharers;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::Restore;
 use super::make::Made;
-use super::open::Opened;
+use super::open::{Dirs, Opened};
 use crate::error::Error;
 use crate::family::{self, Board, Family};
 use crate::hold::Held;
 use crate::inherit;
 use crate::load;
+use crate::objects::Objects;
 use crate::objects::late::Lates;
+use crate::objects::memory::PagesFiles;
+use crate::objects::tty::Lent;
 use crate::os;
 use crate::pid::{self, Side};
 use crate::task::{self, Becoming};
@@ -41,6 +43,15 @@ pub(super) struct Running {
     pub(super) notes: Vec<String>,
     /// What is done at the second gate.
     pub(super) late: Lates,
+    /// What the processes of a tree fetch, until all are at the gate.
+    pub(super) stock: Option<Stock>,
+}
+
+/// All descriptors that tasks get.
+pub(super) struct Stock {
+    _objects: Objects,
+    _dirs: Vec<Dirs>,
+    _pages: PagesFiles,
 }
 
 impl Running {
@@ -94,13 +105,12 @@ impl Restore<'_> {
             dirs,
             links,
             notes,
-            above,
             pages,
+            kept,
         } = opened;
         made.notes.extend(notes);
         made.links = links;
-        let (read, write) = pipe("report pipe")?;
-        let report = objects.keep(write, above)?;
+        let ((read, report), hand) = (kept.report, kept.hand);
         let tree = &self.forest.tree;
         let many = tree.nodes.len() > 1;
         let hold = self.machine.emulated && !self.o.any_pid && (self.chooses_ids() || many);
@@ -118,20 +128,22 @@ impl Restore<'_> {
         if let Some(then) = self.root().plan.clocks {
             timens::for_children(then)?;
         }
+        let mut tables: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
+        for m in &self.members {
+            let table = tables.entry(m.live.files_id).or_default();
+            table.push((m.index, m.plan.report_fd));
+        }
+        // Of each member: nobody should look through what belongs to others, page by page.
+        let sharers = self.members.iter().map(|m| &tables[&m.live.files_id]);
+        let sharers: Vec<_> = sharers.collect();
         let become_task = |index: usize| -> std::convert::Infallible {
             let Some((at, m)) = self.member(index) else {
                 // SAFETY: ends this child alone, without exit handlers.
                 unsafe { libc::_exit(task::FAILED) }
             };
-            let sharers = sharers(&self.cp.tasks, index);
-            let reports = self
-                .members
-                .iter()
-                .filter(|m| sharers.binary_search(&m.index).is_ok())
-                .map(|m| (m.index, m.plan.report_fd));
             let meet = |stage| {
                 if let Some(board) = &board {
-                    board.come(tree, stage, harness);
+                    board.come(stage, harness);
                 }
             };
             Becoming {
@@ -139,12 +151,13 @@ impl Restore<'_> {
                 task: m.task,
                 live: m.live,
                 plan: &m.plan,
+                hand: &hand,
                 objects: &objects,
                 cp: self.cp,
                 dirs: &dirs[at],
-                sharers: &reports.collect::<Vec<_>>(),
+                sharers: sharers[at],
                 meet: &meet,
-                report: &objects.open[report],
+                report: &report,
                 journal: self.journal,
                 emulated: self.machine.emulated,
                 allowed: &made.allowed[at],
@@ -153,8 +166,13 @@ impl Restore<'_> {
             .run(&made.loaded[at])
         };
         let inherit = |index: usize| match self.member(index) {
-            Some((_, m)) => inherit::take(&m.plan.legacy, &pages),
+            Some((_, m)) => inherit::take(&m.plan.legacy, &pages, &hand),
             None => Ok(()),
+        };
+        let prepare = || {
+            let (memory, lent) = (made.loaded[0].memory(), made.lent.as_ref().map(Lent::fd));
+            let kept = [memory, lent, self.journal.descriptor()];
+            hand.give_up(kept.into_iter().flatten().chain([report.as_raw_fd()]))
         };
         let family = Family {
             tree,
@@ -164,9 +182,10 @@ impl Restore<'_> {
             any_pid: self.o.any_pid,
             harness,
             group,
-            report: &objects.open[report],
+            report: &report,
             held: held.as_ref(),
             go: go.as_ref().map(|g| &g.0),
+            prepare: &prepare,
             inherit: &inherit,
             become_task: &become_task,
         };
@@ -176,8 +195,13 @@ impl Restore<'_> {
                 family.live(0, true)
             }
             Side::Parent(pid, way) => {
+                drop(report);
                 let late = std::mem::take(&mut objects.late);
-                drop(objects);
+                let stock = many.then_some(Stock {
+                    _objects: objects,
+                    _dirs: dirs,
+                    _pages: pages,
+                });
                 if let Some(board) = &board {
                     board.enter(0, pid);
                 }
@@ -193,6 +217,7 @@ impl Restore<'_> {
                     others: Vec::new(),
                     notes: Vec::new(),
                     late,
+                    stock,
                 };
                 self.bring_up(running, made, held, go)
             }

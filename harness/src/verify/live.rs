@@ -2,7 +2,7 @@
 //! nothing: what waits is peeked at.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use armrest_images::{
     Checkpoint, File as ImageFile, LiveTask, Modes, Socket, SocketKind, SocketName, SocketState,
@@ -56,7 +56,9 @@ pub fn descriptors(cp: &Checkpoint, live: &LiveTask, pid: u32, ran: bool) -> Vec
         let what = format!("fd {}", f.fd);
         match cp.files.get(&f.file) {
             Some(ImageFile::Socket(s)) => {
-                let Ok(fd) = copy(&task, f.fd) else { continue };
+                let Ok(fd) = os::pidfd_getfd(&task, f.fd) else {
+                    continue;
+                };
                 let expected = expected_socket(cp, f.file, s);
                 if let Ok(now) = socket_now(fd.as_raw_fd(), &expected) {
                     out.extend(socket(&what, &expected, &now, ran));
@@ -66,7 +68,9 @@ pub fn descriptors(cp: &Checkpoint, live: &LiveTask, pid: u32, ran: bool) -> Vec
                 let Some(image) = cp.terminals.get(&t.terminal) else {
                     continue;
                 };
-                let Ok(fd) = copy(&task, f.fd) else { continue };
+                let Ok(fd) = os::pidfd_getfd(&task, f.fd) else {
+                    continue;
+                };
                 let now = terminal_now(fd.as_raw_fd());
                 out.extend(terminal(&what, image, made(cp, t), &now, ran));
             }
@@ -244,12 +248,6 @@ fn terminal(
         }
     }
     out
-}
-
-fn copy(task: &OwnedFd, fd: u32) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, task.as_raw_fd(), fd, 0) };
-    os::owned(os::check_long(got)?)
 }
 
 fn option(fd: RawFd, number: libc::c_int) -> io::Result<u32> {
