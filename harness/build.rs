@@ -4,7 +4,11 @@
 //! and plan, and says so when asked to restore. Completions and man pages go to `OUT_DIR`, and to `$ARMREST_GEN_DIR`
 //! if that is set.
 
-#[allow(dead_code, missing_docs)]
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "a module of the program: here its parser alone is used"
+)]
 #[path = "src/cli.rs"]
 mod cli;
 

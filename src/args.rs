@@ -109,7 +109,10 @@ impl<'a, T, R: AsRef<[T]> + ?Sized> From<&'a R> for Slice<'a, T> {
 /// Everything that the steps are told.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)] // the fields are the tables of `RestoreArgs`, documented there
+#[expect(
+    missing_docs,
+    reason = "the fields are the tables of `RestoreArgs`, documented there"
+)]
 pub struct Args<'a> {
     /// The fixed part. Its tables are not looked at: the slices below are.
     pub fixed: &'a RestoreArgs,

@@ -157,8 +157,10 @@ pub struct RestoreOptions {
     /// Accept this changed file (glob, repeatable)
     #[arg(long, value_name = "PATH")]
     pub allow_changed: Vec<String>,
-    // The text is for the help: brackets are brackets there.
-    #[allow(rustdoc::broken_intra_doc_links)]
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the text is for the help: brackets are brackets there"
+    )]
     /// Give it descriptor N of this program for ID: pipe[INODE], a path, file[MOUNT:INODE] (repeatable)
     #[arg(long, value_name = "fd[N]:ID", value_parser = inherit, hide = true)]
     pub inherit_fd: Vec<Inherit>,

@@ -118,7 +118,7 @@ fn init(
     // SAFETY: numbers only.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     if waits.as_ref().is_ok_and(unread) {
-        // SAFETY: as above.
+        // SAFETY: ends this process, and with it everything in its pid namespace.
         unsafe { libc::_exit(LEFT_ALONE) }
     }
     drop(waits);
@@ -141,12 +141,9 @@ fn init(
 /// Tell the program that waits that `task` runs, which is not waited for yet: its pid has another number there. False: it is
 /// gone.
 fn say_restored(w: &OwnedFd, task: libc::pid_t) -> bool {
-    // SAFETY: numbers only; kernels before 5.3 have no such call.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, task, 0) };
-    let fds: Vec<_> = libc::c_int::try_from(fd)
-        .into_iter()
-        .filter(|fd| *fd >= 0)
-        .collect();
+    // Kernels before 5.3 have none.
+    let fd = os::pidfd(task.cast_unsigned()).ok();
+    let fds: Vec<_> = fd.iter().map(AsRawFd::as_raw_fd).collect();
     helper::send(w.as_fd(), &[RESTORED], &fds, None).is_ok()
 }
 

@@ -51,17 +51,9 @@ pub fn c_path(path: &str) -> io::Result<CString> {
 /// `openat(dir, name, flags | O_CLOEXEC, mode)`.
 pub fn openat(dir: BorrowedFd<'_>, name: &str, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     let name = c_path(name)?;
-    // SAFETY: `name` is NUL-terminated and lives through the call; `dir` is an open descriptor.
-    let fd = check(unsafe {
-        libc::openat(
-            dir.as_raw_fd(),
-            name.as_ptr(),
-            flags | libc::O_CLOEXEC,
-            mode,
-        )
-    })?;
-    // SAFETY: the call succeeded, so `fd` is open and owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: `name` is NUL-terminated and lives through the call, which makes a descriptor.
+    unsafe { made(libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, mode)) }
 }
 
 /// `RESOLVE_IN_ROOT` (include/uapi/linux/openat2.h): the directory is the root of the path.
@@ -74,19 +66,17 @@ pub fn openat2(dir: BorrowedFd<'_>, name: &str, flags: i32, resolve: u64) -> io:
     let name = c_path(name)?;
     let flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
     let how = [flags, 0, resolve];
-    // SAFETY: `name` is NUL-terminated, `how` has the three words of struct open_how, and both live through the call.
-    let fd = check_long(unsafe {
-        libc::syscall(
+    // SAFETY: `name` is NUL-terminated, `how` has the three words of struct open_how, and both live through the call,
+    // which makes a descriptor.
+    unsafe {
+        made(libc::syscall(
             NR_OPENAT2,
             dir.as_raw_fd(),
             name.as_ptr(),
             how.as_ptr(),
             size_of_val(&how),
-        )
-    })?;
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the call succeeded, so `fd` is open and owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        ))
+    }
 }
 
 /// Has somebody this name, whatever it is?
@@ -169,26 +159,22 @@ pub fn as_file(fd: BorrowedFd<'_>) -> ManuallyDrop<std::fs::File> {
 pub fn dup_above(fd: BorrowedFd<'_>, above: u32) -> io::Result<OwnedFd> {
     let above = i32::try_from(above).unwrap_or(i32::MAX);
     // SAFETY: numbers only; the duplicate is a new descriptor.
-    let up = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) })?;
-    // SAFETY: just made, owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(up) })
+    unsafe { made(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above)) }
 }
 
 /// What that process has open under this number, here (Linux 5.6).
 pub fn pidfd_getfd(process: &OwnedFd, number: u32) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
-    owned(check_long(got)?)
+    let process = process.as_raw_fd();
+    // SAFETY: numbers only; the call makes a descriptor.
+    unsafe { made(libc::syscall(libc::SYS_pidfd_getfd, process, number, 0)) }
 }
 
 /// An anonymous memory file with these bytes; `sealable` allows seals later (MFD_ALLOW_SEALING).
 pub fn memfd(name: &str, bytes: &[u8], sealable: bool) -> io::Result<OwnedFd> {
     let name = c_path(name)?;
     let flags = libc::MFD_CLOEXEC | if sealable { libc::MFD_ALLOW_SEALING } else { 0 };
-    // SAFETY: `name` is NUL-terminated.
-    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
-    // SAFETY: just created, owned by nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `name` is NUL-terminated; the call makes a descriptor.
+    let fd = unsafe { made(libc::memfd_create(name.as_ptr(), flags)) }?;
     let mut file = std::fs::File::from(fd);
     io::Write::write_all(&mut file, bytes)?;
     Ok(file.into())
@@ -205,16 +191,18 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// A descriptor that means the process of this number whatever becomes of the number (Linux 5.3).
 pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    owned(check_long(unsafe {
-        libc::syscall(libc::SYS_pidfd_open, pid, 0)
-    })?)
+    // SAFETY: numbers only; the call makes a descriptor.
+    unsafe { made(libc::syscall(libc::SYS_pidfd_open, pid, 0)) }
 }
 
-/// What a raw system call has made.
-pub fn owned(fd: usize) -> io::Result<OwnedFd> {
-    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
-    // SAFETY: just made, owned by nobody else.
+/// The descriptor that a system call has made.
+///
+/// # Safety
+/// `result` is what a call has returned that makes a descriptor: one that nobody owns yet, or -1.
+pub unsafe fn made(result: impl Into<i64>) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(result.into()).ok().filter(|fd| *fd >= 0);
+    let fd = fd.ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: by the caller's promise it is open, and nobody's yet.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

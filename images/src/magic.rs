@@ -1,5 +1,5 @@
 //! Type magics of CRIU images.
-#![allow(missing_docs)]
+#![expect(missing_docs, reason = "the names of the kinds of images")]
 pub const INVENTORY: u32 = crate::container::INVENTORY;
 pub const PSTREE: u32 = 0x5027_3030;
 pub const CORE: u32 = 0x5505_3847;

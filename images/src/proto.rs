@@ -1,8 +1,14 @@
 //! CRIU's protobuf messages in our own declarations. Every single field is an `Option`, so that "absent" can be told
 //! from 0: prost does not enforce what proto2 calls required, [`crate::load`] does. Field names are CRIU's; their
 //! meaning is in `criu-images.md`. Text is kept as bytes: nobody promises UTF-8.
-// prost makes an accessor for every field, also for one that CRIU calls `len`.
-#![allow(missing_docs, clippy::len_without_is_empty)]
+#![expect(
+    missing_docs,
+    reason = "the messages and fields of CRIU's images, by their names there"
+)]
+#![expect(
+    clippy::len_without_is_empty,
+    reason = "prost makes an accessor for every field, also for one that CRIU calls `len`"
+)]
 
 use serde_json::{Map, Value};
 
@@ -159,7 +165,7 @@ macro_rules! messages {
         pub struct $name { $( #[prost($($attr)*)] pub $field: $ty, )* }
         impl Show for $name {
             fn show(&self, _: Style) -> Option<Value> {
-                #[allow(unused_mut)]
+                #[allow(unused_mut, reason = "a message may have no fields")]
                 let mut map = Map::new();
                 $( if let Some(v) = self.$field.show(Style::$style) { map.insert(stringify!($field).to_owned(), v); } )*
                 Some(Value::Object(map))

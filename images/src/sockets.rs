@@ -84,7 +84,7 @@ pub struct Socket {
 
 /// Socket options. `None`: not recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "each is the option of that name (socket(7))")]
 pub struct SocketOptions {
     pub send_buffer: u32,
     pub receive_buffer: u32,

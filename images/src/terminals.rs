@@ -67,7 +67,7 @@ pub struct Terminal {
 
 /// Modes of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the fields of `struct termios`")]
 pub struct Modes {
     pub input: u32,
     pub output: u32,

@@ -1,6 +1,6 @@
 //! Bad images of semaphores, queues and limits: each is told by file, entry and field.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test program uses some of it")]
 mod common;
 
 use armrest_images::container::{Writer, edit};

@@ -1,5 +1,5 @@
 //! Numbers that decisions need: the kernel's (from the ABI crate), ARM's open flags, SHMLBA.
-#![allow(missing_docs)]
+#![expect(missing_docs, reason = "the kernel's names, as in its own headers")]
 pub use armrest_abi::consts::*;
 
 /// SHMLBA of 32-bit ARM: four pages (arch/arm/include/asm/shmparam.h).

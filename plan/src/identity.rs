@@ -120,28 +120,24 @@ pub fn identities(
             continue;
         }
         let who = format!("tid {}", t.tid);
-        let mut calls = Vec::new();
+        let mut first = Vec::new();
         if n == 0 {
-            membarrier(&who, live.membarrier, machine, &mut calls, refuse);
+            membarrier(&who, live.membarrier, machine, &mut first, refuse);
         }
         let mut become_again = match &t.creds {
             Some(c) => creds::become_again(&who, c, &machine.own, options.any_ids, refuse),
             None => Become::default(),
         };
-        calls.append(&mut become_again.calls);
-        let mut seals = Vec::new();
-        filters(
+        become_again.calls.splice(0..0, first);
+        let mut seals = filters(
             cp,
-            live,
-            t,
+            (live, n),
             machine,
-            become_again.filters_last,
-            &mut calls,
-            &mut seals,
-            (n == 0).then_some(&mut out.forbidden),
             out.for_all,
+            &mut become_again,
             refuse,
         );
+        out.forbidden.append(&mut seals.forbidden);
         for note in become_again.notes {
             if n == 0 {
                 out.notes.push(note);
@@ -149,9 +145,10 @@ pub fn identities(
                 out.notes.push(format!("{who}: {note}"));
             }
         }
+        let (calls, seals) = (become_again.calls, seals.calls);
         let rows = [out.rows.len(), calls.len(), seals.len()].map(u32_of);
-        out.rows.append(&mut calls);
-        out.rows.append(&mut seals);
+        out.rows.extend(calls);
+        out.rows.extend(seals);
         out.threads.push(rows);
         known.push((key, rows));
     }
@@ -232,20 +229,30 @@ fn membarrier(
     }
 }
 
-#[allow(clippy::too_many_arguments)]
+/// What comes after everything else of a thread.
+#[derive(Default)]
+struct Seals {
+    /// Filters, which are installed last.
+    calls: Vec<CredCall>,
+    /// Of the calls of the way out, those that they do not let pass. Of a program of one thread only.
+    forbidden: Vec<u32>,
+}
+
+/// The filters of a thread (by number): among the calls by which it becomes who it was, if they need its rights, else last.
 fn filters(
     cp: &Checkpoint,
-    live: &LiveTask,
-    t: &Thread,
+    (live, thread): (&LiveTask, usize),
     machine: &Machine,
-    last: bool,
-    calls: &mut Vec<CredCall>,
-    seals: &mut Vec<CredCall>,
-    forbidden: Option<&mut Vec<u32>>,
     for_all: bool,
+    become_again: &mut Become,
     refuse: &mut Vec<Refusal>,
-) {
-    let leader = forbidden.is_some();
+) -> Seals {
+    let mut out = Seals::default();
+    let (leader, alone) = (thread == 0, live.threads.len() == 1);
+    let (last, calls) = (become_again.filters_last, &mut become_again.calls);
+    let Some(t) = live.threads.get(thread) else {
+        return out;
+    };
     let mut no = |kind, what: String, hint: &str| {
         refuse.push(Refusal {
             kind,
@@ -255,24 +262,23 @@ fn filters(
     };
     let (mode, first) = t.seccomp;
     if mode == 1 {
-        match forbidden {
+        if alone {
             // It leaves read, write, exit and rt_sigreturn: only a tracer, who suspends it, gets the rest out of the way.
-            Some(forbidden) if live.threads.len() == 1 => {
-                forbidden.extend(LAST_CALLS.map(|c| c.0));
-                let cred = Cred {
-                    call: cred::SECCOMP,
-                    args: [c::SECCOMP_SET_MODE_STRICT, 0, 0, 0, 0],
-                    expect: 0,
-                };
-                seals.push(CredCall { cred, data: None });
-            }
-            _ => no(
+            out.forbidden.extend(LAST_CALLS.map(|c| c.0));
+            let cred = Cred {
+                call: cred::SECCOMP,
+                args: [c::SECCOMP_SET_MODE_STRICT, 0, 0, 0, 0],
+                expect: 0,
+            };
+            out.calls.push(CredCall { cred, data: None });
+        } else {
+            no(
                 RefusalKind::Unsupported,
                 "seccomp's strict mode in a program of many threads".into(),
                 "this version does not restore it",
-            ),
+            );
         }
-        return;
+        return out;
     }
     let of_leader = live.threads.first().and_then(|l| l.seccomp.1);
     let first = if for_all {
@@ -281,7 +287,7 @@ fn filters(
         first.filter(|_| mode == 2)
     };
     let Some(first) = first else {
-        return;
+        return out;
     };
     if !machine.has_seccomp {
         no(
@@ -289,7 +295,7 @@ fn filters(
             "seccomp filters, and there are none here".into(),
             "restore on a kernel with CONFIG_SECCOMP_FILTER",
         );
-        return;
+        return out;
     }
     let chain = cp.filter_chain(first);
     let mut rows: Vec<CredCall> = chain.iter().map(|f| install(f)).collect();
@@ -319,7 +325,7 @@ fn filters(
     // What comes after them: the rest of their own thread's rows, and the way out.
     let mut after: Vec<Call> = Vec::new();
     if last || (for_all && !leader) {
-        seals.extend(rows);
+        out.calls.extend(rows);
     } else if for_all {
         no(
             RefusalKind::Unsupported,
@@ -351,19 +357,16 @@ fn filters(
         calls.splice(at..at, rows);
     }
     after.extend(LAST_CALLS.map(|c| Call::any(c.0)));
-    if live.threads.len() > 1 {
+    if !alone {
         after.push(Call::any(nr::FUTEX));
     }
-    let mut forbidden = forbidden.filter(|_| live.threads.len() == 1);
     let mut objections: Vec<String> = Vec::new();
     for (n, f) in chain.iter().enumerate() {
         let newer = chain.iter().skip(n + 1).map(|f| call_of(&install(f).cred));
         for call in after.iter().copied().chain(newer) {
             if let Some(what) = seccomp::objection(&f.program, &call) {
-                if let Some(forbidden) = &mut forbidden
-                    && LAST_CALLS.iter().any(|c| c.0 == call.nr)
-                {
-                    forbidden.push(call.nr);
+                if alone && LAST_CALLS.iter().any(|c| c.0 == call.nr) {
+                    out.forbidden.push(call.nr);
                     continue;
                 }
                 let text = format!("{what} {}", words::call_name(call.nr));
@@ -380,6 +383,7 @@ fn filters(
             "armrest makes that call after the filter is there",
         );
     }
+    out
 }
 
 fn install(f: &SeccompFilter) -> CredCall {

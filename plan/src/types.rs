@@ -162,7 +162,10 @@ pub enum CredData {
 
 /// The tables that the blob works through; see `armrest_abi::RestoreArgs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(
+    missing_docs,
+    reason = "the fields are the tables of `RestoreArgs`, documented there"
+)]
 pub struct Tables {
     pub unmaps: Vec<Range>,
     pub parks: Vec<Move>,

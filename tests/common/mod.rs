@@ -3,7 +3,7 @@
 //!
 //! Every run is a fresh pid, ipc and mount namespace made by `unshare`, whose init is a small shell script ([`INIT`]):
 //! so ids are free, tests can run side by side, and whatever a failing test leaves dies with the namespace.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::collections::BTreeMap;
 use std::fs;

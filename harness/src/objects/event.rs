@@ -1,22 +1,16 @@
 //! Counters, timers, signal descriptors and epoll sets: made here, armed and filled by the task itself (`acts`).
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use armrest_images::{Eventfd, Signalfd, Timerfd};
 
 use crate::os;
 
-fn owned(ret: libc::c_int) -> io::Result<OwnedFd> {
-    let fd = os::check(ret)?;
-    // SAFETY: the call that made it succeeded: open, and owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// A counter with its value.
 pub fn eventfd(e: &Eventfd) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    let fd = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
+    // SAFETY: numbers only; the call makes a descriptor.
+    let fd = unsafe { os::made(libc::eventfd(0, libc::EFD_CLOEXEC)) }?;
     if e.counter > 0 {
         std::fs::File::from(fd.try_clone()?).write_all(&e.counter.to_ne_bytes())?;
     }
@@ -26,16 +20,19 @@ pub fn eventfd(e: &Eventfd) -> io::Result<OwnedFd> {
 /// A descriptor that reads these signals.
 pub fn signalfd(s: &Signalfd) -> io::Result<OwnedFd> {
     let mask = std::ptr::from_ref(&s.mask);
-    // SAFETY: the mask is 8 bytes, as the call is told.
-    let ret = unsafe { libc::syscall(libc::SYS_signalfd4, -1, mask, 8, libc::SFD_CLOEXEC) };
-    let fd = os::check_long(ret)?;
-    owned(libc::c_int::try_from(fd).unwrap_or(-1))
+    let how = libc::SFD_CLOEXEC;
+    // SAFETY: the mask is 8 bytes, as the call is told, which makes a descriptor.
+    unsafe { os::made(libc::syscall(libc::SYS_signalfd4, -1, mask, 8, how)) }
 }
 
 /// A timer that is not armed yet.
 pub fn timerfd(t: &Timerfd) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    owned(unsafe { libc::timerfd_create(t.clock.cast_signed(), libc::TFD_CLOEXEC) })
+    timer(t.clock.cast_signed())
+}
+
+fn timer(clock: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only; the call makes a descriptor.
+    unsafe { os::made(libc::timerfd_create(clock, libc::TFD_CLOEXEC)) }
 }
 
 /// `TFD_IOC_SET_TICKS`: `_IOW('T', 0, u64)`.
@@ -53,14 +50,13 @@ pub fn set_ticks(fd: RawFd, ticks: u64) -> io::Result<bool> {
 
 /// Can unread expiries be set here?
 pub fn can_set_ticks() -> bool {
-    // SAFETY: numbers only.
-    let fd = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) });
-    fd.and_then(|fd| set_ticks(fd.as_raw_fd(), 1))
+    timer(libc::CLOCK_MONOTONIC)
+        .and_then(|fd| set_ticks(fd.as_raw_fd(), 1))
         .unwrap_or(false)
 }
 
 /// An epoll set that is empty yet.
 pub fn epoll() -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+    // SAFETY: numbers only; the call makes a descriptor.
+    unsafe { os::made(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use armrest_images::{Checkpoint, File, PipeContents, RegFile, Remap};
@@ -102,10 +102,8 @@ impl<'a> Maker<'a> {
                 what: format!("--inherit-fd fd[{}]:{}: {why}", gift.fd, gift.id),
             };
             // SAFETY: numbers only; the duplicate is a new descriptor.
-            let fd = os::check(unsafe { libc::fcntl(gift.fd, libc::F_DUPFD_CLOEXEC, 3) })
+            let fd = unsafe { os::made(libc::fcntl(gift.fd, libc::F_DUPFD_CLOEXEC, 3)) }
                 .map_err(|e| wrong(e.to_string()))?;
-            // SAFETY: just made, owned by nobody else.
-            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             let flags = facts(self.cp, made).0.cast_signed();
             if matches!(made, File::Pipe(_)) {
                 // The pipe is the caller's; which end, and how, is the task's.

@@ -2,7 +2,7 @@
 //! child that has the terminal for a moment, so that it too is one description, whoever holds it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -244,8 +244,8 @@ fn slave(master: BorrowedFd<'_>, index: u32, flags: i32) -> io::Result<OwnedFd> 
     // O_CLOEXEC would stay with the description, where the task would see it (F_GETFL).
     match number(master.as_raw_fd(), TIOCGPTPEER, flags) {
         Ok(fd) => {
-            // SAFETY: just made, owned by nobody else.
-            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            // SAFETY: TIOCGPTPEER makes a descriptor.
+            let fd = unsafe { os::made(fd) }?;
             // SAFETY: numbers only.
             os::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
             Ok(fd)
@@ -282,10 +282,7 @@ pub fn callers() -> Result<OwnedFd, Error> {
         // SAFETY: a number.
         if unsafe { libc::isatty(fd) } == 1 {
             // SAFETY: numbers only; the duplicate is a new descriptor.
-            let fd = os::check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) });
-            // SAFETY: just made, owned by nobody else.
-            return fd
-                .map(|f| unsafe { OwnedFd::from_raw_fd(f) })
+            return unsafe { os::made(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3)) }
                 .map_err(|e| failed("the caller's terminal", &e));
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use armrest_images::{Checkpoint, File, Packet, Socket, SocketKind, SocketName, SocketState};
 use armrest_plan::sockets::{Sender, Step, words};
@@ -43,10 +43,8 @@ fn make(kind: SocketKind) -> libc::c_int {
 
 fn single(kind: SocketKind) -> io::Result<OwnedFd> {
     let kind = make(kind) | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: numbers only.
-    let fd = os::check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
-    // SAFETY: just made, owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: numbers only; the call makes a descriptor.
+    unsafe { os::made(libc::socket(libc::AF_UNIX, kind, 0)) }
 }
 
 impl<'a> Sockets<'a> {
@@ -258,12 +256,11 @@ impl<'a> Sockets<'a> {
         };
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let none = std::ptr::null_mut();
-        // SAFETY: no address is asked for.
-        let got = unsafe { libc::accept4(self.fd(to)?.as_raw_fd(), none, none.cast(), flags) };
-        let got = os::check(got).map_err(|e| self.failed(to, "accept", &e))?;
-        // SAFETY: just made, owned by nobody else.
-        self.made
-            .insert(accepted, unsafe { OwnedFd::from_raw_fd(got) });
+        let listening = self.fd(to)?.as_raw_fd();
+        // SAFETY: no address is asked for; the call makes a descriptor.
+        let got = unsafe { os::made(libc::accept4(listening, none, none.cast(), flags)) };
+        let got = got.map_err(|e| self.failed(to, "accept", &e))?;
+        self.made.insert(accepted, got);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! inotify: watches under their numbers.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use armrest_images::{Inotify, Watch};
 
@@ -24,11 +24,9 @@ pub fn inotify(i: &Inotify, root: &Root, who: &str) -> Result<OwnedFd, Error> {
         what: format!("{who}: {what}"),
         why: e.to_string(),
     };
-    // SAFETY: numbers only.
-    let fd = os::check(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })
+    // SAFETY: numbers only; the call makes a descriptor.
+    let set = unsafe { os::made(libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK)) }
         .map_err(|e| wrong("inotify_init1".into(), &e))?;
-    // SAFETY: just made, owned by nobody else.
-    let set = unsafe { OwnedFd::from_raw_fd(fd) };
     for w in &i.watches {
         let target = find(w, root, who)?;
         let name = format!("inotify watch {}", w.wd);
@@ -98,18 +96,16 @@ fn by_handle(root: &Root, kind: u32, bytes: &[u8]) -> io::Result<OwnedFd> {
         *w = u32::from_ne_bytes(four);
     }
     let dir = root.dir().as_raw_fd();
-    // SAFETY: `words` is a file_handle with as many bytes as its first word says, aligned, and lives through the call.
-    let ret = unsafe {
-        libc::syscall(
+    // SAFETY: `words` is a file_handle with as many bytes as its first word says, aligned, and lives through the call,
+    // which makes a descriptor.
+    unsafe {
+        os::made(libc::syscall(
             libc::SYS_open_by_handle_at,
             dir,
             words.as_mut_ptr(),
             libc::O_PATH | libc::O_CLOEXEC,
-        )
-    };
-    let fd = os::check_long(ret)?;
-    // SAFETY: just opened, owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(libc::c_int::try_from(fd).unwrap_or(-1)) })
+        ))
+    }
 }
 
 /// Take out what the restore itself has caused.

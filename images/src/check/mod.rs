@@ -3,6 +3,7 @@
 
 mod at;
 mod cgroup;
+mod creds;
 mod files;
 mod ipc;
 mod kinds;
@@ -16,6 +17,7 @@ mod sockets;
 mod source;
 mod task;
 mod terminals;
+mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,10 +2,9 @@
 
 use super::at::{At, need, word};
 use super::source::Source;
-use super::{Node, cgroup, files, memory};
+use super::{Node, cgroup, files, memory, thread};
 use crate::checkpoint::{
-    BpfInsn, Checkpoint, Creds, LiveTask, PosixTimer, SeccompFilter, Shares, SigAction, Task,
-    TaskState, Thread,
+    BpfInsn, Checkpoint, LiveTask, PosixTimer, SeccompFilter, Shares, SigAction, Task, TaskState,
 };
 use crate::error::{Error, Fault};
 use crate::{magic, proto};
@@ -19,7 +18,7 @@ pub(super) struct Context<'a> {
     pub cgroups: &'a cgroup::Sets,
 }
 
-fn length(n: usize) -> u64 {
+pub(super) fn length(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
@@ -122,18 +121,17 @@ pub(super) fn read(
     };
     let comm = at.text("comm", at.req("comm", tc.comm.clone())?, 15)?;
     let mut task = Task::from_node(node, state, comm);
-    let leader_mask = need!(at, tc.blk_sigset);
+    at.req("blk_sigset", tc.blk_sigset)?;
     if !node.dead {
         let ids = context
             .ids
             .ok_or_else(|| Error::new(&format!("ids-{}.img", node.pid), Fault::Missing))?;
-        let live = live(source, checkpoint, context, ids, node, tc, &at, leader_mask)?;
+        let live = live(source, checkpoint, context, ids, node, tc, &at)?;
         task.live = Some(live);
     }
     Ok(task)
 }
 
-#[allow(clippy::too_many_arguments)]
 fn live(
     source: &mut Source<'_>,
     checkpoint: &Checkpoint,
@@ -142,47 +140,12 @@ fn live(
     node: &Node,
     tc: &proto::TaskCore,
     at: &At,
-    leader_mask: u64,
 ) -> Result<LiveTask, Error> {
     let pid = node.pid;
     let ids_at = At::file(&format!("ids-{pid}.img"));
     let files_id = need!(ids_at, ids.files_id);
     let (mut mm, pages) = memory::read(source, checkpoint, pid)?;
-    let mut threads = Vec::new();
-    let mut sets = Vec::new();
-    for tid in node.tids.iter().copied() {
-        let name = format!("core-{tid}.img");
-        let file = At::file(&name);
-        let read;
-        let core = if tid == pid {
-            &node.core
-        } else {
-            read = source.one::<proto::Core>(&name, magic::CORE)?;
-            machine(&file, &read)?;
-            &read
-        };
-        let own_mask = core.thread_core.as_ref().and_then(|t| t.blk_sigset);
-        let mask = if tid == pid {
-            Some(leader_mask)
-        } else {
-            own_mask
-        };
-        let thread = thread(&file, core, tid, mask, context.filters)?;
-        for (field, address, low) in [("pc", thread.regs[15], 0), ("sp", thread.regs[13], 1)] {
-            // An empty stack points one past its area.
-            let inside = |a: u32| memory::mapped(&mm.vmas, a);
-            if !inside(address) && !inside(address.wrapping_sub(low)) {
-                return Err(file.sub("ti_arm.gpregs").bad(
-                    field,
-                    address,
-                    "outside of all mappings",
-                ));
-            }
-        }
-        let set = core.thread_core.as_ref().and_then(|t| t.cg_set);
-        sets.push(set.or(tc.cg_set));
-        threads.push(thread);
-    }
+    let (mut threads, sets) = thread::threads(source, context, node, tc, &mm.vmas)?;
     for t in &mut threads {
         t.rseq_cs = memory::rseq_cs(source, &pages, t.rseq)?;
     }
@@ -252,145 +215,8 @@ fn personality(recorded: u32) -> Option<u32> {
         .filter(|p| KINDS.contains(&(p & 0xffff)))
 }
 
-fn thread(
-    file: &At,
-    core: &proto::Core,
-    tid: u32,
-    mask: Option<u64>,
-    filters: u32,
-) -> Result<Thread, Error> {
-    let info = file.req("ti_arm", core.ti_arm.as_ref())?;
-    let tc = file.req("thread_core", core.thread_core.as_ref())?;
-    let at = file.sub("ti_arm");
-    let gp = at.req("gpregs", info.gpregs.as_ref())?;
-    let gp_at = at.sub("gpregs");
-    let regs = [
-        need!(gp_at, gp.r0),
-        need!(gp_at, gp.r1),
-        need!(gp_at, gp.r2),
-        need!(gp_at, gp.r3),
-        need!(gp_at, gp.r4),
-        need!(gp_at, gp.r5),
-        need!(gp_at, gp.r6),
-        need!(gp_at, gp.r7),
-        need!(gp_at, gp.r8),
-        need!(gp_at, gp.r9),
-        need!(gp_at, gp.r10),
-        need!(gp_at, gp.fp),
-        need!(gp_at, gp.ip),
-        need!(gp_at, gp.sp),
-        need!(gp_at, gp.lr),
-        need!(gp_at, gp.pc),
-        need!(gp_at, gp.cpsr),
-        need!(gp_at, gp.orig_r0),
-    ];
-    if regs[16] & 0x1f != 0x10 {
-        return Err(gp_at.bad("cpsr", regs[16], "not user mode"));
-    }
-    let fp = at.req("fpstate", info.fpstate.as_ref())?;
-    let fp_at = at.sub("fpstate");
-    let vfp: [u64; 32] = fp.vfp_regs.as_slice().try_into().map_err(|_| {
-        fp_at.err(
-            "vfp_regs",
-            Fault::BadCount {
-                expected: "exactly 32",
-                found: length(fp.vfp_regs.len()),
-            },
-        )
-    })?;
-    let fpscr = need!(fp_at, fp.fpscr);
-    let clear_tid = word!(at, info.clear_tid_addr);
-    let tls = need!(at, info.tls);
-
-    let at = file.sub("thread_core");
-    let sigmask = at.req("blk_sigset", mask)?;
-    let robust = match need!(at, tc.futex_rla_len) {
-        0 => (0, 0),
-        len => (word!(at, tc.futex_rla), len),
-    };
-    let altstack = match &tc.sas {
-        None => None,
-        Some(sas) => {
-            let at = at.sub("sas");
-            let flags = need!(at, sas.ss_flags);
-            if flags & !(1 << 31) > 2 {
-                return Err(at.unknown("ss_flags", flags));
-            }
-            Some((word!(at, sas.ss_sp), word!(at, sas.ss_size), flags))
-        }
-    };
-    let rseq = match &tc.rseq_entry {
-        None => None,
-        Some(rseq) => {
-            let at = at.sub("rseq_entry");
-            let (pointer, size) = (
-                word!(at, rseq.rseq_abi_pointer),
-                need!(at, rseq.rseq_abi_size),
-            );
-            let signature = need!(at, rseq.signature);
-            (pointer != 0).then_some((pointer, size, signature, rseq.rseq_cs_pointer.unwrap_or(0)))
-        }
-    };
-    if tc.sched_nice.is_some_and(|n| !(-20..=19).contains(&n)) {
-        let nice = tc.sched_nice.unwrap_or(0);
-        return Err(at.bad(
-            "sched_nice",
-            u64::from(nice.unsigned_abs()),
-            "not in -20 to 19",
-        ));
-    }
-    let sched = match tc.sched_policy {
-        Some(p) if p & !0x4000_0000 > 7 => return Err(at.unknown("sched_policy", p)),
-        Some(p) => Some((p, tc.sched_prio.unwrap_or(0))),
-        None => None,
-    };
-    let pdeath = tc.pdeath_sig.unwrap_or(0);
-    if pdeath > 64 {
-        return Err(at.bad("pdeath_sig", pdeath, "no signal"));
-    }
-    let mode = tc.seccomp_mode.unwrap_or(0);
-    if mode > 2 {
-        return Err(at.unknown("seccomp_mode", mode));
-    }
-    if let Some(filter) = tc.seccomp_filter
-        && filter >= filters
-    {
-        return Err(at.dangling("seccomp_filter", "seccomp filter", filter));
-    }
-    if mode == 2 {
-        at.req("seccomp_filter", tc.seccomp_filter)?;
-    }
-    Ok(Thread {
-        tid,
-        regs,
-        vfp,
-        fpscr,
-        tls,
-        clear_tid,
-        robust,
-        sigmask,
-        altstack,
-        comm: tc
-            .comm
-            .clone()
-            .map(|c| at.text("comm", c, 15))
-            .transpose()?,
-        nice: tc.sched_nice,
-        sched,
-        pdeath,
-        pending: queue(&at, "signals_p", tc.signals_p.as_ref())?,
-        rseq,
-        rseq_cs: None,
-        creds: tc
-            .creds
-            .as_ref()
-            .map(|c| creds(&at.sub("creds"), c))
-            .transpose()?,
-        seccomp: (mode, tc.seccomp_filter),
-    })
-}
-
-fn queue(
+/// Signals that are pending.
+pub(super) fn queue(
     at: &At,
     field: &str,
     queue: Option<&proto::SignalQueue>,
@@ -532,118 +358,9 @@ fn rlimits(at: &At, tc: &proto::TaskCore) -> Result<Vec<(u64, u64)>, Error> {
         .collect()
 }
 
-fn creds(at: &At, c: &proto::CredsEntry) -> Result<Creds, Error> {
-    let caps = |field: &str, words: &[u32]| match *words {
-        [] => Ok(0),
-        [low] => Ok(u64::from(low)),
-        [low, high] => Ok(u64::from(low) | u64::from(high) << 32),
-        _ => Err(at.err(
-            field,
-            Fault::BadCount {
-                expected: "two words",
-                found: length(words.len()),
-            },
-        )),
-    };
-    let (uid, euid, suid) = (need!(at, c.uid), need!(at, c.euid), need!(at, c.suid));
-    let (fsuid, fsgid) = (need!(at, c.fsuid), need!(at, c.fsgid));
-    let egid = need!(at, c.egid);
-    // The dumper asks with 16-bit calls and leaves old memory in the upper halves of the three user ids; the fsuid is
-    // whole. If it equals the euid, no such thing happened.
-    let low = |id: u32| id & 0xffff;
-    let (ids, lost) = if euid == fsuid {
-        if fsuid < 0x1_0000 {
-            ([low(uid), euid, low(suid)], false)
-        } else {
-            ([uid, euid, suid], false)
-        }
-    } else if fsuid < 0x1_0000 && low(euid) == fsuid {
-        ([low(uid), low(euid), low(suid)], false)
-    } else {
-        let whole = [uid, euid, suid].iter().all(|id| *id < 0x1_0000);
-        (
-            [low(uid), low(euid), low(suid)],
-            fsuid >= 0x1_0000 || !whole,
-        )
-    };
-    let [uid, euid, suid] = ids;
-    Ok(Creds {
-        uid,
-        gid: need!(at, c.gid),
-        euid,
-        egid,
-        suid,
-        sgid: need!(at, c.sgid),
-        fsuid,
-        fsgid,
-        cap_inh: caps("cap_inh", &c.cap_inh)?,
-        cap_prm: caps("cap_prm", &c.cap_prm)?,
-        cap_eff: caps("cap_eff", &c.cap_eff)?,
-        cap_bnd: caps("cap_bnd", &c.cap_bnd)?,
-        cap_amb: caps("cap_amb", &c.cap_amb)?,
-        securebits: at.req("secbits", c.secbits)?,
-        groups: c.groups.clone(),
-        no_new_privs: c.no_new_privs.unwrap_or(0) != 0,
-        lsm_profile: lsm(at, c)?,
-        ids_lost: lost || (fsgid >= 0x1_0000 && egid != fsgid),
-    })
-}
-
-/// What a security module says of the thread, if that confines it.
-fn lsm(at: &At, c: &proto::CredsEntry) -> Result<Option<String>, Error> {
-    for (field, text) in [
-        ("lsm_profile", &c.lsm_profile),
-        ("lsm_sockcreate", &c.lsm_sockcreate),
-    ] {
-        let text = at.text(field, text.clone().unwrap_or_default(), 4095)?;
-        if !text.is_empty() && text.trim_end() != "unconfined" {
-            return Ok(Some(text));
-        }
-    }
-    if c.apparmor_data.as_ref().is_some_and(|d| !d.is_empty()) {
-        return Ok(Some("AppArmor data".to_owned()));
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(uid: u32, euid: u32, fsuid: u32) -> Creds {
-        let entry = proto::CredsEntry {
-            uid: Some(uid),
-            euid: Some(euid),
-            suid: Some(uid),
-            fsuid: Some(fsuid),
-            gid: Some(0),
-            egid: Some(0),
-            sgid: Some(0),
-            fsgid: Some(0),
-            secbits: Some(0),
-            cap_eff: vec![0xffff_ffff, 0x1ff],
-            ..Default::default()
-        };
-        creds(&At::file("core-1.img"), &entry).unwrap()
-    }
-
-    #[test]
-    fn rubbish_in_the_upper_half_of_ids_is_cut() {
-        let c = entry(0xbef1_03e8, 0x1234_03e9, 1001);
-        assert_eq!(
-            (c.uid, c.euid, c.suid, c.ids_lost),
-            (1000, 1001, 1000, false)
-        );
-        assert_eq!(c.cap_eff, 0x1ff_ffff_ffff);
-        // The 16-bit call says 65534, the kernel's text 100000.
-        assert!(entry(65534, 65534, 100_000).ids_lost);
-        // A dumper without that fault.
-        let c = entry(100_000, 100_000, 100_000);
-        assert_eq!((c.uid, c.ids_lost), (100_000, false));
-        // setfsuid: nothing wrong with small ids.
-        let c = entry(0, 0, 1000);
-        assert_eq!((c.uid, c.euid, c.fsuid, c.ids_lost), (0, 0, 1000, false));
-    }
 
     #[test]
     fn personality_is_hexadecimal_read_as_decimal() {

@@ -17,7 +17,7 @@ pub struct Fd {
 
 /// Owner of a descriptor's signals (F_SETOWN, F_SETSIG); all zero = none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the fields of the image, by their names there")]
 pub struct FileOwner {
     pub uid: u32,
     pub euid: u32,

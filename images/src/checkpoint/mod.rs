@@ -95,7 +95,7 @@ pub struct SeccompFilter {
 
 /// `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the fields of `struct sock_filter`")]
 pub struct BpfInsn {
     pub code: u16,
     pub jt: u8,

@@ -129,7 +129,7 @@ pub struct SigAction {
 
 /// A POSIX timer as recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the fields of the image, by their names there")]
 pub struct PosixTimer {
     pub id: u32,
     pub clock: u32,
@@ -203,7 +203,7 @@ pub enum RseqCs {
 
 /// Credentials of a thread.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the fields of the image, by their names there")]
 pub struct Creds {
     pub uid: u32,
     pub gid: u32,

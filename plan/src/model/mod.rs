@@ -31,7 +31,7 @@ use crate::shm;
 use crate::types::{Plan, SourceKind};
 
 /// Kernel error numbers that the model returns.
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the kernel's names, as in its own headers")]
 pub mod errno {
     use armrest_blob::kernel::Errno;
     pub const EPERM: Errno = Errno(1);

@@ -18,7 +18,7 @@ const EEXIST: Errno = Errno(17);
 
 /// What the kernel keeps by thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "each is what the call of that name sets")]
 pub struct Own {
     pub name: Option<[u8; 16]>,
     pub clear_tid: Option<u32>,

@@ -1,5 +1,5 @@
 //! Made-up checkpoints and machines, as plain values, and strategies that draw them.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::collections::BTreeMap;
 
