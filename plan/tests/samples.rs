@@ -8,7 +8,7 @@ use armrest_abi::ReportKind;
 use armrest_images::{Checkpoint, FsDir, MemDir, load};
 use armrest_plan::forest::forest;
 use armrest_plan::model::{Model, Trouble, drill, emulator, machine, prove};
-use armrest_plan::{Machine, Options, Refusal, plan};
+use armrest_plan::{HugePages, Machine, Options, Refusal, plan};
 use common::options;
 
 fn images() -> PathBuf {
@@ -55,6 +55,18 @@ fn given(name: &str) -> Options {
     }
 }
 
+/// A machine that has what the sample was dumped with: `huge` of a kernel for LPAE.
+fn here(name: &str) -> Machine {
+    let two_mib = HugePages {
+        log2: 21,
+        default: true,
+        free: 2,
+    };
+    let mut here = machine();
+    here.huge_pages.extend((name == "huge").then_some(two_mib));
+    here
+}
+
 #[test]
 fn what_is_outside_is_refused_unless_it_is_given() {
     let cp = sample("lent");
@@ -77,10 +89,10 @@ fn what_is_outside_is_refused_unless_it_is_given() {
 fn every_task_of_every_sample_is_planned_and_proved() {
     for name in names() {
         let cp = sample(&name);
-        let forest =
-            forest(&cp, &machine(), &given(&name)).unwrap_or_else(|r| panic!("{name}: {r:#?}"));
+        let here = here(&name);
+        let forest = forest(&cp, &here, &given(&name)).unwrap_or_else(|r| panic!("{name}: {r:#?}"));
         for (_, p) in forest.each() {
-            prove(&cp, &machine(), p, Trouble::default())
+            prove(&cp, &here, p, Trouble::default())
                 .unwrap_or_else(|s| panic!("{name}, task {}: {s:?}", p.task));
         }
         let live = cp.tasks.iter().filter(|t| t.live.is_some()).count();
@@ -107,6 +119,7 @@ fn what_an_emulator_cannot_restore_is_refused_by_name() {
         refused,
         [
             "halted",
+            "huge",
             "orphans",
             "shared_table",
             "stopped",

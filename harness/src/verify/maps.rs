@@ -66,6 +66,7 @@ pub fn promised(cp: &Checkpoint, live: &LiveTask, v: &Vma, root: &str) -> Line {
     let stack = u64::from(live.mm.fields[6]);
     let zero = || "/dev/zero (deleted)".to_owned();
     let name = match v.kind {
+        VmaKind::Anon if v.hugetlb.is_some() => "/anon_hugepage (deleted)".into(),
         VmaKind::Anon if v.heap => "[heap]".into(),
         VmaKind::Anon
             if u64::from(v.range.start()) <= stack && stack <= u64::from(v.range.end()) =>
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn maps_as_promised_are_equal_and_every_change_is_found() {
-        for name in ["counter", "memory", "sysvshm", "dyn"] {
+        for name in ["counter", "memory", "sysvshm", "dyn", "huge"] {
             let cp = load(name);
             let text = map_text(&cp);
             let look = |t: &str| maps(&cp, live(&cp), t, "", &|_| false);

@@ -122,6 +122,16 @@ sample() {
     later_than 20
     # What is outside has to be given.
     [ $1 != lent ] || { lent; return; }
+    # Huge pages: what a kernel without them says is what is wanted of it, and nothing else.
+    if [ $1 = huge ] && ! grep -q '^Hugepagesize:' /proc/meminfo; then
+        put_files $1
+        status=0
+        armrest restore -D /images/$1 -d >/tmp/said 2>&1 || status=$?
+        cat /tmp/said
+        [ $status = 102 ] && [ "$(grep -c '^armrest: plan: .* huge pages (hugetlb) of .*, which this kernel does not have' /tmp/said)" = 2 ]
+        return
+    fi
+    [ $1 != huge ] || echo 8 >/proc/sys/vm/nr_hugepages
     put_files $1
     status=0
     armrest restore -D /images/$1 --new-namespaces --dry-run >/tmp/dry 2>&1 || status=$?

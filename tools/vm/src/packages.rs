@@ -31,11 +31,22 @@ pub const SHARE_MODULES: [&str; 6] = [
 const TRIES: u32 = 4;
 const WAIT: Duration = Duration::from_secs(10);
 
+/// The kernel that is taken: Debian's for ARMv7, or what VM_KERNEL says, e.g. `armmp-lpae`.
+fn flavour() -> String {
+    std::env::var("VM_KERNEL").unwrap_or_else(|_| USUAL.into())
+}
+
+const USUAL: &str = "armmp";
+
 /// The packages, fetched and unpacked below `cache` unless they are there already.
 pub fn packages(cache: &Path) -> Result<Packages, String> {
-    let unpacked = cache.join("packages");
+    let flavour = flavour();
+    let unpacked = match &*flavour {
+        USUAL => cache.join("packages"),
+        other => cache.join(format!("packages.{other}")),
+    };
     if !unpacked.is_dir() {
-        again(|| fetch(cache, &unpacked))
+        again(|| fetch(cache, &unpacked, &flavour))
             .map_err(|e| format!("Debian's ARMv7 kernel and busybox cannot be had: {e}"))?;
     }
     let boot = unpacked.join("boot");
@@ -79,7 +90,8 @@ fn again(fetch: impl Fn() -> Result<(), String>) -> Result<(), String> {
     }
 }
 
-fn fetch(cache: &Path, unpacked: &Path) -> Result<(), String> {
+fn fetch(cache: &Path, unpacked: &Path, flavour: &str) -> Result<(), String> {
+    let meant = format!("linux-image-{flavour}");
     let apt = Apt::new(&cache.join("apt"))?;
     eprintln!(
         "vm: fetching Debian's kernel and busybox for armhf (once; kept in {})",
@@ -94,12 +106,7 @@ fn fetch(cache: &Path, unpacked: &Path) -> Result<(), String> {
         );
     }
     let meta = apt.run(
-        &[
-            "apt-cache",
-            "--no-all-versions",
-            "show",
-            "linux-image-armmp",
-        ],
+        &["apt-cache", "--no-all-versions", "show", &meant],
         &apt.dir,
     )?;
     let image = meta
@@ -107,7 +114,7 @@ fn fetch(cache: &Path, unpacked: &Path) -> Result<(), String> {
         .filter_map(|l| l.strip_prefix("Depends: "))
         .flat_map(|l| l.split([',', ' ', '|']))
         .find(|w| w.starts_with("linux-image-"))
-        .ok_or("linux-image-armmp depends on no kernel")?
+        .ok_or_else(|| format!("{meant} depends on no kernel"))?
         .to_owned();
     let debs = cache.join("debs");
     fresh(&debs)?;
