@@ -39,7 +39,7 @@
 /* Status with which a blob exits after a report (and, without a report, when even that could not be written). */
 #define ARMREST_EXIT_CODE 0x70u
 
-/* Where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second only filters of system calls are missing, and no task has run yet.  One word at this offset from the `Progress`, in a page that all tasks of the tree share: how many times the gate is open. The harness opens it for all by one store, so a death of the harness lets either all through or none. The blob waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports and the gate is shut. */
+/* Where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second everything but the way out is done, and no task has run yet.  One word at this offset from the `Progress`, in a page that all tasks of the tree share: how many times the gate is open. The harness opens it for all by one compare and exchange, since a task may shut it (`want::SPIN`); so a death of the harness lets either all through or none. The blob waits by `FUTEX_WAIT`, shared between processes, or by looking alone, and ends if nobody reads its reports and the gate is shut. */
 #define ARMREST_GATE_OFFSET 0x1000u
 
 /* Behind the gate: a word that changes as long as somebody is there to open it. */

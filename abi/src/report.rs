@@ -200,12 +200,13 @@ pub struct Progress {
     pub filled: u64,
 }
 
-/// Where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second only
-/// filters of system calls are missing, and no task has run yet.
+/// Where the tasks of a tree wait for each other, twice. At the first time memory and threads are there; at the second
+/// everything but the way out is done, and no task has run yet.
 ///
 /// One word at this offset from the [`Progress`], in a page that all tasks of the tree share: how many times the gate is
-/// open. The harness opens it for all by one store, so a death of the harness lets either all through or none. The blob
-/// waits by `FUTEX_WAIT`, shared between processes, and ends if nobody reads its reports and the gate is shut.
+/// open. The harness opens it for all by one compare and exchange, since a task may shut it ([`crate::want::SPIN`]); so a
+/// death of the harness lets either all through or none. The blob waits by `FUTEX_WAIT`, shared between processes, or by
+/// looking alone, and ends if nobody reads its reports and the gate is shut.
 pub const GATE_OFFSET: u32 = 4096;
 /// Behind the gate: a word that changes as long as somebody is there to open it.
 pub const BEAT_OFFSET: u32 = GATE_OFFSET + 4;

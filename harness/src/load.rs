@@ -340,8 +340,8 @@ pub fn map(r: Range, prot: i32, flags: i32, file: Option<(&OwnedFd, u16)>) -> io
         Some((f, page)) => (f.as_raw_fd(), libc::off_t::from(page) * 4096),
         None => (-1, 0),
     };
-    // SAFETY: NOREPLACE cannot hit a mapping; MAP_FIXED is used inside areas and inside reserved places alone, which were
-    // mapped for that and which nothing refers to.
+    // SAFETY: NOREPLACE cannot hit a mapping; MAP_FIXED is used inside areas and inside reserved places, which were mapped
+    // for that and which nothing refers to, and for memory whose bytes the file has (the heap: `family/heap.rs`).
     let p = unsafe { libc::mmap(at, r.len() as usize, prot, flags, fd, offset) };
     if p == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub use armrest_images::stat::{Stat, fstat};
 
 /// What a program has to do before it uses descriptors: the three standard ones are open, so that no other file gets their
-/// numbers, and a reader that goes away is an error of a write and not the end.
+/// numbers, and a reader that goes away or a limit of file sizes is an error of a write and not the end.
 pub fn begin() {
     #[cfg(target_env = "gnu")]
     // SAFETY: numbers only. Set, they no longer follow what was freed: a long table goes back to the kernel when it is no
@@ -25,8 +25,10 @@ pub fn begin() {
             }
         }
     }
-    // SAFETY: to ignore a signal runs no code of ours.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+        // SAFETY: to ignore a signal runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// The result of a libc call that returns -1 on error.

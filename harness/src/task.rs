@@ -19,8 +19,8 @@ use crate::restore::open::Dirs;
 
 /// Status of a child that failed here; its words went to the report pipe.
 pub const FAILED: i32 = 113;
-/// Limits that the restore itself could hit: set from outside at the last gate, or once the task is entered (AS, DATA, STACK, MEMLOCK; NPROC
-/// for its threads, SIGPENDING for what waits, NICE and RTPRIO for their scheduling).
+/// Limits that the restore itself could hit: set from outside at the last gate, or once the task is entered (AS, DATA,
+/// STACK, MEMLOCK; NPROC for its threads, SIGPENDING for what waits, NICE and RTPRIO for their scheduling).
 pub const LATE_LIMITS: [u32; 8] = [9, 2, 3, 8, 6, 11, 13, 14];
 
 /// What the child becomes.
@@ -345,7 +345,11 @@ impl Allowed {
     }
 }
 
-fn get_limit(resource: u32) -> io::Result<(u64, u64)> {
+/// A limit of this process: soft, hard.
+///
+/// # Errors
+/// There is none of this number.
+pub fn get_limit(resource: u32) -> io::Result<(u64, u64)> {
     let mut now = [0u64; 2];
     // SAFETY: the structure is two u64, as prlimit64 wants it.
     os::check_long(unsafe {
@@ -384,6 +388,8 @@ fn ended(pid: libc::pid_t) -> bool {
     }
 }
 
+/// Number of RLIMIT_FSIZE.
+pub const FSIZE: u32 = 1;
 /// Number of RLIMIT_NOFILE.
 const NOFILE: u32 = 7;
 

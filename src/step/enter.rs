@@ -1,7 +1,7 @@
 //! Enter: descriptors of the restore are closed, and what is left is told to the exit routine.
 //!
-//! Behind the last close come the record locks, then the filters, then the gate. What a harness does for tasks that it shares descriptions
-//! with (timers, owners, seals) it does while they wait there.
+//! Behind the last close come the record locks, then the filters, then the gate. What a harness does for tasks that it
+//! shares descriptions with (timers, owners, seals) it does while they wait there.
 //!
 //! The exit routine (arch/arm/exit.S) lies in the kept page and needs neither stack nor data: it removes the rest of
 //! the area, closes the report descriptor, whose end of file tells the harness that the task is being entered, and

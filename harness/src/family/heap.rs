@@ -10,18 +10,23 @@ use std::os::fd::AsRawFd;
 use armrest_abi::Range;
 
 use crate::load::{self, pointer};
-use crate::{machine, os};
+use crate::{machine, os, task};
 
 /// Make the heap a private mapping of a file that has what it held.
 ///
 /// # Errors
-/// What the kernel says: then the heap is as it was.
+/// What the kernel says: then the heap is as it was, unless the last call took it away and could not map the file, by which
+/// this process ends like any that dies before the gate.
 pub fn into_file() -> io::Result<()> {
     let maps = machine::own_maps(&os::read_proc("/proc/self/maps")?);
     let Some(heap) = maps.iter().find(|m| m.name == "[heap]") else {
         return Ok(());
     };
     let heap = Range::from(heap.range);
+    // Beyond its limit a write leaves a SIGXFSZ, which would wait for the program.
+    if task::get_limit(task::FSIZE)?.0 < u64::from(heap.len()) {
+        return Ok(());
+    }
     let file = os::memfd("armrest-heap", &[], false)?;
     // From here on nothing may be allocated or freed.
     let mut at = heap.start;
