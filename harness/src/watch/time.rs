@@ -21,6 +21,8 @@ impl Pace {
     const LEAST: Duration = Duration::from_millis(10);
     /// So much of the time goes by between looks.
     const SHARE: u32 = 16;
+    /// The most: a look during which this machine stood still says nothing about the next one.
+    const MOST: Duration = Duration::from_secs(1);
 
     /// Look, if it is due.
     pub fn look<T>(&mut self, look: impl FnOnce() -> Option<T>) -> Option<T> {
@@ -29,8 +31,13 @@ impl Pace {
             return None;
         }
         let seen = look();
-        self.0 = Instant::now() + Self::LEAST.max(start.elapsed() * Self::SHARE);
+        self.0 = Instant::now() + Self::pause(start.elapsed());
         seen
+    }
+
+    /// How long not to look, after a look that took so long.
+    fn pause(took: Duration) -> Duration {
+        (took * Self::SHARE).clamp(Self::LEAST, Self::MOST)
     }
 }
 
@@ -53,5 +60,17 @@ impl Deadline {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_neither_too_often_nor_too_seldom() {
+        let ms = Duration::from_millis;
+        let pauses = [0, 1, 20, 4000].map(|took| Pace::pause(ms(took)));
+        assert_eq!(pauses, [ms(10), ms(16), ms(320), ms(1000)]);
     }
 }

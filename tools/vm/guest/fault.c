@@ -628,8 +628,9 @@ static void once(void) {
         if (WIFSTOPPED(status)) ptrace(PTRACE_DETACH, p, 0, 0);
         if (t) t->pid = 0, left--;
     }
-    // Nobody looked into them: they are who they were.
-    for (int i = 0; untraced && expected > 1 && i < expected; i++) run.in_blob[run.tasks++] = member[i];
+    // Nobody looked into them, or knew them when they were made in another way than usual: they are who they were.
+    bool unseen = untraced ? expected > 1 : !run.tasks && !namespaces && run.status == 0;
+    for (int i = 0; unseen && i < expected; i++) run.in_blob[run.tasks++] = member[i];
     said(out);
 }
 
@@ -993,6 +994,8 @@ static void mode_ordinary(enum where w, int per) {
         run.what = FAIL, run.where = w, run.at = w == IN_CHILD ? mine : i, run.error = ERRNO[error].e, run.pid = all[i].pid;
         once();
         done++;
+        // Rust's library holds that a folder can be closed, and so it is.
+        if (strstr(run.said, "during closedir")) { done--; clean(&before, what, w == IN_HARNESS); continue; }
         // How often somebody waits and looks differs from run to run: this one was shorter, and well.
         if (!run.acted && run.status == 0) { done--; missed++; end_task(); clean(&before, what, false); continue; }
         if (!run.acted) { bad("%s: not reached, status %d:\n%s", what, run.status, run.said); end_task(); clean(&before, what, false); continue; }
@@ -1298,7 +1301,7 @@ int main(int argc, char **argv) {
     glob_t live;
     snprintf(pattern, sizeof pattern, "/images/%s/mm-*.img", sample);
     expected = glob(pattern, 0, NULL, &live) ? 1 : (int)live.gl_pathc;
-    for (int i = 0; expected > 1 && i < expected && i < 64; i++) member[i] = atoi(strrchr(live.gl_pathv[i], '/') + 4);
+    for (int i = 0; i < (int)live.gl_pathc && i < 64; i++) member[i] = atoi(strrchr(live.gl_pathv[i], '/') + 4);
     // The run that counts: its task ends at the last moment, but one of a tree would take the others along.
     unlink("/tmp/fault.pid");
     char *before = snapshot();
