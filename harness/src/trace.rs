@@ -164,6 +164,19 @@ fn to_event_stop(tid: libc::pid_t) -> io::Result<bool> {
     }
 }
 
+/// To the next begin or end of a call. `stop`: a SIGSTOP came before it.
+fn to_call(tid: libc::pid_t, stop: &mut bool) -> io::Result<Regs> {
+    loop {
+        ptrace(SYSCALL, tid, 0, 0)?;
+        match next(tid)? {
+            Event::Stop(AT_CALL, _) => return regs(tid),
+            Event::Stop(libc::SIGSTOP, 0) => *stop = true,
+            Event::Stop(..) => {}
+            Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
+        }
+    }
+}
+
 /// How far a thread is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -429,33 +442,31 @@ impl Tracer {
         let mut call = own;
         (call[0], call[1], call[7], call[PC]) = (range.start, range.len(), NR_MUNMAP, svc);
         call[CPSR] &= !JAZELLE_IT_ENDIAN_THUMB;
-        let run = || {
+        let mut stop = false;
+        let mut run = || {
             set_regs(pid, &call)?;
-            let begun = self.to_call(pid)?;
+            let begun = to_call(pid, &mut stop)?;
             if begun[IP] != 0 || begun[7] != NR_MUNMAP {
                 return Err(io::Error::other("it makes another call than munmap"));
             }
-            let done = self.to_call(pid)?;
+            let done = to_call(pid, &mut stop)?;
             ptrace(INTERRUPT, pid, 0, 0)?;
-            to_event_stop(pid)?;
+            stop |= to_event_stop(pid)?;
             set_regs(pid, &own)?;
             match done[0].cast_signed() {
                 0 => Ok(()),
                 error => Err(io::Error::from_raw_os_error(-error)),
             }
         };
-        run().map_err(|e| self.lost(pid, "unmapping the last page of ours in it", e))
+        let done = run();
+        self.saw_stop(pid, stop);
+        done.map_err(|e| self.lost(pid, "unmapping the last page of ours in it", e))
     }
 
-    /// To the next begin or end of a call.
-    fn to_call(&self, tid: libc::pid_t) -> io::Result<Regs> {
-        loop {
-            ptrace(SYSCALL, tid, 0, 0)?;
-            match next(tid)? {
-                Event::Stop(AT_CALL, _) => return regs(tid),
-                Event::Stop(..) => {}
-                Event::End(status) => return Err(io::Error::other(Gone { tid, status })),
-            }
+    /// A SIGSTOP of somebody else's was taken from a process meanwhile, if so.
+    fn saw_stop(&mut self, pid: libc::pid_t, stop: bool) {
+        if let Some(process) = self.processes.get_mut(&pid).filter(|_| stop) {
+            (process.stop, process.go_on) = (true, false);
         }
     }
 
@@ -467,12 +478,17 @@ impl Tracer {
         if os::pending_signals(pid).is_none_or(|p| p & bit(libc::SIGCHLD) == 0) {
             return Ok(());
         }
-        let run = || {
+        let mut stop = false;
+        let mut run = || {
             swap_mask(pid, !bit(libc::SIGCHLD))?;
             ptrace(CONT, pid, 0, 0)?;
             loop {
                 match next(pid)? {
                     Event::Stop(_, EVENT_STOP) => return Ok(()),
+                    Event::Stop(libc::SIGSTOP, 0) => {
+                        stop = true;
+                        ptrace(CONT, pid, 0, 0)?;
+                    }
                     Event::Stop(..) => {
                         swap_mask(pid, u64::MAX)?;
                         ptrace(INTERRUPT, pid, 0, 0)?;
@@ -482,7 +498,9 @@ impl Tracer {
                 }
             }
         };
-        run().map_err(|e| self.lost(pid, "taking back a SIGCHLD of the restore's own", e))
+        let done = run();
+        self.saw_stop(pid, stop);
+        done.map_err(|e| self.lost(pid, "taking back a SIGCHLD of the restore's own", e))
     }
 
     /// Stop a whole parked process as this signal does, with no other signal taken before. Where the signal has no

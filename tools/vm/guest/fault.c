@@ -16,6 +16,7 @@
 // term     the harness gets SIGTERM or SIGINT while the child is at the first call of each step
 // childkill  the child is killed before calls of the harness: about PER of them
 // childstop  the child gets SIGSTOP before calls of the harness, and every other time SIGCONT a moment later
+//          (both: about PER of each kind of that NUMBER alone)
 // taskkill  each process is killed at calls of its own: about PER before it enters the blob, and the first of each step
 //
 // A tree of processes: calls are told by the process too, whose pids are the checkpoint's; after a kill of the harness all
@@ -445,7 +446,7 @@ static bool at_call(struct traced *t, pid_t harness) {
     // next call then.
     static const unsigned sure[] = { 162, 265, 384, 407 };
     for (unsigned i = 0; i < sizeof sure / sizeof *sure; i++)
-        if (w == IN_HARNESS && run.what == FAIL && index == run.at && r.r[7] == sure[i]) {
+        if (w == IN_HARNESS && run.what == FAIL && !run.nr && index == run.at && r.r[7] == sure[i]) {
             run.at++;
             break;
         }
@@ -992,6 +993,9 @@ static void mode_ordinary(enum where w, int per) {
         snprintf(what, sizeof what, "%s's call %d (%u), %s", w == IN_CHILD ? "child" : "harness", i, all[i].nr, ERRNO[error].name);
         if (w == IN_CHILD && expected > 1) snprintf(what, sizeof what, "pid %d's call %d (%u), %s", all[i].pid, mine, all[i].nr, ERRNO[error].name);
         run.what = FAIL, run.where = w, run.at = w == IN_CHILD ? mine : i, run.error = ERRNO[error].e, run.pid = all[i].pid;
+        run.nr = run.op = 0;
+        // Where it waits and looks, calls come and go: the same one of its kind.
+        if (only && w == IN_HARNESS) run.at = nth, run.nr = all[i].nr, run.op = all[i].op;
         once();
         done++;
         // Rust's library holds that a folder can be closed, and so it is.
@@ -1181,9 +1185,13 @@ static void mode_child_signalled(int sign, int per) {
     for (int i = 0; i < count; i++) if (forks(all[i].nr)) first = i + 1;
     char *before = snapshot();
     for (int i = first; i < count; i++) {
-        if (first < 0 || !taken(i - first, count - first, per) || all[i].nr == 248) continue;
+        int of_kind, nth = place_in_kind(all, count, i, &of_kind);
+        if (first < 0 || all[i].nr == 248) continue;
+        if (only ? all[i].nr != (unsigned)atoi(only) || !taken(nth, of_kind, per) : !taken(i - first, count - first, per)) continue;
         char what[128];
-        run.where = IN_HARNESS, run.at = i, run.what = SIGNAL_CHILD, run.sign = sign, run.after = done % 2;
+        run.nr = run.op = 0;
+        if (only) run.nr = all[i].nr, run.op = all[i].op;
+        run.where = IN_HARNESS, run.at = only ? nth : i, run.what = SIGNAL_CHILD, run.sign = sign, run.after = done % 2;
         if (sign == SIGSTOP && !traced_by_it) run.after = true;
         bool stays = sign == SIGSTOP && !run.after;
         snprintf(what, sizeof what, "child %s at the harness's call %d (%u)",
