@@ -1,4 +1,4 @@
-//! Puts the blob into the program, and writes completions and man pages.
+//! Puts the blob into the program, tells the linker how to lay it out, and writes completions and man pages.
 //!
 //! The blob is `$ARMREST_BLOB`, else `target/armrest.bin` of this repository, else nothing: then `armrest` can look
 //! and plan, and says so when asked to restore. Completions and man pages go to `OUT_DIR`, and to `$ARMREST_GEN_DIR`
@@ -21,6 +21,12 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
     embed(&out)?;
     generate(&out.join("gen"))?;
+    let arm = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|a| a == "arm");
+    if arm && env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|e| e == "gnu") {
+        let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("layout.ld");
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", layout.display());
+    }
+    println!("cargo::rerun-if-changed=layout.ld");
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=ARMREST_GEN_DIR");

@@ -32,6 +32,8 @@ pub fn probe(ids: &[u32], shmlba_enforced: bool, needs: Needs<'_>) -> io::Result
     let cap_eff = status_hex(&status, "CapEff:").unwrap_or(0);
     let privileged = cap_eff & CHOOSERS != 0;
     let has_rseq = probe::rseq().is_yes();
+    let has_set_tid = privileged && probe::set_tid().is_yes();
+    let (own_nice, own_sched) = (nice(), scheduler());
     let own_rseq = has_rseq.then(own_rseq).flatten();
     Ok(Machine {
         task_size: task_size(&maps, emulated),
@@ -47,7 +49,7 @@ pub fn probe(ids: &[u32], shmlba_enforced: bool, needs: Needs<'_>) -> io::Result
         has_robust_list: probe::robust_list().is_yes(),
         has_rseq,
         own_rseq,
-        has_set_tid: privileged && probe::set_tid().is_yes(),
+        has_set_tid,
         // A 64-bit kernel lays the structure out for 64-bit tasks, in as many bytes: there the fields go one by one.
         has_mm_map: privileged
             && task_size(&maps, emulated) <= HIGHEST_SPLIT
@@ -81,7 +83,7 @@ pub fn probe(ids: &[u32], shmlba_enforced: bool, needs: Needs<'_>) -> io::Result
         has_time64: probe::time64().is_yes(),
         has_thp_disable: probe::thp_disable().is_yes(),
         has_timerfd_ticks: needs.timerfd_ticks() && crate::objects::event::can_set_ticks(),
-        may_choose_pid: privileged && writable("/proc/sys/kernel/ns_last_pid"),
+        may_choose_pid: has_set_tid || privileged && writable("/proc/sys/kernel/ns_last_pid"),
         may_choose_ids: privileged && needs.ipc() && probe::shm_next_id().is_yes(),
         ipc: needs.ipc().then(ipc_limits).flatten(),
         pid_taken_by: ids.first().and_then(|pid| taken_by(*pid)),
@@ -89,9 +91,9 @@ pub fn probe(ids: &[u32], shmlba_enforced: bool, needs: Needs<'_>) -> io::Result
             .iter()
             .skip(1)
             .find_map(|tid| Some((*tid, taken_by(*tid)?))),
-        own_nice: nice(),
-        own_sched: scheduler(),
-        may_nice: may_nice(),
+        own_nice,
+        own_sched,
+        may_nice: needs.nice(own_nice, own_sched) && may_nice(),
         hwcap: auxval(libc::AT_HWCAP),
         hwcap2: auxval(libc::AT_HWCAP2),
         page_size: auxval(libc::AT_PAGESZ),

@@ -104,6 +104,27 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     openat(fd, &path, flags & !never | libc::O_NOCTTY, 0)
 }
 
+/// The first name of a file that has none. By the descriptor itself; whoever may not (CAP_DAC_READ_SEARCH) goes by /proc.
+pub fn name_file(file: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let to = c_path(name)?;
+    // SAFETY: both names are NUL-terminated and live through the call; both descriptors are open.
+    let named = check(unsafe {
+        libc::linkat(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            dir.as_raw_fd(),
+            to.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    });
+    match named {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            linkat(&format!("/proc/self/fd/{}", file.as_raw_fd()), dir, name)
+        }
+        named => named.map(drop),
+    }
+}
+
 /// Another name for the file that `from` leads to, links followed; nothing is replaced.
 pub fn linkat(from: &str, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let (from, name) = (c_path(from)?, c_path(name)?);

@@ -84,6 +84,11 @@ impl Log {
         Ok(())
     }
 
+    /// Is there a `--status-fd`?
+    pub fn tells_status(&self) -> bool {
+        self.status.is_some()
+    }
+
     /// The one JSON line of `--status-fd`.
     pub fn status(&mut self, value: &serde_json::Value) {
         if let Some(f) = &mut self.status {
@@ -220,11 +225,15 @@ impl<'a> PidFile<'a> {
             self.journal.will_be(&entry, self.file.as_fd())?;
             self.journal.belongs_to(pid)?;
         }
-        let from = match &self.hidden {
-            Some((hidden, _)) => format!("/proc/self/fd/{}/{hidden}", self.dir.as_raw_fd()),
-            None => format!("/proc/self/fd/{}", self.file.as_raw_fd()),
+        let dir = self.dir.as_fd();
+        let named = match &self.hidden {
+            Some((hidden, _)) => {
+                let from = format!("/proc/self/fd/{}/{hidden}", self.dir.as_raw_fd());
+                os::linkat(&from, dir, &self.name)
+            }
+            None => os::name_file(self.file.as_fd(), dir, &self.name),
         };
-        os::linkat(&from, self.dir.as_fd(), &self.name).map_err(|source| Error::Output {
+        named.map_err(|source| Error::Output {
             path: self.path.clone(),
             source,
         })?;

@@ -106,6 +106,16 @@ impl<'a> Needs<'a> {
         })
     }
 
+    /// May a nice value be lowered, and a real-time policy be taken: for whoever has another than ours.
+    pub fn nice(&self, own_nice: i32, own_sched: (u32, u32)) -> bool {
+        self.live(|l| {
+            l.threads.iter().any(|t| {
+                t.sched.is_some_and(|s| s != own_sched && s.0 != 0)
+                    || t.nice.is_some_and(|n| n < own_nice)
+            })
+        })
+    }
+
     /// The highest capability that the kernel knows: not if ours go as high as the checkpoint's.
     pub fn last_cap(&self, own_bounding: u64) -> bool {
         self.creds(|c| {

@@ -53,6 +53,9 @@ fn otherwise(mut m: Machine, needs: Needs<'_>) -> Machine {
         m.own.uid_map.clear();
         m.own.gid_map.clear();
     }
+    if !needs.nice(m.own_nice, m.own_sched) {
+        m.may_nice = !m.may_nice;
+    }
     if !needs.last_cap(m.own.cap_bnd) {
         m.own.last_cap = m.own.cap_bnd.checked_ilog2().unwrap_or(40);
     }
@@ -89,5 +92,5 @@ fn all_is_all() {
     let own = machine().own;
     assert!(needs.colours() && needs.ipc() && needs.advice() && needs.huge_pages());
     assert!(needs.timers() && needs.timens() && needs.timerfd_ticks() && needs.map_count());
-    assert!(needs.id_maps(&own) && needs.last_cap(u64::MAX));
+    assert!(needs.id_maps(&own) && needs.last_cap(u64::MAX) && needs.nice(0, (0, 0)));
 }

@@ -164,6 +164,9 @@ pub fn refusal_line(r: &Refusal) -> String {
 
 /// `text` with everything that could steer a terminal or fake a line of ours escaped.
 pub fn printable(text: &str) -> String {
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // Control characters, and the marks that turn the direction of text around.

@@ -19,13 +19,13 @@ pub fn build_id(file: &File) -> Option<Vec<u8>> {
         return None;
     }
     let (offset, size, count) = (word(&head, 28)?, half(&head, 42)?, half(&head, 44)?);
-    for i in 0..count.min(MOST_HEADERS) {
-        let mut ph = [0u8; 32];
-        let at = u64::from(offset) + u64::from(i) * u64::from(size);
-        file.read_exact_at(&mut ph, at).ok()?;
-        if word(&ph, 0)? == PT_NOTE {
-            let mut notes = vec![0u8; usize::try_from(word(&ph, 16)?.min(MOST_NOTES)).ok()?];
-            file.read_exact_at(&mut notes, u64::from(word(&ph, 4)?))
+    let (size, count) = (usize::from(size), usize::from(count.min(MOST_HEADERS)));
+    let mut table = vec![0u8; size * count];
+    file.read_exact_at(&mut table, offset.into()).ok()?;
+    for ph in table.chunks_exact(size.max(1)) {
+        if word(ph, 0)? == PT_NOTE {
+            let mut notes = vec![0u8; usize::try_from(word(ph, 16)?.min(MOST_NOTES)).ok()?];
+            file.read_exact_at(&mut notes, u64::from(word(ph, 4)?))
                 .ok()?;
             if let Some(id) = gnu_build_id(&notes) {
                 return Some(id);

@@ -170,13 +170,17 @@ fn here(
         let _ = log.line(0, &format!("warning: {left}"));
     }
     journal.done();
-    drop(made.loaded);
-    drop(reserved);
     log.restored(running.child.pid());
-    log.status(&status);
+    if let Some(status) = status {
+        log.status(&status);
+    }
     if o.detached && !as_init {
+        // Unmapped with all the rest in a moment.
+        std::mem::forget(made.loaded);
         return Ok(0);
     }
+    drop(made.loaded);
+    drop(reserved);
     let pid = running.child.pid();
     // SAFETY: getpgrp and getpgid take numbers only.
     let same_group = unsafe { libc::getpgid(pid) == libc::getpgrp() };

@@ -31,7 +31,7 @@ impl Restore<'_> {
         pidfile: Option<&mut PidFile<'_>>,
         running: &Running,
         made: &Made,
-    ) -> Result<serde_json::Value, Error> {
+    ) -> Result<Option<serde_json::Value>, Error> {
         let pid = running.child.pid();
         // Held by a tracer, or else our own child, which nobody else waits for: the number is its own.
         let late = if self.gated() {
@@ -115,7 +115,7 @@ impl Restore<'_> {
         log: &mut Log,
         running: &Running,
         notes: &[String],
-    ) -> Result<serde_json::Value, Error> {
+    ) -> Result<Option<serde_json::Value>, Error> {
         let (o, Member { task, .. }) = (self.o, self.root());
         let ms = log.elapsed().as_secs_f64() * 1000.0;
         let text = format!(
@@ -128,8 +128,14 @@ impl Restore<'_> {
         for n in notes {
             log.line(0, &format!("  {n}"))?;
         }
-        let count = |f: fn(&Member<'_>) -> usize| self.members.iter().map(f).sum::<usize>();
         let pages: u64 = self.members.iter().map(|m| m.plan.pages).sum();
+        if let Some(dir) = &o.work_dir {
+            write_stats(log, dir, pages)?;
+        }
+        if !o.json && !log.tells_status() {
+            return Ok(None);
+        }
+        let count = |f: fn(&Member<'_>) -> usize| self.members.iter().map(f).sum::<usize>();
         let others = running.others.iter();
         let all = [&running.child].into_iter().chain(others);
         let tasks: Vec<_> = self
@@ -151,13 +157,10 @@ impl Restore<'_> {
             "files": descriptors(&self.members), "pages": pages, "milliseconds": ms, "phases": phases(log),
             "tasks": tasks, "notes": notes, "warnings": warnings,
         });
-        if let Some(dir) = &o.work_dir {
-            write_stats(log, dir, pages)?;
-        }
         if o.json {
             crate::commands::print(&format!("{json}\n"))?;
         }
-        Ok(json)
+        Ok(Some(json))
     }
 }
 
