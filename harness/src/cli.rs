@@ -35,21 +35,23 @@ pub struct Cli {
 impl Cli {
     /// Parse the words of a command line, the program's name first.
     ///
-    /// A plain `restore` is parsed by its own options alone: to describe all commands first takes longer than a small
-    /// restore. Whatever is not understood that way (help, mistakes) is parsed again in full, so the words are the same.
+    /// A plain `restore` is parsed by its usual options alone: to describe all commands first takes longer than a small
+    /// restore. Whatever is not understood that way (other options, help, mistakes) is parsed again in full, so the words
+    /// are the same.
     ///
     /// # Errors
     /// What clap says.
     pub fn from_words(words: Vec<OsString>) -> Result<Cli, clap::Error> {
         if words.get(1).is_some_and(|w| w == "restore") {
-            let alone = RestoreOptions::augment_args(clap::Command::new("restore"));
+            let alone = clap::Command::new("restore").disable_help_flag(true);
             // Freed with the process: it has a hundred small parts.
-            let mut alone = std::mem::ManuallyDrop::new(alone);
+            let mut alone = std::mem::ManuallyDrop::new(UsualOptions::augment_args(alone));
             let parsed = alone.try_get_matches_from_mut(words.iter().skip(1));
-            let options = parsed.and_then(|mut m| RestoreOptions::from_arg_matches_mut(&mut m));
-            if let Ok(options) = options {
+            let usual = parsed.and_then(|mut m| UsualOptions::from_arg_matches_mut(&mut m));
+            if let Ok(usual) = usual {
+                let rare = RareOptions::default();
                 return Ok(Cli {
-                    command: Command::Restore(Box::new(options)),
+                    command: Command::Restore(Box::new(RestoreOptions { usual, rare })),
                 });
             }
         }
@@ -124,6 +126,17 @@ fn inherit(text: &str) -> Result<Inherit, String> {
   armrest restore -D img --any-pid --any-ids    where ids may not be chosen"
 )]
 pub struct RestoreOptions {
+    /// Those of most restores.
+    #[command(flatten)]
+    pub usual: UsualOptions,
+    /// All others.
+    #[command(flatten)]
+    pub rare: RareOptions,
+}
+
+/// What most restores are asked for: these alone are described to clap first.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsualOptions {
     /// The checkpoint, as criu dump wrote it
     #[arg(short = 'D', long = "images-dir", value_name = "IMAGES")]
     pub images: PathBuf,
@@ -133,15 +146,29 @@ pub struct RestoreOptions {
     /// Leave the process running and return
     #[arg(short = 'd', long = "restore-detached")]
     pub detached: bool,
+    /// Write the pid there
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// Where logs and pidfile go, if relative
+    #[arg(short = 'W', long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Log to this file instead of stderr
+    #[arg(short = 'o', long, value_name = "LOG")]
+    pub log_file: Option<PathBuf>,
+    /// Say more (up to three times)
+    #[arg(short, long = "verbose", action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What a restore may be asked for besides.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct RareOptions {
     /// Leave it stopped before its first instruction
     #[arg(short = 's', long)]
     pub leave_stopped: bool,
     /// How the last page of armrest's leaves the process: auto, sigpage, ptrace, page (it stays)
     #[arg(long, value_name = "HOW", value_enum, default_value_t, hide = true)]
     pub finish: Finish,
-    /// Write the pid there
-    #[arg(long, value_name = "FILE")]
-    pub pidfile: Option<PathBuf>,
     /// Fresh pid, ipc and mount namespaces
     #[arg(long)]
     pub new_namespaces: bool,
@@ -173,15 +200,6 @@ pub struct RestoreOptions {
     /// Give up if not restored after that long
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
-    /// Where logs and pidfile go, if relative
-    #[arg(short = 'W', long, value_name = "DIR")]
-    pub work_dir: Option<PathBuf>,
-    /// Log to this file instead of stderr
-    #[arg(short = 'o', long, value_name = "LOG")]
-    pub log_file: Option<PathBuf>,
-    /// Say more (up to three times)
-    #[arg(short, long = "verbose", action = clap::ArgAction::Count)]
-    pub verbose: u8,
     /// Check and plan everything, restore nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -340,4 +358,45 @@ pub struct CleanOptions {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The short way and the long one understand the same.
+    #[test]
+    fn usual_options_alone_are_understood_as_among_all() {
+        let usual = [
+            "armrest",
+            "restore",
+            "-D",
+            "i",
+            "-d",
+            "--pidfile",
+            "p",
+            "-vv",
+        ];
+        let words = |more: &[&str]| -> Vec<OsString> {
+            usual.iter().chain(more).map(OsString::from).collect()
+        };
+        let restore = |cli: Cli| match cli.command {
+            Command::Restore(o) => *o,
+            other => panic!("{other:?}"),
+        };
+        let short = restore(Cli::from_words(words(&[])).unwrap());
+        let long = restore(Cli::try_parse_from(words(&[])).unwrap());
+        assert_eq!(short, long);
+        assert_eq!((short.usual.verbose, short.usual.detached), (2, true));
+        let rare = restore(Cli::from_words(words(&["--any-pid"])).unwrap());
+        assert!(rare.rare.any_pid && rare.usual == short.usual);
+        for wrong in ["--help", "-h", "--no-such-option"] {
+            let ways = [
+                Cli::from_words(words(&[wrong])),
+                Cli::try_parse_from(words(&[wrong])),
+            ];
+            let [short, long] = ways.map(|w| w.unwrap_err().to_string());
+            assert_eq!(short, long);
+        }
+    }
 }

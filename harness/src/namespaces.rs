@@ -63,7 +63,10 @@ pub fn run(
     };
     if let Some(p) = &mut pidfile {
         let told = task.and_then(|fd| pid_of(&fd));
-        p.fill(told.or_else(|| task_of(pid)).unwrap_or(pid), !o.detached)?;
+        p.fill(
+            told.or_else(|| task_of(pid)).unwrap_or(pid),
+            !o.usual.detached,
+        )?;
     }
     init.let_go();
     if let Some(p) = pidfile {
@@ -71,7 +74,7 @@ pub fn run(
     }
     // Whatever becomes of the task: the file stays.
     journal.done();
-    if o.detached {
+    if o.usual.detached {
         return Ok(0);
     }
     Ok(forward.wait(&mut init, false).status())
@@ -87,7 +90,7 @@ fn init(
     // The bond is made below; who died before that is seen by this.
     let waits = write.try_clone();
     let mut tell = Some(write);
-    let detached = o.detached;
+    let detached = o.usual.detached;
     log.on_restored(Box::new(move |task| {
         if let Some(w) = tell.take() {
             if detached {

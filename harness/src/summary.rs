@@ -24,7 +24,7 @@ pub struct Log {
 impl Log {
     /// A log that goes to standard error until [`Log::begin`]; errors can be told by `--status-fd` from now on.
     pub fn open(o: &RestoreOptions) -> Result<Log, Error> {
-        let status = match o.status_fd {
+        let status = match o.rare.status_fd {
             None => None,
             Some(fd) => {
                 // SAFETY: F_GETFD takes no argument; a number that is not open is refused.
@@ -40,7 +40,7 @@ impl Log {
         Ok(Log {
             start: Instant::now(),
             file: None,
-            verbose: o.verbose,
+            verbose: o.usual.verbose,
             status,
             on_restored: None,
             phases: Vec::new(),
@@ -50,14 +50,16 @@ impl Log {
     /// See that the work directory is there, open the log file, if there is to be one, and write its first line: a full
     /// disk is found before anything happens.
     pub fn begin(&mut self, o: &RestoreOptions) -> Result<(), Error> {
-        if let Some(dir) = &o.work_dir {
+        if let Some(dir) = &o.usual.work_dir {
             std::fs::read_dir(dir).map_err(|source| Error::Output {
                 path: dir.clone(),
                 source,
             })?;
         }
-        let Some(p) = &o.log_file else { return Ok(()) };
-        let path = below(o.work_dir.as_deref(), p);
+        let Some(p) = &o.usual.log_file else {
+            return Ok(());
+        };
+        let path = below(o.usual.work_dir.as_deref(), p);
         let file = File::create(&path).map_err(|source| Error::Output {
             path: path.clone(),
             source,

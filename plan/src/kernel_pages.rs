@@ -1,7 +1,7 @@
 //! The pages that the kernel itself put into a task: `[sigpage]`, `[vvar]`, `[vdso]`.
 //!
 //! Unmapping them is final: no ARM call makes new ones. So ours are parked before the unmap and moved to the
-//! checkpoint's addresses at the end; the kernel follows such moves (arch/arm/kernel/process.c, vdso.c), and handlers
+//! checkpoint's addresses at the end, or moved there before the unmap if nothing of ours lies there; the kernel follows such moves (arch/arm/kernel/process.c, vdso.c), and handlers
 //! without SA_RESTORER return through the sigpage as before. The vdso moves there only if it is the checkpoint's, or
 //! cannot be told from it; otherwise it stays for good where it was parked, its data page beside it, and the functions
 //! of the dumped one jump to it (see `vdso`).
@@ -17,7 +17,7 @@ use crate::{u32_of, vdso};
 /// What is decided about them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelPages {
-    /// Moves to the parking place.
+    /// Moves to the parking place, or where they belong.
     pub parks: Vec<Move>,
     /// Moves from there to the checkpoint's addresses.
     pub unparks: Vec<Move>,
@@ -149,12 +149,13 @@ fn moving(live: &LiveTask, group: &[Range]) -> Option<Vec<Pair>> {
 }
 
 /// Decide. `space` knows everything that the parking place must avoid; what stays there for good avoids `roomy`, where
-/// stacks and heaps may grow, if that leaves room.
+/// stacks and heaps may grow, if that leaves room. `ours` is what is taken before the unmap: if all their places are free
+/// of that, they move there at once, and nothing is parked.
 pub fn plan_kernel_pages(
     live: &LiveTask,
     machine: &Machine,
-    space: &Space,
-    roomy: &Space,
+    (space, roomy): (&Space, &Space),
+    ours: Option<&Space>,
 ) -> KernelPages {
     let mut out = KernelPages::default();
     let find = |kind: VmaKind| {
@@ -225,6 +226,25 @@ pub fn plan_kernel_pages(
         }
         !there
     });
+    let free = |p: &Pair| {
+        let target = p.target.filter(|t| ours.is_some_and(|o| o.is_free(*t)));
+        target.map(|to| (p.own, to, p.vma))
+    };
+    if let (true, Some(all)) = (
+        group.is_empty(),
+        pairs.iter().map(free).collect::<Option<Vec<_>>>(),
+    ) {
+        for (own, to, vma) in all {
+            out.in_place.push(to);
+            out.parks.push(Move {
+                from: own.start,
+                to: to.start,
+                len: own.len(),
+                object: u32_of(vma),
+            });
+        }
+        return out;
+    }
     let span = match (group.first(), group.last()) {
         (Some(a), Some(b)) => b.own.end - a.own.start,
         _ => 0,

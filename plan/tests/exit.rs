@@ -327,7 +327,8 @@ fn another_sigpage_matters_only_to_those_inside_a_handler() {
         };
         let space = armrest_plan::space::Space::new(0x1_0000, 0xb000_0000);
         let live = live(&mut cp);
-        let pages = armrest_plan::kernel_pages::plan_kernel_pages(live, &machine, &space, &space);
+        let pages =
+            armrest_plan::kernel_pages::plan_kernel_pages(live, &machine, (&space, &space), None);
         let exit = armrest_plan::kernel_pages::sigpage_exit(&machine, &pages);
         let at = live
             .mm

@@ -3,10 +3,11 @@
 
 mod common;
 
+use armrest_abi::Move;
 use armrest_images::{Checkpoint, FsDir, VmaKind};
 use armrest_plan::model::{Trouble, prove};
 use armrest_plan::vdso::{alike, functions, patched};
-use armrest_plan::{Machine, Plan, SourceKind, plan};
+use armrest_plan::{Machine, MapRange, OwnMap, Plan, SourceKind, plan};
 use std::path::Path;
 
 fn sample() -> Checkpoint {
@@ -89,17 +90,36 @@ fn jump_of(image: &[u8], offset: usize, thumb: bool) -> Option<u32> {
 fn the_same_vdso_moves_to_its_place_with_its_data() {
     let cp = sample();
     let machine = machine(&cp, &dumped(&cp));
-    let p = planned(&cp, &machine);
-    assert_eq!((p.stay.len(), overlay(&p)), (0, None));
     let vmas = &common::live(&cp).mm.vmas;
-    for kind in [VmaKind::Sigpage, VmaKind::Vvar, VmaKind::Vdso] {
-        let v = vmas.iter().find(|v| v.kind == kind).unwrap();
-        assert!(
-            p.tables.unparks.iter().any(|m| m.to == v.range.start()),
-            "{kind:?}"
-        );
-    }
+    let place = |kind: VmaKind| vmas.iter().find(|v| v.kind == kind).unwrap().range;
+    let kinds = [VmaKind::Sigpage, VmaKind::Vvar, VmaKind::Vdso];
+    let comes = |p: &Plan, moves: &[Move]| {
+        assert_eq!((p.stay.len(), overlay(p)), (0, None));
+        for kind in kinds {
+            let to = place(kind).start();
+            assert!(moves.iter().any(|m| m.to == to), "{kind:?}");
+        }
+    };
+    // At once, where nothing of ours lies at any of the three places.
+    let p = planned(&cp, &machine);
+    comes(&p, &p.tables.parks);
+    assert!(p.tables.unparks.is_empty());
     prove(&cp, &machine, &p, Trouble::default()).unwrap();
+    // Else by way of the parking place.
+    for kind in kinds {
+        let (mut full, at) = (machine.clone(), place(kind));
+        full.maps.push(OwnMap {
+            range: MapRange {
+                start: at.start(),
+                end: at.end(),
+            },
+            name: String::new(),
+        });
+        let p = planned(&cp, &full);
+        comes(&p, &p.tables.unparks);
+        assert_eq!(p.tables.parks.len(), p.tables.unparks.len());
+        prove(&cp, &full, &p, Trouble::default()).unwrap();
+    }
 }
 
 /// Edited: a byte behind the functions, so that everything one can call is where it was.
@@ -279,7 +299,7 @@ fn data_in_two_pieces_moves_with_the_code() {
     }
     let p = planned(&cp, &machine);
     assert_eq!((p.stay.len(), overlay(&p)), (0, None));
-    assert_eq!(p.tables.unparks.len(), 4);
+    assert_eq!((p.tables.parks.len(), p.tables.unparks.len()), (4, 0));
     prove(&cp, &machine, &p, Trouble::default()).unwrap();
 }
 

@@ -180,7 +180,7 @@ impl Restore<'_> {
             let threads = m.live.threads.iter();
             let mut threads: Vec<(u32, u64)> = threads.map(|t| (t.tid, t.sigmask)).collect();
             threads[0].0 = child.pid().cast_unsigned();
-            if self.o.any_pid {
+            if self.o.rare.any_pid {
                 threads.truncate(1);
             }
             watch::until_running(

@@ -44,7 +44,13 @@ impl Restore<'_> {
         };
         let mut notes = cgroups.notes.clone();
         notes.extend(sysv::write_limits(&self.root().plan.ipc.raise));
-        let mut sysv = SysV::make(self.cp, &opened.pages, self.o.any_ids, &go_on, self.journal)?;
+        let mut sysv = SysV::make(
+            self.cp,
+            &opened.pages,
+            self.o.rare.any_ids,
+            &go_on,
+            self.journal,
+        )?;
         notes.extend(sysv::write_limits(&self.root().plan.ipc.exact));
         for m in &mut self.members {
             renumber(

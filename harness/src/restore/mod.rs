@@ -7,6 +7,8 @@ mod say;
 mod start;
 mod traced;
 
+use std::mem::ManuallyDrop;
+
 use armrest_images::{Checkpoint, LiveTask, Task};
 use armrest_plan::forest::Forest;
 use armrest_plan::needs::Needs;
@@ -45,23 +47,27 @@ fn run_logged(o: &RestoreOptions, log: &mut Log) -> Result<i32, Error> {
     log.begin(o)?;
     given(o)?;
     load::header()?;
-    let cp = armrest_images::load_from(&o.images)?;
+    // Freed with the process, as the plans are: piece by piece takes longer.
+    let cp = ManuallyDrop::new(armrest_images::load_from(&o.usual.images)?);
     log.phase("images");
-    if !o.dry_run {
+    if !o.rare.dry_run {
         clean_up(log)?;
     }
     // From here on a signal is not the end: what was made is taken back first.
     let forward = Forward::new()?;
     // Dropped last: it takes back what is left once the child is dead.
-    let journal = Journal::new(&Place::usual(), &o.images, false);
-    let pidfile = match &o.pidfile {
-        Some(p) if !o.dry_run => Some(PidFile::create(below(o.work_dir.as_deref(), p), &journal)?),
+    let journal = Journal::new(&Place::usual(), &o.usual.images, false);
+    let pidfile = match &o.usual.pidfile {
+        Some(p) if !o.rare.dry_run => Some(PidFile::create(
+            below(o.usual.work_dir.as_deref(), p),
+            &journal,
+        )?),
         _ => None,
     };
-    if o.new_namespaces && !o.dry_run {
+    if o.rare.new_namespaces && !o.rare.dry_run {
         return namespaces::run(o, log, pidfile, (&forward, &journal), &|log| {
             // What is made for the namespaces ends with them; what is not is the init's to take back.
-            let own = Journal::new(&Place::usual(), &o.images, true);
+            let own = Journal::new(&Place::usual(), &o.usual.images, true);
             here(o, &cp, log, None, true, &own, &forward)
         });
     }
@@ -87,8 +93,8 @@ fn given(o: &RestoreOptions) -> Result<(), Error> {
         id.replacen("unix[", "socket:[", 1)
             .replacen("socket[", "socket:[", 1)
     };
-    let is_given = |id: &&String| !o.inherit_fd.iter().any(|i| same(&i.id) == same(id));
-    match o.external.iter().find(is_given) {
+    let is_given = |id: &&String| !o.rare.inherit_fd.iter().any(|i| same(&i.id) == same(id));
+    match o.rare.external.iter().find(is_given) {
         Some(id) => Err(Error::Usage {
             what: format!("--external {id}: needs --inherit-fd fd[N]:{id}"),
         }),
@@ -107,13 +113,13 @@ fn here(
     forward: &Forward,
 ) -> Result<i32, Error> {
     let (mut machine, mut options) = facts(o, cp, as_init, journal)?;
-    let deadline = Deadline::new(log.start(), o.timeout);
-    if cp.tasks.len() > 1 && !o.lazy && !machine.emulated {
+    let deadline = Deadline::new(log.start(), o.rare.timeout);
+    if cp.tasks.len() > 1 && !o.rare.lazy && !machine.emulated {
         let go_on = || {
             forward.interrupted()?;
             deadline.check(|| "the comparison of pages".into())
         };
-        options.alike = inherit::compare(&o.images, cp, &machine, &options, &go_on)?;
+        options.alike = inherit::compare(&o.usual.images, cp, &machine, &options, &go_on)?;
         log.phase("compare");
     }
     let (mut forest, reserved) = inherit::planned(cp, &mut machine, &mut options)?;
@@ -124,7 +130,7 @@ fn here(
     for (at, m) in members.iter().enumerate() {
         places[m.index] = Some(at);
     }
-    let mut restore = Restore {
+    let mut restore = ManuallyDrop::new(Restore {
         o,
         cp,
         members,
@@ -135,13 +141,13 @@ fn here(
         forward,
         journal,
         deadline,
-    };
+    });
     for w in restore.warnings() {
         log.line(0, &format!("warning: {w}"))?;
     }
     let mut opened = restore.open(log)?;
     log.phase("open");
-    if o.dry_run {
+    if o.rare.dry_run {
         restore.say_dry_run(log)?;
         return Ok(0);
     }
@@ -174,7 +180,7 @@ fn here(
     if let Some(status) = status {
         log.status(&status);
     }
-    if o.detached && !as_init {
+    if o.usual.detached && !as_init {
         // Unmapped with all the rest in a moment.
         std::mem::forget(made.loaded);
         return Ok(0);
@@ -212,7 +218,7 @@ fn facts(
     as_init: bool,
     journal: &Journal,
 ) -> Result<(Machine, Options), Error> {
-    let wanted = if o.new_namespaces && !as_init {
+    let wanted = if o.rare.new_namespaces && !as_init {
         Vec::new()
     } else {
         armrest_plan::tree::ids(cp)
@@ -223,26 +229,26 @@ fn facts(
             what: "facts of this kernel".into(),
             why: e.to_string(),
         })?;
-    if o.pretend_without.iter().any(|w| w == "mm-map") {
+    if o.rare.pretend_without.iter().any(|w| w == "mm-map") {
         machine.has_mm_map = false;
     }
     let options = Options {
-        any_pid: o.any_pid,
-        any_ids: o.any_ids,
-        inherit: o.inherit_fd.iter().map(|i| i.id.clone()).collect(),
-        shell_job: o.shell_job,
-        lazy: o.lazy,
+        any_pid: o.rare.any_pid,
+        any_ids: o.rare.any_ids,
+        inherit: o.rare.inherit_fd.iter().map(|i| i.id.clone()).collect(),
+        shell_job: o.rare.shell_job,
+        lazy: o.rare.lazy,
         // Inside the namespaces ids are free, and that is checked like everywhere else.
-        new_namespaces: o.new_namespaces && !as_init,
+        new_namespaces: o.rare.new_namespaces && !as_init,
         own_ipc: as_init,
-        finish: match o.finish {
+        finish: match o.rare.finish {
             cli::Finish::Auto => Finish::Auto,
             cli::Finish::Sigpage => Finish::Sigpage,
             cli::Finish::Ptrace => Finish::Ptrace,
             cli::Finish::Page => Finish::Page,
         },
-        leave_stopped: o.leave_stopped,
-        detached: o.detached && !as_init,
+        leave_stopped: o.rare.leave_stopped,
+        detached: o.usual.detached && !as_init,
         blob: load::sizes(),
         ..Options::default()
     };

@@ -67,8 +67,9 @@ impl Restore<'_> {
     pub(super) fn open(&self, log: &mut Log) -> Result<Opened, Error> {
         let (o, cp) = (self.o, self.cp);
         let kept = Kept::new(self)?;
-        let root = Root::open(o.root.as_deref()).map_err(|e| Error::MissingFile {
+        let root = Root::open(o.usual.root.as_deref()).map_err(|e| Error::MissingFile {
             path: o
+                .usual
                 .root
                 .as_deref()
                 .unwrap_or(Path::new("/"))
@@ -76,7 +77,7 @@ impl Restore<'_> {
                 .to_string(),
             why: format!("--root: {e}"),
         })?;
-        let compare = Compare::new(&o.allow_changed, o.dry_run)?;
+        let compare = Compare::new(&o.rare.allow_changed, o.rare.dry_run)?;
         let mut objects = Objects::default();
         let sources = || self.members.iter().flat_map(|m| &m.plan.sources);
         let reports = self.members.iter().map(|m| m.plan.report_fd);
@@ -88,9 +89,9 @@ impl Restore<'_> {
             what: format!("descriptors up to number {most}"),
             why: e.to_string(),
         })?;
-        let pages = PagesFiles::open(&o.images, cp)?;
-        let mut maker = Maker::new(cp, &root, &pages, &o.images, compare, self.journal);
-        maker.inherit(&self.root().plan.files.inherited, &o.inherit_fd)?;
+        let pages = PagesFiles::open(&o.usual.images, cp)?;
+        let mut maker = Maker::new(cp, &root, &pages, &o.usual.images, compare, self.journal);
+        maker.inherit(&self.root().plan.files.inherited, &o.rare.inherit_fd)?;
         let mut dirs: Vec<Dirs> = self.members.iter().map(|_| Dirs::default()).collect();
         let mut opened = Sources::default();
         // First what is only opened and compared, then what leaves traces while it is made.
@@ -123,7 +124,7 @@ impl Restore<'_> {
         }
         maker.keep_for_later(&self.root().plan.files, &mut objects.late);
         let (links, notes) = maker.finish()?;
-        if !o.dry_run {
+        if !o.rare.dry_run {
             objects.lock(cp, &self.root().plan.files.locks)?;
         }
         objects.sort();

@@ -82,13 +82,14 @@ impl Restore<'_> {
         }
         let stopped = self.members.iter().filter(|m| m.plan.stop.is_some());
         notes.extend(stopped.map(|m| format!("pid {} is stopped, as it was", m.task.pid)));
-        if self.o.leave_stopped {
+        if self.o.rare.leave_stopped {
             notes.push("stopped before its first instruction: kill -CONT lets it go on".into());
         }
         for allowed in &made.allowed {
             notes.extend(allowed.notes.iter().cloned());
         }
-        if self.cp.own_ipc_namespace && !made.sysv.made().is_empty() && !self.o.new_namespaces {
+        if self.cp.own_ipc_namespace && !made.sysv.made().is_empty() && !self.o.rare.new_namespaces
+        {
             notes.push("SysV objects were made in the IPC namespace of the caller".into());
         }
         notes.extend(
@@ -129,10 +130,10 @@ impl Restore<'_> {
             log.line(0, &format!("  {n}"))?;
         }
         let pages: u64 = self.members.iter().map(|m| m.plan.pages).sum();
-        if let Some(dir) = &o.work_dir {
+        if let Some(dir) = &o.usual.work_dir {
             write_stats(log, dir, pages)?;
         }
-        if !o.json && !log.tells_status() {
+        if !o.rare.json && !log.tells_status() {
             return Ok(None);
         }
         let count = |f: fn(&Member<'_>) -> usize| self.members.iter().map(f).sum::<usize>();
@@ -157,7 +158,7 @@ impl Restore<'_> {
             "files": descriptors(&self.members), "pages": pages, "milliseconds": ms, "phases": phases(log),
             "tasks": tasks, "notes": notes, "warnings": warnings,
         });
-        if o.json {
+        if o.rare.json {
             crate::commands::print(&format!("{json}\n"))?;
         }
         Ok(Some(json))

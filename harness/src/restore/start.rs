@@ -113,7 +113,7 @@ impl Restore<'_> {
         let ((read, report), hand) = (kept.report, kept.hand);
         let tree = &self.forest.tree;
         let many = tree.nodes.len() > 1;
-        let hold = self.machine.emulated && !self.o.any_pid && (self.chooses_ids() || many);
+        let hold = self.machine.emulated && !self.o.rare.any_pid && (self.chooses_ids() || many);
         let held = hold.then(|| Held::hold(&self.ids())).transpose()?;
         let waits = self.root().plan.traced && !many || hold || !made.cgroups.enter.is_empty();
         let go = waits.then(|| pipe("pipe")).transpose()?;
@@ -124,7 +124,7 @@ impl Restore<'_> {
         }
         // SAFETY: cannot fail.
         let (harness, group) = unsafe { (libc::getpid(), libc::getpgrp()) };
-        let want = (!self.o.any_pid).then_some(self.root().task.pid);
+        let want = (!self.o.rare.any_pid).then_some(self.root().task.pid);
         if let Some(then) = self.root().plan.clocks {
             timens::for_children(then)?;
         }
@@ -179,7 +179,7 @@ impl Restore<'_> {
             cp: self.cp,
             board: board.as_ref(),
             machine: &self.machine,
-            any_pid: self.o.any_pid,
+            any_pid: self.o.rare.any_pid,
             harness,
             group,
             report: &report,

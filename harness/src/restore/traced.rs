@@ -135,7 +135,7 @@ impl Restore<'_> {
             }
             let by = match m.plan.stop {
                 Some(signal) => signal.cast_signed(),
-                None if self.o.leave_stopped || tracer.was_stopped(pid) => libc::SIGSTOP,
+                None if self.o.rare.leave_stopped || tracer.was_stopped(pid) => libc::SIGSTOP,
                 None => continue,
             };
             if !tracer.hold(pid, by)? {

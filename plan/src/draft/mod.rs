@@ -172,7 +172,9 @@ impl<'a> Draft<'a> {
         self.next_fd += 1;
 
         let (mut roomy, mut hard) = self.spaces();
-        self.kernel = kernel_pages::plan_kernel_pages(live, self.machine, &hard, &roomy);
+        let ours = self.own_space();
+        self.kernel =
+            kernel_pages::plan_kernel_pages(live, self.machine, (&hard, &roomy), ours.as_ref());
         for space in [&mut roomy, &mut hard] {
             space.take(self.kernel.parking.unwrap_or(Range { start: 0, end: 0 }));
         }

@@ -60,6 +60,20 @@ impl Draft<'_> {
         (soft, hard)
     }
 
+    /// What our own mappings take, if that is known to be all until the unmap: a task of a tree inherits memory, and a
+    /// break may be moved first.
+    pub(super) fn own_space(&self) -> Option<Space> {
+        let alone = self.cp.tasks.len() == 1 && self.sets_mm() && !self.machine.emulated;
+        alone.then(|| {
+            let low = self.machine.mmap_min_addr.max(0x1_0000);
+            let mut space = Space::new(low, self.machine.task_size);
+            for m in &self.machine.maps {
+                space.take(m.reach(512 * PAGE_SIZE));
+            }
+            space
+        })
+    }
+
     /// How long the area is, with so many bytes of arguments.
     pub(super) fn area_len(&self, blob: BlobSizes, args: u32) -> Option<u32> {
         [
