@@ -3,8 +3,10 @@
 //! All signals are blocked. The child maps nothing but its area, if it is of a tree, and leaves by [`Loaded::enter`] or
 //! `_exit`.
 
+use std::cell::LazyCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 
 use armrest_images::{Checkpoint, LiveTask, Task};
 use armrest_plan::Plan;
@@ -278,11 +280,11 @@ impl Allowed {
     /// Compare the image with what this process has and may do.
     pub fn new(live: &LiveTask, cap_eff: u64) -> io::Result<Allowed> {
         const CAP_SYS_RESOURCE: u64 = 1 << 24;
-        let may_raise = cap_eff & CAP_SYS_RESOURCE != 0;
+        let may_raise = LazyCell::new(|| may(cap_eff, CAP_SYS_RESOURCE));
         let mut out = Allowed::default();
         for (resource, limit) in (0u32..).zip(&live.rlimits) {
             let now = get_limit(resource)?;
-            if limit.1 > now.1 && !may_raise {
+            if limit.1 > now.1 && !*may_raise {
                 out.notes.push(format!(
                     "resource limit {resource}: a hard limit of {} cannot be raised to {}",
                     now.1, limit.1
@@ -298,7 +300,7 @@ impl Allowed {
                 .trim()
                 .parse()
                 .map_err(|_| io::ErrorKind::InvalidData)?;
-            if adj < now && !may_raise {
+            if adj < now && !*may_raise {
                 out.notes.push(format!(
                     "oom_score_adj stays {now}: {adj} needs CAP_SYS_RESOURCE"
                 ));
@@ -326,7 +328,7 @@ impl Allowed {
         if now == wanted {
             return;
         }
-        if now == u32::MAX || cap_eff & CAP_AUDIT_CONTROL != 0 {
+        if now == u32::MAX || may(cap_eff, CAP_AUDIT_CONTROL) {
             self.loginuid = Some(wanted);
         } else {
             let words = |id: u32| {
@@ -343,6 +345,17 @@ impl Allowed {
             ));
         }
     }
+}
+
+/// True if we have this right where the kernel asks for it: in the first user namespace, whose number is fixed
+/// (PROC_USER_INIT_INO), and not in one of our own.
+fn may(cap_eff: u64, right: u64) -> bool {
+    const FIRST: u64 = 0xefff_fffd;
+    let first = || {
+        let ours = std::fs::metadata("/proc/self/ns/user").ok();
+        ours.is_none_or(|ns| ns.ino() == FIRST)
+    };
+    cap_eff & right != 0 && first()
 }
 
 /// A limit of this process: soft, hard.
