@@ -54,12 +54,15 @@ armrest_exit:
         mov     r2, #12
         mov     r7, #NR_write
         svc     #0
+        @ and on to armrest_end
+
 @ armrest_end: the end of this process, without a word
 @   in:       nothing
 @   out:      does not return: exit_group(112), or SIGILL where a filter forbids that call and lets its caller live
 @   clobbers: everything
         .global armrest_end
         .hidden armrest_end
+        .type   armrest_end, %function
 armrest_end:
         mov     r0, #EXIT_CODE
         mov     r7, #NR_exit_group

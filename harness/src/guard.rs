@@ -87,9 +87,12 @@ fn watch(mut line: UnixStream, pids: &[libc::pid_t]) {
     {
         return;
     }
-    // Kernels before 5.3 know processes by their numbers alone.
-    let open = |pid: &libc::pid_t| (*pid, os::pidfd(pid.cast_unsigned()).ok());
-    let tasks: Vec<(libc::pid_t, Option<OwnedFd>)> = pids.iter().map(open).collect();
+    // Kernels before 5.3 know processes by their numbers alone. Who is gone by now may have left its number to a stranger.
+    let open = |pid: &libc::pid_t| match os::pidfd(pid.cast_unsigned()) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => None,
+        fd => Some((*pid, fd.ok())),
+    };
+    let tasks: Vec<(libc::pid_t, Option<OwnedFd>)> = pids.iter().filter_map(open).collect();
     if line.write_all(b"!").is_err() || line.read(&mut [0]).is_ok_and(|n| n == 1) {
         return;
     }

@@ -90,6 +90,7 @@ impl Error {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     "choose a place where you may write (-o, -W, --pidfile)"
                 }
+                io::ErrorKind::FileTooLarge => "allow larger files (ulimit -f)",
                 _ => "free some space, or choose another place (-o, -W, --pidfile)",
             }),
             Error::Timeout { .. } => one("a longer --timeout, or faster storage"),

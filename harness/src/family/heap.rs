@@ -3,6 +3,9 @@
 //! A fork copies the page table of memory that was written, entry by entry, and each child's end drops every one of them:
 //! with the plans of all tasks in the heap, each process would pay for all others. Pages of a file that nobody wrote to are
 //! not copied but found again by whoever touches them. So the root turns the heap into such a file before it forks.
+//!
+//! The heap is what `brk` made: chunks that malloc maps by themselves are copied as ever. Until the last task is at the gate
+//! it exists twice, charged to the control group that the root is in.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -41,6 +44,7 @@ pub fn into_file() -> io::Result<()> {
     }
     let rw = libc::PROT_READ | libc::PROT_WRITE;
     // The same bytes at the same places: the file was filled since the heap changed last, and this process has one thread.
+    // Only the kernel may have written meanwhile, on which CPU we run (rseq): it writes that anew whenever it changes.
     let fixed = libc::MAP_PRIVATE | libc::MAP_FIXED;
     load::map(heap, rw, fixed, Some((&file, 0)))
 }

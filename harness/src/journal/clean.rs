@@ -156,6 +156,9 @@ fn one(dir: &Dir, name: &str, look_only: bool) -> Option<Dead> {
 
 /// How long processes of a restore whose harness is dead may take to end.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long tasks on their way into the program may take to come there or to end: who waits for the gate without calls, and
+/// shares its CPU with others that do, takes seconds to see that the harness is dead.
+const ON_THE_WAY: Duration = Duration::from_secs(12);
 
 /// Lock a journal. Its owner holds the lock as long as it lives. So do its children until they let go of the descriptor, or
 /// see that it is gone and end: these are waited for.
@@ -495,9 +498,10 @@ impl Here {
     }
 
     /// A task that lives, and owns what the journal speaks of. One that is still on its way into the restored program is
-    /// waited for: whether it comes there was decided when the harness died, and it ends soon if not.
+    /// waited for: whether it comes there was decided when the harness died, and it ends soon if not. A program that blocks
+    /// all signals looks the same for ever, hence the end of waiting.
     fn owner(&self, journal: &Journal) -> Option<u32> {
-        let until = Instant::now() + LINGER;
+        let until = Instant::now() + ON_THE_WAY;
         loop {
             let living = journal.tasks().filter_map(|t| Some((t.0, self.lives(t)?)));
             let living: Vec<(u32, u32)> = living.collect();

@@ -246,6 +246,7 @@ impl Restore<'_> {
         made.loaded[0].beat();
         let late = std::mem::take(&mut running.late);
         late::act(self.cp, &late, &|o| self.id_now(running, o))?;
+        made.loaded[0].beat();
         // While they wait nobody waits for them: the numbers are theirs.
         let said = say::late_limits(running, made);
         running.notes.extend(said);
