@@ -125,8 +125,9 @@ const SPINS: u32 = 1 << 27;
 /// A call on memory that is the blob's own. Whoever waits looks again after a while: so a wake-up may fail.
 pub fn futex(word_at: &AtomicU32, op: u32, value: u32) -> u32 {
     let at = core::ptr::from_ref(word_at).addr();
+    let patience = threads::patience();
     let time = match op {
-        threads::WAIT => threads::A_WHILE.as_ptr().addr(),
+        threads::WAIT => patience.as_ptr().addr(),
         _ => 0,
     };
     // SAFETY: the kernel reads the word, or does to it what other threads may do to an atomic at any time, and reads the

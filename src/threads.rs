@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 pub const WAIT: u32 = 0;
 const WAKE: u32 = 1;
 const WAKE_OP: u32 = 5;
-/// How long a wait is at most: a timespec of 0.3 s.
+/// How long a wait at the gate is at most: a timespec of 0.3 s.
 pub static A_WHILE: [u32; 2] = [0, 300_000_000];
 /// FUTEX_PRIVATE_FLAG.
 pub const PRIVATE: u32 = 128;
@@ -36,6 +36,13 @@ pub fn expect(others: u32) -> u32 {
 /// The word that counts who has not left.
 pub fn left() -> &'static AtomicU32 {
     &LEFT
+}
+
+/// How long a wait for other threads is at most, as a timespec: the more there are the longer, since a tracer has to follow
+/// each that looks again.
+pub fn patience() -> [u32; 2] {
+    let [seconds, rest] = A_WHILE;
+    [seconds + (LEFT.load(SeqCst) >> 6), rest]
 }
 
 /// Come to the end of `stage`, and wait until all have.
