@@ -53,6 +53,7 @@
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/personality.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -1278,6 +1279,8 @@ static void mode_taskkill(int per) {
 static void late(int sign) { (void)sign; }
 
 int main(int argc, char **argv) {
+    // Which calls a restore makes depends on where its own pages lie: each run the same.
+    if (personality(ADDR_NO_RANDOMIZE) == -1) die("personality");
     int dashes = 0, per = 3;
     for (int i = 1; i < argc && !dashes; i++) if (!strcmp(argv[i], "--")) dashes = i;
     if (dashes < 3 || argc < dashes + 2) {
