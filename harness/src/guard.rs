@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::error::Error;
 use crate::os;
-use crate::task::close_between;
+use crate::task::close_all_but;
 
 /// The helper; killed and reaped when dropped before it was dismissed, else reaped.
 #[derive(Debug)]
@@ -77,14 +77,7 @@ impl Drop for Guard {
 fn watch(mut line: UnixStream, pids: &[libc::pid_t]) {
     // SAFETY: cannot fail in a child that was just forked.
     unsafe { libc::setsid() };
-    let own = line.as_raw_fd();
-    let rest = [(0, own - 1), (own + 1, i32::MAX)]
-        .into_iter()
-        .filter(|(first, last)| first <= last);
-    if rest
-        .map(|(first, last)| close_between(first, last))
-        .any(|done| done.is_err())
-    {
+    if close_all_but(vec![line.as_raw_fd()]).is_err() {
         return;
     }
     // Kernels before 5.3 know processes by their numbers alone. Who is gone by now may have left its number to a stranger.

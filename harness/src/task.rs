@@ -423,7 +423,7 @@ pub fn close_all_but(mut keep: Vec<RawFd>) -> io::Result<()> {
 }
 
 /// Close all descriptors from `first` to `last`, by `close_range` or, where that is missing, one by one.
-pub fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
+fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: this child uses none of them any more.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return Ok(());

@@ -9,19 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use armrest_images::{Checkpoint, LiveTask, Task};
+use armrest_images::{Checkpoint, LiveTask};
 
 use crate::tree::{Act, Node, Role};
 use crate::whole::lives;
-
-/// The tasks that have the same descriptor table as this one, itself included, in the order of the checkpoint.
-pub fn sharers(tasks: &[Task], task: usize) -> Vec<usize> {
-    let table = |t: &Task| t.live.as_ref().map(|l| l.files_id);
-    let own = tasks.get(task).and_then(table);
-    let same =
-        |(i, t): (usize, &Task)| (i == task || own.is_some() && table(t) == own).then_some(i);
-    tasks.iter().enumerate().filter_map(same).collect()
-}
 
 /// The first task of each table: what is done with descriptors is done by it.
 pub fn holders(cp: &Checkpoint) -> impl Iterator<Item = (usize, &LiveTask)> {

@@ -202,10 +202,9 @@ impl Restore<'_> {
 
     /// The id that an owner of signals has here. Threads have those of the checkpoint, or are refused.
     fn id_now(&self, running: &Running, o: &FileOwner) -> libc::pid_t {
-        let children = [&running.child].into_iter().chain(&running.others);
         let now = |has: &dyn Fn(&Task) -> bool| {
-            let mut all = self.members.iter().zip(children.clone());
-            all.find(|(m, _)| has(m.task)).map(|(_, c)| c.pid())
+            let mut all = self.members.iter().zip(running.pids());
+            all.find(|(m, _)| has(m.task)).map(|(_, pid)| pid)
         };
         let id = o.pid.cast_signed();
         match o.pid_type {

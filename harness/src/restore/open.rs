@@ -1,13 +1,13 @@
 //! Stage 1: open everything that the tasks will own or map, and compare it with the images.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use armrest_images::{Checkpoint, LiveTask};
 use armrest_plan::{Plan, SourceKind};
 
+use super::start::pipe;
 use super::{Member, Restore};
 use crate::error::Error;
 use crate::hand::Hand;
@@ -45,17 +45,15 @@ pub(super) struct Kept {
 
 impl Kept {
     fn new(restore: &Restore<'_>) -> Result<Kept, Error> {
-        let failed = |what: &str, e: io::Error| Error::Machine {
-            what: what.into(),
-            why: e.to_string(),
-        };
         let memory = || {
-            os::memfd("armrest-tree", &[], false)
-                .map_err(|e| failed("memory that the tasks of a tree share", e))
+            os::memfd("armrest-tree", &[], false).map_err(|e| Error::Machine {
+                what: "memory that the tasks of a tree share".into(),
+                why: e.to_string(),
+            })
         };
         let many = restore.forest.tree.nodes.len() > 1;
         Ok(Kept {
-            report: os::pipe().map_err(|e| failed("report pipe", e))?,
+            report: pipe("report pipe")?,
             hand: Hand::new(many && !restore.machine.emulated),
             memory: restore.gated().then(memory).transpose()?,
         })

@@ -271,7 +271,7 @@ impl Restore<'_> {
     }
 }
 
-fn pipe(what: &str) -> Result<(OwnedFd, OwnedFd), Error> {
+pub(super) fn pipe(what: &str) -> Result<(OwnedFd, OwnedFd), Error> {
     os::pipe().map_err(|e| Error::Machine {
         what: what.into(),
         why: e.to_string(),
